@@ -1,0 +1,258 @@
+/* What `await` does, in C: from an awaitable to the object that is driven,
+   and one way each to send and to throw into it.
+
+   Everything here but delegate_is_future() may run Python code. */
+
+#ifndef GATEDCORO_AWAIT_H
+#define GATEDCORO_AWAIT_H
+
+#include "state.h"
+
+/* Is `op` a coroutine by collections.abc.Coroutine?  1, 0, or -1 on error. */
+static int
+is_coroutine(core_state *state, PyObject *op)
+{
+    if (PyCoro_CheckExact(op) || is_own_coroutine(state, op)) {
+        return 1;
+    }
+    return PyObject_IsInstance(op, state->abc_coroutine);
+}
+
+/* A generator made by types.coroutine() can be awaited, a plain one cannot. */
+static bool
+is_iterable_coroutine(PyObject *op)
+{
+    if (!PyGen_CheckExact(op)) {
+        return false;
+    }
+    PyCodeObject *code = generator_code(op);
+    bool iterable = (code->co_flags & CO_ITERABLE_COROUTINE) != 0;
+    Py_DECREF(code);
+    return iterable;
+}
+
+/* Can `await op` start?  asyncio.gather asks the same. */
+static bool
+is_awaitable(PyObject *op)
+{
+    return (Py_TYPE(op)->tp_as_async != NULL
+            && Py_TYPE(op)->tp_as_async->am_await != NULL)
+           || is_iterable_coroutine(op);
+}
+
+/* A native coroutine that somebody else awaits must not be resumed from here:
+   a plain send would do so silently.  Returns 0, or -1 with RuntimeError. */
+static int
+check_not_awaited(core_state *state, PyObject *coro)
+{
+    PyObject *awaited = state->coro_get_await(coro, state->coro_await_closure);
+    if (awaited == NULL) {
+        return -1;
+    }
+    bool is_awaited = awaited != Py_None;
+    Py_DECREF(awaited);
+    if (is_awaited) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "coroutine is being awaited already");
+        return -1;
+    }
+    return 0;
+}
+
+/* Returns a new reference to what has to be driven for `await awaitable`.
+   `source` is NULL, or the method of `async with` that gave the awaitable:
+   the interpreter then words its TypeError in another way. */
+static PyObject *
+await_iterator(core_state *state, PyObject *awaitable, const char *source)
+{
+    if (PyCoro_CheckExact(awaitable)) {
+        if (check_not_awaited(state, awaitable) < 0) {
+            return NULL;
+        }
+        return Py_NewRef(awaitable);
+    }
+    if (is_iterable_coroutine(awaitable)) {
+        return Py_NewRef(awaitable);
+    }
+    PyAsyncMethods *methods = Py_TYPE(awaitable)->tp_as_async;
+    if (methods == NULL || methods->am_await == NULL) {
+        if (source != NULL) {
+            PyErr_Format(PyExc_TypeError,
+                         "'async with' received an object from %s "
+                         "that does not implement __await__: %.100s",
+                         source, Py_TYPE(awaitable)->tp_name);
+        }
+        else {
+            PyErr_Format(PyExc_TypeError, NOT_AWAITABLE_FORMAT,
+                         Py_TYPE(awaitable)->tp_name);
+        }
+        return NULL;
+    }
+    PyObject *iterator = methods->am_await(awaitable);
+    if (iterator == NULL) {
+        return NULL;
+    }
+    if (PyCoro_CheckExact(iterator) || is_iterable_coroutine(iterator)) {
+        PyErr_SetString(PyExc_TypeError, "__await__() returned a coroutine");
+        Py_DECREF(iterator);
+        return NULL;
+    }
+    if (!PyIter_Check(iterator)) {
+        PyErr_Format(PyExc_TypeError,
+                     "__await__() returned non-iterator of type '%.100s'",
+                     Py_TYPE(iterator)->tp_name);
+        Py_DECREF(iterator);
+        return NULL;
+    }
+    return iterator;
+}
+
+/* A StopIteration being raised is a return from `delegate`.  Any other
+   exception stays an error. */
+static PySendResult
+stop_iteration_to_return(PyObject **result)
+{
+    if (!PyErr_ExceptionMatches(PyExc_StopIteration)) {
+        return PYGEN_ERROR;
+    }
+    PyObject *stop = fetch_exception();
+    *result = Py_NewRef(((PyStopIterationObject *)stop)->value);
+    Py_DECREF(stop);
+    return PYGEN_RETURN;
+}
+
+/* Throws into `delegate` as `yield from` does: one without throw() has the
+   exception raised in its place.  GeneratorExit closes it instead. */
+static PySendResult
+delegate_throw(core_state *state, PyObject *delegate, PyObject *exception,
+               PyObject **result)
+{
+    *result = NULL;
+    bool exiting = PyErr_GivenExceptionMatches(exception,
+                                               PyExc_GeneratorExit);
+    PyObject *method;
+    PyObject *name = exiting ? state->str_close : state->str_throw;
+    if (lookup_attribute(delegate, name, &method) < 0) {
+        return PYGEN_ERROR;
+    }
+    if (method == NULL) {
+        raise_exception(Py_NewRef(exception));
+        return PYGEN_ERROR;
+    }
+    if (exiting) {
+        PyObject *closed = PyObject_CallNoArgs(method);
+        Py_DECREF(method);
+        if (closed != NULL) {
+            Py_DECREF(closed);
+            raise_exception(Py_NewRef(exception));
+        }
+        return PYGEN_ERROR;
+    }
+    *result = PyObject_CallOneArg(method, exception);
+    Py_DECREF(method);
+    if (*result != NULL) {
+        return PYGEN_NEXT;
+    }
+    return stop_iteration_to_return(result);
+}
+
+/* Sends `value`, or throws `exception` if that is not NULL. */
+static PySendResult
+delegate_step(core_state *state, PyObject *delegate, PyObject *value,
+              PyObject *exception, PyObject **result)
+{
+    if (exception == NULL) {
+        return PyIter_Send(delegate, value, result);
+    }
+    return delegate_throw(state, delegate, exception, result);
+}
+
+/*** Items ***/
+
+/* Says on the exception being raised which item it comes from. */
+static void
+note_item(core_state *state, Py_ssize_t index)
+{
+    PyObject *raised = fetch_exception();
+    PyObject *note = PyUnicode_FromFormat("raised by item %zd", index);
+    if (note == NULL
+        || call_method_for_effect(raised, state->str_add_note, note) < 0) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(note);
+    raise_exception(raised);
+}
+
+/* Returns a new reference to what has to be driven for `*item`.  If that is a
+   callable (`call_index` >= 0 is its index), it is called, and `*item` is
+   replaced by what it returned. */
+static PyObject *
+item_iterator(core_state *state, PyObject **item, Py_ssize_t call_index,
+              bool plain_generators)
+{
+    if (call_index >= 0) {
+        PyObject *awaitable = PyObject_CallNoArgs(*item);
+        if (awaitable == NULL) {
+            note_item(state, call_index);
+            return NULL;
+        }
+        Py_SETREF(*item, awaitable);
+    }
+    if (plain_generators && PyGen_CheckExact(*item)) {
+        return Py_NewRef(*item);
+    }
+    PyObject *iterator = await_iterator(state, *item, NULL);
+    if (iterator == NULL && call_index >= 0) {
+        note_item(state, call_index);
+    }
+    return iterator;
+}
+
+/*** Giving items up ***/
+
+/* Has the coroutine begun?  One that runs, or that somebody else awaits, is
+   not ours to close.  1, 0, or -1 on error. */
+static int
+has_begun(core_state *state, PyObject *coroutine)
+{
+    PyObject *running, *awaited;
+    if (lookup_attribute(coroutine, state->str_cr_running, &running) < 0) {
+        return -1;
+    }
+    int truth = running == NULL ? 0 : PyObject_IsTrue(running);
+    Py_XDECREF(running);
+    if (truth != 0) {
+        return truth;
+    }
+    if (lookup_attribute(coroutine, state->str_cr_await, &awaited) < 0) {
+        return -1;
+    }
+    bool is_awaited = awaited != NULL && awaited != Py_None;
+    Py_XDECREF(awaited);
+    return is_awaited;
+}
+
+/* Closes an awaitable that never ran, if it is a coroutine; what close()
+   raises goes to sys.unraisablehook.  The exception being raised is kept. */
+static void
+close_unstarted(core_state *state, PyObject *awaitable)
+{
+    PyObject *raised = fetch_exception();
+    int closable = is_coroutine(state, awaitable);
+    if (closable > 0) {
+        int begun = has_begun(state, awaitable);
+        closable = begun < 0 ? -1 : !begun;
+    }
+    if (closable > 0
+        && call_method_for_effect(awaitable, state->str_close, NULL) < 0) {
+        closable = -1;
+    }
+    if (closable < 0) {
+        PyErr_WriteUnraisable(awaitable);
+    }
+    if (raised != NULL) {
+        raise_exception(raised);
+    }
+}
+
+#endif /* GATEDCORO_AWAIT_H */

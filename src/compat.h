@@ -1,0 +1,181 @@
+/* What differs between CPython 3.11 and 3.15.
+
+   The only file that looks at PY_VERSION_HEX. What differs between patch
+   releases is asked of Py_Version when the module runs: a wheel built on
+   3.12.10 also installs on 3.12.1. */
+
+#ifndef GATEDCORO_COMPAT_H
+#define GATEDCORO_COMPAT_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <structmember.h>
+
+#if PY_VERSION_HEX < 0x030B0000
+#error "gatedcoro needs CPython 3.11 or later"
+#endif
+
+/* `await 5` says this since 3.14. */
+#if PY_VERSION_HEX >= 0x030E0000
+#define NOT_AWAITABLE_FORMAT "'%.100s' object can't be awaited"
+#else
+#define NOT_AWAITABLE_FORMAT "object %.100s can't be used in 'await' expression"
+#endif
+
+/* asyncio.Task takes plain generators up to 3.11 (bpo-43216). */
+#define TASKS_TAKE_GENERATORS (PY_VERSION_HEX < 0x030C0000)
+
+/* asyncio.gather looks at Futures that are done already in the call itself
+   since 3.12 (gh-97696). */
+#define GATHER_TAKES_DONE_FUTURES_AT_ONCE (PY_VERSION_HEX >= 0x030C0000)
+
+/* close() gives what the coroutine returned since 3.13 (gh-104770). */
+#define CLOSE_RETURNS_A_VALUE (PY_VERSION_HEX >= 0x030D0000)
+
+/* throw(type, value, traceback) is deprecated since 3.12 (gh-89739). */
+#define THROW_OF_PARTS_IS_DEPRECATED (PY_VERSION_HEX >= 0x030C0000)
+
+/* What asyncio.gather calls for the loop of a coroutine. */
+#if PY_VERSION_HEX < 0x030C0000
+#define GATHER_GET_EVENT_LOOP "_get_event_loop"
+#else
+#define GATHER_GET_EVENT_LOOP "get_event_loop"
+#endif
+
+/* inspect.markcoroutinefunction() is there since 3.12. */
+#define MARKED_BY_INSPECT (PY_VERSION_HEX >= 0x030C0000)
+
+/* Without a GIL, a reference count is split between threads. */
+#ifdef Py_GIL_DISABLED
+#define TASKS_HAVE_ONE_COUNT 0
+#else
+#define TASKS_HAVE_ONE_COUNT 1
+#endif
+
+/* Each interpreter may import the module under a GIL of its own.  There is no
+   Py_mod_gil: importing it in a free-threaded build enables the GIL. */
+#if PY_VERSION_HEX >= 0x030C0000
+#define MODULE_INTERPRETER_SLOTS \
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#else
+#define MODULE_INTERPRETER_SLOTS
+#endif
+
+/* Futures know who awaits them since 3.14 (gh-91048). */
+#define HAS_AWAITED_BY (PY_VERSION_HEX >= 0x030E0000)
+
+/* asyncio.Semaphore counts a slot twice when CancelledError is thrown into a
+   pending acquire(), until 3.13 (gh-111693). */
+#define ACQUIRE_MISCOUNTS_A_THROWN_CANCELLATION (PY_VERSION_HEX < 0x030D0000)
+
+/* Weak references from asyncio's own register of tasks: a WeakSet until 3.13,
+   an intrusive list since 3.14. */
+#define WEAKREFS_OF_A_REGISTERED_TASK (PY_VERSION_HEX < 0x030E0000 ? 1 : 0)
+
+/* Task(eager_start=True) crashes in get_coro() before 3.12.5 (gh-122332). */
+static inline bool
+has_eager_tasks(void)
+{
+    return Py_Version >= 0x030C0500;
+}
+
+/* The call graph of 3.14.0 to 3.14.7 fails on a cr_frame of None
+   (gh-156408), and does not look at it where there is no cr_await. */
+static inline bool
+call_graph_needs_frames(void)
+{
+    return Py_Version >= 0x030E0000 && Py_Version < 0x030E0800;
+}
+
+/*** Exceptions as one object ***/
+
+#if PY_VERSION_HEX < 0x030C0000
+/* Returns a new reference to the exception being raised, which is cleared;
+   NULL if there is none. */
+static PyObject *
+fetch_exception(void)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (type == NULL) {
+        return NULL;
+    }
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) {
+        PyException_SetTraceback(value, traceback);
+    }
+    Py_DECREF(type);
+    Py_XDECREF(traceback);
+    return value;
+}
+
+/* Steals `exception`; its context stays as it is. */
+static void
+raise_exception(PyObject *exception)
+{
+    PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(exception)), exception,
+                  PyException_GetTraceback(exception));
+}
+#else
+static inline PyObject *
+fetch_exception(void)
+{
+    return PyErr_GetRaisedException();
+}
+
+static inline void
+raise_exception(PyObject *exception)
+{
+    PyErr_SetRaisedException(exception);
+}
+#endif
+
+/*** Generators ***/
+
+/* New reference. */
+static inline PyCodeObject *
+generator_code(PyObject *generator)
+{
+#if PY_VERSION_HEX < 0x030C0000
+    return (PyCodeObject *)Py_NewRef(((PyGenObject *)generator)->gi_code);
+#else
+    return PyGen_GetCode((PyGenObject *)generator);
+#endif
+}
+
+/*** The clock ***/
+
+/* Nanoseconds of a clock that never goes back; cannot fail. */
+static inline int64_t
+monotonic_ns(void)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyTime_t now;
+    (void)PyTime_MonotonicRaw(&now);
+    return (int64_t)now;
+#else
+    return (int64_t)_PyTime_GetMonotonicClock();
+#endif
+}
+
+/*** Weak references ***/
+
+/* The number of weak references to `op`, counted up to 2. */
+static inline int
+count_weakrefs(PyObject *op)
+{
+    Py_ssize_t offset = Py_TYPE(op)->tp_weaklistoffset;
+    if (offset == 0) {
+        return 0;
+    }
+    PyWeakReference *head =
+        *(PyWeakReference **)(void *)((char *)op + offset);
+    if (head == NULL) {
+        return 0;
+    }
+    return head->wr_next == NULL ? 1 : 2;
+}
+
+#endif /* GATEDCORO_COMPAT_H */

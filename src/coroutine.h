@@ -1,0 +1,590 @@
+/* Coroutine: what all our coroutine types share.
+
+                 send/throw                yields
+      CREATED ----------------> RUNNING ----------> SUSPENDED
+         |                       |   ^                  |
+         | close()/throw()       |   +------------------+
+         v        returns/raises v        send/throw/close
+      CLOSED <-------------------+
+
+   claim   CREATED|SUSPENDED -> RUNNING, or fail with the reason
+   step    the type's own; arbitrary Python code runs here
+   settle  RUNNING -> SUSPENDED|CLOSED
+
+   A type gives two functions: step(), which is called with a value or an
+   exception and says what came of it, and discard(), which gives up what a
+   coroutine that never ran holds.  While RUNNING is set nobody else calls
+   step(); the object itself is kept alive around it.
+
+   am_send, __next__, send, throw and close are thin spellings of
+   coroutine_send() and coroutine_throw(); words and cases are those of a
+   native coroutine. */
+
+#ifndef GATEDCORO_COROUTINE_H
+#define GATEDCORO_COROUTINE_H
+
+#include "await.h"
+
+typedef enum {
+    CORO_CREATED,
+    CORO_RUNNING,
+    CORO_SUSPENDED,
+    CORO_CLOSED,
+} CoroutineState;
+
+typedef struct CoroutineObject CoroutineObject;
+
+typedef struct {
+    /* Exactly one of `value` and `exception` is not NULL (both borrowed).  On
+       PYGEN_NEXT and PYGEN_RETURN `*result` is a new reference, on PYGEN_ERROR
+       it is NULL and an exception is set. */
+    PySendResult (*step)(CoroutineObject *self, PyObject *value,
+                         PyObject *exception, PyObject **result);
+    /* Called at most once, instead of step(); `exception` is what was thrown
+       (borrowed), or NULL.  Keeps the exception being raised. */
+    void (*discard)(CoroutineObject *self, PyObject *exception);
+    /* The name for __name__, __qualname__ and the warning: new reference. */
+    PyObject *(*name)(CoroutineObject *self);
+    /* Whose cr_code, cr_frame and cr_origin are shown: borrowed or NULL. */
+    PyObject *(*shown)(CoroutineObject *self);
+    /* For cr_await: borrowed or NULL. */
+    PyObject *(*awaited)(CoroutineObject *self);
+    /* Does a drop before the first step deserve a warning? */
+    bool warns;
+} CoroutineKind;
+
+struct CoroutineObject {
+    PyObject_HEAD
+    const CoroutineKind *kind;
+    CoroutineState state;
+    PyObject *weakreflist;
+};
+
+static inline CoroutineObject *
+CoroutineObject_CAST(PyObject *op)
+{
+    return (CoroutineObject *)op;
+}
+
+/*** Transitions ***/
+
+/* CREATED|SUSPENDED -> RUNNING.  Returns -1 with the state untouched. */
+static int
+coroutine_claim(CoroutineObject *self)
+{
+    switch (self->state) {
+    case CORO_CREATED:
+    case CORO_SUSPENDED:
+        self->state = CORO_RUNNING;
+        return 0;
+    case CORO_RUNNING:
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+        return -1;
+    case CORO_CLOSED:
+        PyErr_SetString(PyExc_RuntimeError,
+                        "cannot reuse already awaited coroutine");
+        return -1;
+    }
+    Py_UNREACHABLE();
+}
+
+/* A StopIteration must not look like a return (PEP 479). */
+static void
+replace_stop_iteration(void)
+{
+    if (!PyErr_ExceptionMatches(PyExc_StopIteration)) {
+        return;
+    }
+    PyObject *stop = fetch_exception();
+    PyErr_SetString(PyExc_RuntimeError, "coroutine raised StopIteration");
+    PyObject *error = fetch_exception();
+    PyException_SetCause(error, Py_NewRef(stop));
+    PyException_SetContext(error, stop);
+    raise_exception(error);
+}
+
+/* RUNNING -> SUSPENDED|CLOSED. */
+static PySendResult
+coroutine_settle(CoroutineObject *self, PySendResult status)
+{
+    assert(self->state == CORO_RUNNING);
+    self->state = status == PYGEN_NEXT ? CORO_SUSPENDED : CORO_CLOSED;
+    if (status == PYGEN_ERROR) {
+        replace_stop_iteration();
+    }
+    return status;
+}
+
+/*** Steps ***/
+
+static PySendResult
+coroutine_step(CoroutineObject *self, PyObject *value, PyObject *exception,
+               PyObject **result)
+{
+    assert(self->state == CORO_RUNNING);
+    *result = NULL;
+    Py_INCREF(self); /* the step may drop the last reference */
+    PySendResult status = self->kind->step(self, value, exception, result);
+    assert((status == PYGEN_ERROR) == (*result == NULL));
+    assert((status == PYGEN_ERROR) == (PyErr_Occurred() != NULL));
+    status = coroutine_settle(self, status);
+    Py_DECREF(self);
+    return status;
+}
+
+static PySendResult
+coroutine_send(CoroutineObject *self, PyObject *value, PyObject **result)
+{
+    *result = NULL;
+    if (self->state == CORO_CREATED && value != Py_None) {
+        PyErr_SetString(
+            PyExc_TypeError,
+            "can't send non-None value to a just-started coroutine");
+        return PYGEN_ERROR;
+    }
+    if (coroutine_claim(self) < 0) {
+        return PYGEN_ERROR;
+    }
+    return coroutine_step(self, value, NULL, result);
+}
+
+/* CREATED -> CLOSED without a step. */
+static void
+coroutine_discard(CoroutineObject *self, PyObject *exception)
+{
+    assert(self->state == CORO_CREATED);
+    self->state = CORO_CLOSED;
+    Py_INCREF(self);
+    self->kind->discard(self, exception);
+    Py_DECREF(self);
+}
+
+static PySendResult
+coroutine_throw(CoroutineObject *self, PyObject *exception, PyObject **result)
+{
+    *result = NULL;
+    if (self->state == CORO_CREATED) {
+        coroutine_discard(self, exception);
+        raise_exception(Py_NewRef(exception));
+        replace_stop_iteration();
+        return PYGEN_ERROR;
+    }
+    if (coroutine_claim(self) < 0) {
+        return PYGEN_ERROR;
+    }
+    return coroutine_step(self, NULL, exception, result);
+}
+
+/* Returns what close() returns. */
+static PyObject *
+coroutine_close(CoroutineObject *self)
+{
+    switch (self->state) {
+    case CORO_CREATED:
+        coroutine_discard(self, NULL);
+        Py_RETURN_NONE;
+    case CORO_CLOSED:
+        Py_RETURN_NONE;
+    case CORO_RUNNING:
+    case CORO_SUSPENDED:
+        break;
+    }
+    PyObject *exiting = PyObject_CallNoArgs(PyExc_GeneratorExit);
+    if (exiting == NULL) {
+        return NULL;
+    }
+    PyObject *result;
+    PySendResult status = coroutine_throw(self, exiting, &result);
+    Py_DECREF(exiting);
+    switch (status) {
+    case PYGEN_NEXT:
+        Py_DECREF(result);
+        PyErr_SetString(PyExc_RuntimeError,
+                        "coroutine ignored GeneratorExit");
+        return NULL;
+    case PYGEN_RETURN:
+        if (CLOSE_RETURNS_A_VALUE) {
+            return result;
+        }
+        Py_DECREF(result);
+        Py_RETURN_NONE;
+    case PYGEN_ERROR:
+        if (PyErr_ExceptionMatches(PyExc_GeneratorExit)) {
+            PyErr_Clear();
+            Py_RETURN_NONE;
+        }
+        return NULL;
+    }
+    Py_UNREACHABLE();
+}
+
+/*** Protocol methods ***/
+
+static PySendResult
+coroutine_am_send(PyObject *op, PyObject *value, PyObject **result)
+{
+    return coroutine_send(CoroutineObject_CAST(op), value, result);
+}
+
+/* The edge at which a return becomes a StopIteration.  The instance is made
+   here: a tuple or an exception as value would be taken apart otherwise. */
+static PyObject *
+coroutine_result_to_object(PySendResult status, PyObject *result)
+{
+    if (status == PYGEN_RETURN) {
+        PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
+        Py_DECREF(result);
+        if (stop != NULL) {
+            raise_exception(stop);
+        }
+        return NULL;
+    }
+    return result;
+}
+
+static PyObject *
+coroutine_tp_iternext(PyObject *op)
+{
+    PyObject *result;
+    PySendResult status =
+        coroutine_send(CoroutineObject_CAST(op), Py_None, &result);
+    if (status == PYGEN_RETURN && result == Py_None) {
+        Py_DECREF(result);
+        return NULL; /* exhausted, with None as value */
+    }
+    return coroutine_result_to_object(status, result);
+}
+
+static PyObject *
+coroutine_send_method(PyObject *op, PyObject *value)
+{
+    PyObject *result;
+    PySendResult status =
+        coroutine_send(CoroutineObject_CAST(op), value, &result);
+    return coroutine_result_to_object(status, result);
+}
+
+/* The exception that throw(type[, value[, traceback]]) means: new reference. */
+static PyObject *
+exception_of_throw(PyObject *type, PyObject *value, PyObject *traceback)
+{
+    if (traceback == Py_None) {
+        traceback = NULL;
+    }
+    if (traceback != NULL && !PyTraceBack_Check(traceback)) {
+        PyErr_SetString(PyExc_TypeError,
+                        "throw() third argument must be a traceback object");
+        return NULL;
+    }
+    PyObject *exception;
+    if (PyExceptionClass_Check(type)) {
+        PyObject *normal_type = Py_NewRef(type);
+        PyObject *normal_value = Py_XNewRef(value);
+        PyObject *normal_traceback = NULL;
+        PyErr_NormalizeException(&normal_type, &normal_value,
+                                 &normal_traceback);
+        Py_XDECREF(normal_traceback);
+        Py_DECREF(normal_type);
+        exception = normal_value;
+    }
+    else if (PyExceptionInstance_Check(type)) {
+        if (value != NULL && value != Py_None) {
+            PyErr_SetString(PyExc_TypeError,
+                            "instance exception may not have a separate value");
+            return NULL;
+        }
+        exception = Py_NewRef(type);
+    }
+    else {
+        PyErr_Format(PyExc_TypeError,
+                     "exceptions must be classes or instances "
+                     "deriving from BaseException, not %s",
+                     Py_TYPE(type)->tp_name);
+        return NULL;
+    }
+    if (traceback != NULL
+        && PyException_SetTraceback(exception, traceback) < 0) {
+        Py_DECREF(exception);
+        return NULL;
+    }
+    return exception;
+}
+
+static PyObject *
+coroutine_throw_method(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs < 1 || nargs > 3) {
+        PyErr_Format(PyExc_TypeError,
+                     "throw expected at %s, got %zd",
+                     nargs < 1 ? "least 1 argument" : "most 3 arguments",
+                     nargs);
+        return NULL;
+    }
+    if (nargs > 1 && THROW_OF_PARTS_IS_DEPRECATED
+        && PyErr_WarnEx(PyExc_DeprecationWarning,
+                        "the (type, exc, tb) signature of throw() is "
+                        "deprecated, use the single-arg signature instead.",
+                        1) < 0) {
+        return NULL;
+    }
+    PyObject *exception = exception_of_throw(
+        args[0], nargs > 1 ? args[1] : NULL, nargs > 2 ? args[2] : NULL);
+    if (exception == NULL) {
+        return NULL;
+    }
+    PyObject *result;
+    PySendResult status =
+        coroutine_throw(CoroutineObject_CAST(op), exception, &result);
+    Py_DECREF(exception);
+    return coroutine_result_to_object(status, result);
+}
+
+static PyObject *
+coroutine_close_method(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return coroutine_close(CoroutineObject_CAST(op));
+}
+
+/* `await` drives the object itself. */
+static PyObject *
+coroutine_am_await(PyObject *op)
+{
+    if (CoroutineObject_CAST(op)->state == CORO_SUSPENDED) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "coroutine is being awaited already");
+        return NULL;
+    }
+    return Py_NewRef(op);
+}
+
+/* An object may say `yield from coro.__await__()`: hence Py_tp_iter, too. */
+static PyObject *
+coroutine_await_method(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return Py_NewRef(op);
+}
+
+/*** Introspection ***/
+
+static PyObject *
+coroutine_get_name(PyObject *op, void *Py_UNUSED(closure))
+{
+    CoroutineObject *self = CoroutineObject_CAST(op);
+    return self->kind->name(self);
+}
+
+static PyObject *
+coroutine_get_running(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(CoroutineObject_CAST(op)->state == CORO_RUNNING);
+}
+
+static PyObject *
+coroutine_get_suspended(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(CoroutineObject_CAST(op)->state == CORO_SUSPENDED);
+}
+
+/* The names of inspect.getcoroutinestate(). */
+static PyObject *
+coroutine_get_state(PyObject *op, void *Py_UNUSED(closure))
+{
+    const char *name = NULL;
+    switch (CoroutineObject_CAST(op)->state) {
+    case CORO_CREATED:
+        name = "CORO_CREATED";
+        break;
+    case CORO_RUNNING:
+        name = "CORO_RUNNING";
+        break;
+    case CORO_SUSPENDED:
+        name = "CORO_SUSPENDED";
+        break;
+    case CORO_CLOSED:
+        name = "CORO_CLOSED";
+        break;
+    }
+    return PyUnicode_InternFromString(name);
+}
+
+/* cr_code, cr_frame, cr_origin of the coroutine that is shown, or None. */
+static PyObject *
+coroutine_get_shown(PyObject *op, PyObject *name)
+{
+    CoroutineObject *self = CoroutineObject_CAST(op);
+    PyObject *shown = self->kind->shown(self);
+    if (shown == NULL || self->state == CORO_CLOSED) {
+        Py_RETURN_NONE;
+    }
+    PyObject *value;
+    Py_INCREF(shown);
+    int found = lookup_attribute(shown, name, &value);
+    Py_DECREF(shown);
+    if (found < 0) {
+        return NULL;
+    }
+    return found ? value : Py_NewRef(Py_None);
+}
+
+static PyObject *
+coroutine_get_code(PyObject *op, void *Py_UNUSED(closure))
+{
+    return coroutine_get_shown(op, state_of(op)->str_cr_code);
+}
+
+static PyObject *
+coroutine_get_frame(PyObject *op, void *Py_UNUSED(closure))
+{
+    return coroutine_get_shown(op, state_of(op)->str_cr_frame);
+}
+
+static PyObject *
+coroutine_get_origin(PyObject *op, void *Py_UNUSED(closure))
+{
+    return coroutine_get_shown(op, state_of(op)->str_cr_origin);
+}
+
+static PyObject *
+coroutine_get_await(PyObject *op, void *Py_UNUSED(closure))
+{
+    CoroutineObject *self = CoroutineObject_CAST(op);
+    if (call_graph_needs_frames()) {
+        PyObject *frame = coroutine_get_frame(op, NULL);
+        if (frame == NULL) {
+            return NULL;
+        }
+        Py_DECREF(frame);
+        if (frame == Py_None) {
+            PyErr_SetString(PyExc_AttributeError, "cr_await");
+            return NULL;
+        }
+    }
+    PyObject *shown = self->kind->shown(self);
+    if (shown != NULL) {
+        return coroutine_get_shown(op, state_of(op)->str_cr_await);
+    }
+    PyObject *awaited = self->kind->awaited(self);
+    if (awaited == NULL || self->state != CORO_SUSPENDED) {
+        Py_RETURN_NONE;
+    }
+    return Py_NewRef(awaited);
+}
+
+/*** Lifecycle ***/
+
+static void
+coroutine_init(CoroutineObject *self, const CoroutineKind *kind)
+{
+    self->kind = kind;
+    self->state = CORO_CREATED;
+    self->weakreflist = NULL;
+}
+
+static void
+warn_never_awaited(CoroutineObject *self)
+{
+    PyObject *name = self->kind->name(self);
+    if (name == NULL
+        || PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
+                            "coroutine '%S' was never awaited", name) < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    Py_XDECREF(name);
+}
+
+static void
+coroutine_tp_finalize(PyObject *op)
+{
+    CoroutineObject *self = CoroutineObject_CAST(op);
+    if (self->state == CORO_CLOSED) {
+        return;
+    }
+    PyObject *raised = fetch_exception();
+    if (self->state == CORO_CREATED) {
+        coroutine_discard(self, NULL);
+        if (self->kind->warns) {
+            warn_never_awaited(self);
+        }
+    }
+    else {
+        PyObject *closed = coroutine_close(self);
+        if (closed == NULL) {
+            PyErr_WriteUnraisable(op);
+        }
+        Py_XDECREF(closed);
+    }
+    if (raised != NULL) {
+        raise_exception(raised);
+    }
+}
+
+/* The shared part of each type's tp_dealloc; `clear` is the type's tp_clear. */
+static void
+coroutine_dealloc(PyObject *op, inquiry clear)
+{
+    if (PyObject_CallFinalizerFromDealloc(op) < 0) {
+        return; /* resurrected */
+    }
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    if (CoroutineObject_CAST(op)->weakreflist != NULL) {
+        PyObject_ClearWeakRefs(op);
+    }
+    (void)clear(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+/*** Methods, slots ***/
+
+static PyMethodDef coroutine_methods[] = {
+    {"send", coroutine_send_method, METH_O,
+     PyDoc_STR("send(arg) -> send 'arg' into coroutine,\n"
+               "return next yielded value or raise StopIteration.")},
+    {"throw", (PyCFunction)(void (*)(void))coroutine_throw_method,
+     METH_FASTCALL,
+     PyDoc_STR("throw(value)\nthrow(type[,value[,traceback]])\n\n"
+               "Raise exception in coroutine, return next yielded value or\n"
+               "raise StopIteration.")},
+    {"close", coroutine_close_method, METH_NOARGS,
+     PyDoc_STR("close() -> raise GeneratorExit inside coroutine.")},
+    {"__await__", coroutine_await_method, METH_NOARGS,
+     PyDoc_STR("Return the iterator to be used in await expression.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef coroutine_getset[] = {
+    {"__name__", coroutine_get_name, NULL, NULL, NULL},
+    {"__qualname__", coroutine_get_name, NULL, NULL, NULL},
+    {"cr_await", coroutine_get_await, NULL, NULL, NULL},
+    {"cr_code", coroutine_get_code, NULL, NULL, NULL},
+    {"cr_frame", coroutine_get_frame, NULL, NULL, NULL},
+    {"cr_origin", coroutine_get_origin, NULL, NULL, NULL},
+    {"cr_running", coroutine_get_running, NULL, NULL, NULL},
+    {"cr_state", coroutine_get_state, NULL, NULL, NULL},
+    {"cr_suspended", coroutine_get_suspended, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef coroutine_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(CoroutineObject, weakreflist),
+     READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+/* What every coroutine type has beside traverse, clear and dealloc. */
+#define COROUTINE_SLOTS \
+    {Py_tp_finalize, coroutine_tp_finalize}, \
+    {Py_tp_iter, PyObject_SelfIter}, \
+    {Py_tp_iternext, coroutine_tp_iternext}, \
+    {Py_am_await, coroutine_am_await}, \
+    {Py_am_send, coroutine_am_send}, \
+    {Py_tp_methods, coroutine_methods}, \
+    {Py_tp_getset, coroutine_getset}, \
+    {Py_tp_members, coroutine_members}
+
+#define COROUTINE_FLAGS \
+    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE \
+     | Py_TPFLAGS_DISALLOW_INSTANTIATION)
+
+#endif /* GATEDCORO_COROUTINE_H */

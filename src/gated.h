@@ -1,0 +1,600 @@
+/* GatedCoroutine: `async with gate: return await item`, as one object.
+
+      phase    ENTERING ------> BODY ------> EXITING ------> (closed)
+                  | acquire()     | the        | __aexit__()
+                  | __aenter__()  | item       | of other gates
+
+   It drives one iterator at a time (`delegate`).  Any async context manager
+   gates.  An exact asyncio.Semaphore or BoundedSemaphore that nobody has
+   patched is acquired without a coroutine when it is free and nobody waits
+   (SEMAPHORE); when it is contended, its own acquire() queues, so all its users
+   are served in order.  It is released once, on every way out, by release().
+
+   Defects of asyncio.Semaphore that are cured here (cpython: Lib/asyncio/
+   locks.py): CancelledError thrown into a pending acquire() counts a slot
+   twice until 3.12; close() and other exceptions lose a slot that release()
+   has already handed over.
+
+   An item that never ran is closed on every way out. */
+
+#ifndef GATEDCORO_GATED_H
+#define GATEDCORO_GATED_H
+
+#include "gathering.h"
+
+typedef enum {
+    GATED_ENTERING,
+    GATED_BODY,
+    GATED_EXITING,
+} GatedPhase;
+
+typedef struct {
+    CoroutineObject base;
+    GatedPhase phase;
+    bool is_semaphore;
+    bool plain_generators;
+    PyObject *gate;
+    PyObject *item;            /* the awaitable, or the callable */
+    Py_ssize_t call_index;     /* of a callable, else -1 */
+    PyObject *delegate;        /* what is driven now, or NULL */
+    PyObject *waiter;          /* what acquire() yielded last, or NULL */
+    PyObject *aexit;           /* gate.__aexit__, bound */
+    PyObject *value;           /* what the body returned ... */
+    PyObject *exception;       /* ... or raised, while EXITING */
+    GatheringObject *gathering; /* whose limit the gate is, or NULL */
+} GatedObject;
+
+static inline GatedObject *
+GatedObject_CAST(PyObject *op)
+{
+    return (GatedObject *)op;
+}
+
+/*** Semaphores ***/
+
+/* Is `gate` a semaphore whose own code is known?  Its class must define the
+   methods that it had at import, and the instance must not hide them. */
+static int
+gate_is_semaphore(core_state *state, PyObject *gate)
+{
+    PyTypeObject *type = Py_TYPE(gate);
+    if ((PyObject *)type != state->semaphore_type
+        && (PyObject *)type != state->bounded_semaphore_type) {
+        return 0;
+    }
+    for (size_t i = 0; i < SEMAPHORE_METHODS; i++) {
+        PyObject *known = (PyObject *)type == state->semaphore_type
+                              ? state->semaphore_methods[i]
+                              : state->bounded_semaphore_methods[i];
+        if (_PyType_Lookup(type, state->semaphore_names[i]) != known) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* Does the instance have attributes that hide the methods of its class? */
+static int
+gate_hides_method(core_state *state, PyObject *gate, PyObject *name)
+{
+    PyObject *method;
+    if (lookup_attribute(gate, name, &method) <= 0) {
+        return method == NULL && PyErr_Occurred() ? -1 : 1;
+    }
+    PyObject *function = PyMethod_Check(method)
+                             && PyMethod_GET_SELF(method) == gate
+                             ? PyMethod_GET_FUNCTION(method)
+                             : NULL;
+    bool hidden = function != _PyType_Lookup(Py_TYPE(gate), name);
+    Py_DECREF(method);
+    (void)state;
+    return hidden;
+}
+
+/* Takes a slot of a semaphore that is free, and for which nobody waits: 1 if
+   it was taken, 0, or -1 on error.  Runs no Python code where it takes. */
+static int
+semaphore_take(core_state *state, PyObject *gate)
+{
+    PyObject *value = NULL, *waiters = NULL;
+    int taken = -1;
+    if (lookup_attribute(gate, state->str_waiters, &waiters) < 0
+        || lookup_attribute(gate, state->str_value, &value) < 0) {
+        goto done;
+    }
+    taken = 0;
+    if (waiters == NULL || value == NULL || !PyLong_CheckExact(value)) {
+        goto done;
+    }
+    if (waiters != Py_None) {
+        Py_ssize_t waiting = (PyObject *)Py_TYPE(waiters) == state->deque
+                                 ? PyObject_Size(waiters)
+                                 : 1;
+        if (waiting != 0) {
+            goto done;
+        }
+    }
+    int overflow;
+    long long count = PyLong_AsLongLongAndOverflow(value, &overflow);
+    if (overflow != 0 || count < 1) {
+        goto done;
+    }
+    PyObject *less = PyLong_FromLongLong(count - 1);
+    if (less == NULL || PyObject_SetAttr(gate, state->str_value, less) < 0) {
+        taken = -1;
+    }
+    else {
+        taken = 1;
+    }
+    Py_XDECREF(less);
+done:
+    Py_XDECREF(value);
+    Py_XDECREF(waiters);
+    return taken;
+}
+
+/*** Entering ***/
+
+/* type(gate).<name>, bound to the gate: new reference.  `with` looks on the
+   type, not on the instance. */
+static PyObject *
+special_method(PyObject *gate, PyObject *name)
+{
+    PyObject *found = _PyType_Lookup(Py_TYPE(gate), name);
+    if (found == NULL) {
+        return NULL;
+    }
+    descrgetfunc get = Py_TYPE(found)->tp_descr_get;
+    Py_INCREF(found);
+    if (get != NULL) {
+        Py_SETREF(found, get(found, gate, (PyObject *)Py_TYPE(gate)));
+    }
+    return found;
+}
+
+static PyObject *
+gate_method(core_state *state, PyObject *gate, PyObject *name)
+{
+    PyObject *method = special_method(gate, name);
+    if (method == NULL && !PyErr_Occurred()) {
+        PyErr_Format(PyExc_TypeError,
+                     "'%.200s' object does not support the asynchronous "
+                     "context manager protocol%s",
+                     Py_TYPE(gate)->tp_name,
+                     name == state->str_aexit ? " (missed __aexit__ method)"
+                                              : "");
+    }
+    return method;
+}
+
+/* Goes into the body: a slot is held from here on. */
+static int
+gated_entered(GatedObject *self)
+{
+    self->phase = GATED_BODY;
+    Py_CLEAR(self->delegate);
+    Py_CLEAR(self->waiter);
+    GatheringObject *gathering = self->gathering;
+    if (gathering == NULL) {
+        return 0;
+    }
+    self->gathering = NULL;
+    gathering->waiting--;
+    int status = gathering->pumping ? 0 : gathering_schedule_pump(gathering);
+    Py_DECREF(gathering);
+    return status;
+}
+
+/* Enters at once (1), or leaves an iterator to be driven (0); -1 on error. */
+static int
+gated_enter(core_state *state, GatedObject *self)
+{
+    PyObject *entering = NULL;
+    const char *source = "__aenter__";
+    self->is_semaphore = gate_is_semaphore(state, self->gate)
+                         && !gate_hides_method(state, self->gate,
+                                               state->str_acquire)
+                         && !gate_hides_method(state, self->gate,
+                                               state->str_release);
+    if (PyErr_Occurred()) {
+        return -1;
+    }
+    if (self->is_semaphore) {
+        int taken = semaphore_take(state, self->gate);
+        if (taken != 0) {
+            return taken;
+        }
+        entering = PyObject_CallMethodNoArgs(self->gate, state->str_acquire);
+        source = NULL;
+    }
+    else {
+        PyObject *aenter = gate_method(state, self->gate, state->str_aenter);
+        if (aenter == NULL) {
+            return -1;
+        }
+        self->aexit = gate_method(state, self->gate, state->str_aexit);
+        if (self->aexit != NULL) {
+            entering = PyObject_CallNoArgs(aenter);
+        }
+        Py_DECREF(aenter);
+    }
+    if (entering == NULL) {
+        return -1;
+    }
+    self->delegate = await_iterator(state, entering, source);
+    Py_DECREF(entering);
+    return self->delegate == NULL ? -1 : 0;
+}
+
+/* future.<name>(), as a truth value; false where there is no such method. */
+static bool
+ask_future(PyObject *future, PyObject *name)
+{
+    PyObject *answer = PyObject_CallMethodNoArgs(future, name);
+    bool truth = answer != NULL && PyObject_IsTrue(answer) > 0;
+    Py_XDECREF(answer);
+    PyErr_Clear();
+    return truth;
+}
+
+/* Drives the iterator that enters. */
+static PySendResult
+gated_step_entering(core_state *state, GatedObject *self, PyObject *value,
+                    PyObject *exception, PyObject **result)
+{
+    PyObject *delegate = Py_NewRef(self->delegate);
+    bool return_slot = false;
+    if (exception != NULL && self->is_semaphore && self->waiter != NULL) {
+        bool handed_over = ask_future(self->waiter, state->str_done)
+                           && !ask_future(self->waiter, state->str_cancelled);
+        if (!PyErr_GivenExceptionMatches(exception, state->cancelled_error)) {
+            return_slot = handed_over;
+        }
+        else if (ACQUIRE_MISCOUNTS_A_THROWN_CANCELLATION && !handed_over) {
+            (void)ask_future(self->waiter, state->str_cancel);
+        }
+    }
+    PySendResult status =
+        delegate_step(state, delegate, value, exception, result);
+    Py_DECREF(delegate);
+    if (status == PYGEN_NEXT) {
+        Py_XSETREF(self->waiter, Py_NewRef(*result));
+    }
+    else if (status == PYGEN_ERROR && return_slot) {
+        PyObject *raised = fetch_exception();
+        if (call_method_for_effect(self->gate, state->str_release, NULL) < 0) {
+            PyErr_WriteUnraisable(self->gate);
+        }
+        raise_exception(raised);
+    }
+    return status;
+}
+
+/*** Leaving ***/
+
+/* The body has ended: `value` or `exception` is set.  Gives the slot back: the
+   final outcome, or PYGEN_NEXT with nothing in `*result` if an iterator has to
+   be driven first. */
+static PySendResult
+gated_leave(core_state *state, GatedObject *self)
+{
+    Py_CLEAR(self->delegate);
+    self->phase = GATED_EXITING;
+    /* What the gate raises has the body's exception as its context. */
+    PyObject *handled = PyErr_GetHandledException();
+    if (self->exception != NULL) {
+        PyErr_SetHandledException(self->exception);
+    }
+    PySendResult status = PYGEN_ERROR;
+    if (self->is_semaphore) {
+        if (call_method_for_effect(self->gate, state->str_release, NULL)
+            == 0) {
+            status = PYGEN_RETURN;
+        }
+    }
+    else {
+        PyObject *exception = self->exception;
+        PyObject *traceback =
+            exception == NULL ? NULL : PyException_GetTraceback(exception);
+        PyObject *args[] = {
+            exception == NULL ? Py_None : (PyObject *)Py_TYPE(exception),
+            exception == NULL ? Py_None : exception,
+            traceback == NULL ? Py_None : traceback,
+        };
+        PyObject *leaving = PyObject_Vectorcall(self->aexit, args, 3, NULL);
+        Py_XDECREF(traceback);
+        if (leaving != NULL) {
+            self->delegate = await_iterator(state, leaving, "__aexit__");
+            Py_DECREF(leaving);
+        }
+        if (self->delegate != NULL) {
+            status = PYGEN_NEXT;
+        }
+    }
+    PyErr_SetHandledException(handled);
+    Py_XDECREF(handled);
+    return status;
+}
+
+/* The gate is left: hands the body's outcome over.  `suppress` is what
+   __aexit__() returned, or NULL. */
+static PySendResult
+gated_outcome(GatedObject *self, PyObject *suppress, PyObject **result)
+{
+    PyObject *exception = self->exception;
+    if (exception == NULL) {
+        *result = self->value;
+        self->value = NULL;
+        return PYGEN_RETURN;
+    }
+    int suppressed = suppress == NULL ? 0 : PyObject_IsTrue(suppress);
+    if (suppressed < 0) {
+        return PYGEN_ERROR;
+    }
+    if (suppressed) {
+        *result = Py_NewRef(Py_None);
+        return PYGEN_RETURN;
+    }
+    self->exception = NULL;
+    raise_exception(exception);
+    return PYGEN_ERROR;
+}
+
+/* Drives the iterator that leaves. */
+static PySendResult
+gated_step_exiting(core_state *state, GatedObject *self, PyObject *value,
+                   PyObject *exception, PyObject **result)
+{
+    PyObject *delegate = Py_NewRef(self->delegate);
+    PyObject *handled = PyErr_GetHandledException();
+    if (self->exception != NULL) {
+        PyErr_SetHandledException(self->exception);
+    }
+    PySendResult status =
+        delegate_step(state, delegate, value, exception, result);
+    PyErr_SetHandledException(handled);
+    Py_XDECREF(handled);
+    Py_DECREF(delegate);
+    return status;
+}
+
+/*** Steps ***/
+
+static void
+gated_close_item(core_state *state, GatedObject *self)
+{
+    PyObject *item = self->item;
+    self->item = NULL;
+    if (item != NULL) {
+        if (self->call_index < 0) {
+            close_unstarted(state, item);
+        }
+        Py_DECREF(item);
+    }
+}
+
+/* The item could not even be started, or was never reached. */
+static void
+gated_give_up(core_state *state, GatedObject *self)
+{
+    PyObject *raised = fetch_exception();
+    GatheringObject *gathering = self->gathering;
+    self->gathering = NULL;
+    if (gathering != NULL) {
+        gathering->waiting--;
+        Py_DECREF(gathering);
+    }
+    gated_close_item(state, self);
+    if (raised != NULL) {
+        raise_exception(raised);
+    }
+}
+
+static void
+gated_clear_iteration(GatedObject *self)
+{
+    Py_CLEAR(self->delegate);
+    Py_CLEAR(self->waiter);
+    Py_CLEAR(self->aexit);
+    Py_CLEAR(self->gate);
+    Py_CLEAR(self->value);
+    Py_CLEAR(self->exception);
+}
+
+static PySendResult
+gated_run(core_state *state, GatedObject *self, PyObject *value,
+          PyObject *exception, PyObject **result)
+{
+    PySendResult status;
+    bool first = false; /* is this the first step of `delegate`? */
+
+    if (self->phase == GATED_ENTERING) {
+        int entered = 0;
+        if (self->delegate == NULL) {
+            entered = gated_enter(state, self);
+        }
+        if (entered < 0) {
+            gated_give_up(state, self);
+            return PYGEN_ERROR;
+        }
+        if (!entered) {
+            status = gated_step_entering(state, self, value, exception,
+                                         result);
+            if (status == PYGEN_NEXT) {
+                return status;
+            }
+            if (status == PYGEN_ERROR) {
+                gated_give_up(state, self);
+                return status;
+            }
+            Py_CLEAR(*result); /* what __aenter__() returned */
+        }
+        if (gated_entered(self) < 0) {
+            PyErr_WriteUnraisable((PyObject *)self);
+        }
+        first = true;
+    }
+    if (self->phase == GATED_BODY) {
+        status = PYGEN_ERROR;
+        if (first) {
+            value = Py_None;
+            exception = NULL;
+            self->delegate = item_iterator(
+                state, &self->item, self->call_index, self->plain_generators);
+        }
+        if (self->delegate != NULL) {
+            PyObject *delegate = Py_NewRef(self->delegate);
+            status = delegate_step(state, delegate, value, exception, result);
+            Py_DECREF(delegate);
+        }
+        if (status == PYGEN_NEXT) {
+            return status;
+        }
+        if (status == PYGEN_RETURN) {
+            self->value = *result;
+            *result = NULL;
+        }
+        else {
+            replace_stop_iteration();
+            self->exception = fetch_exception();
+        }
+        Py_CLEAR(self->item);
+        status = gated_leave(state, self);
+        if (status == PYGEN_RETURN) {
+            return gated_outcome(self, NULL, result);
+        }
+        if (status == PYGEN_ERROR) {
+            return status;
+        }
+        value = Py_None;
+        exception = NULL;
+    }
+    status = gated_step_exiting(state, self, value, exception, result);
+    if (status == PYGEN_RETURN) {
+        PyObject *suppress = *result;
+        *result = NULL;
+        status = gated_outcome(self, suppress, result);
+        Py_DECREF(suppress);
+    }
+    return status;
+}
+
+static PySendResult
+gated_step(CoroutineObject *op, PyObject *value, PyObject *exception,
+           PyObject **result)
+{
+    GatedObject *self = (GatedObject *)op;
+    PySendResult status =
+        gated_run(state_of((PyObject *)op), self, value, exception, result);
+    if (status != PYGEN_NEXT) {
+        PyObject *raised = fetch_exception();
+        gated_clear_iteration(self);
+        if (raised != NULL) {
+            raise_exception(raised);
+        }
+    }
+    return status;
+}
+
+static void
+gated_discard(CoroutineObject *op, PyObject *Py_UNUSED(exception))
+{
+    GatedObject *self = (GatedObject *)op;
+    gated_give_up(state_of((PyObject *)op), self);
+    gated_clear_iteration(self);
+}
+
+static PyObject *
+gated_name(CoroutineObject *Py_UNUSED(op))
+{
+    return PyUnicode_InternFromString("gated_coro");
+}
+
+static PyObject *
+gated_shown(CoroutineObject *Py_UNUSED(op))
+{
+    return NULL;
+}
+
+static PyObject *
+gated_awaited(CoroutineObject *op)
+{
+    return ((GatedObject *)op)->delegate;
+}
+
+static const CoroutineKind gated_kind = {
+    .step = gated_step,
+    .discard = gated_discard,
+    .name = gated_name,
+    .shown = gated_shown,
+    .awaited = gated_awaited,
+    .warns = true,
+};
+
+/* `item` is an awaitable, or a callable whose index is `call_index` >= 0. */
+static PyObject *
+gated_new(core_state *state, PyObject *gate, PyObject *item,
+          Py_ssize_t call_index)
+{
+    PyTypeObject *type = state->gated_type;
+    GatedObject *self = (GatedObject *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    coroutine_init(&self->base, &gated_kind);
+    self->gate = Py_NewRef(gate);
+    self->item = Py_NewRef(item);
+    self->call_index = call_index;
+    return (PyObject *)self;
+}
+
+/*** Lifecycle ***/
+
+static int
+gated_tp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    GatedObject *self = GatedObject_CAST(op);
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(self->gate);
+    Py_VISIT(self->item);
+    Py_VISIT(self->delegate);
+    Py_VISIT(self->waiter);
+    Py_VISIT(self->aexit);
+    Py_VISIT(self->value);
+    Py_VISIT(self->exception);
+    Py_VISIT(self->gathering);
+    return 0;
+}
+
+static int
+gated_tp_clear(PyObject *op)
+{
+    GatedObject *self = GatedObject_CAST(op);
+    gated_clear_iteration(self);
+    Py_CLEAR(self->item);
+    Py_CLEAR(self->gathering);
+    return 0;
+}
+
+static void
+gated_tp_dealloc(PyObject *op)
+{
+    coroutine_dealloc(op, gated_tp_clear);
+}
+
+static PyType_Slot gated_slots[] = {
+    COROUTINE_SLOTS,
+    {Py_tp_dealloc, gated_tp_dealloc},
+    {Py_tp_traverse, gated_tp_traverse},
+    {Py_tp_clear, gated_tp_clear},
+    {0, NULL},
+};
+
+static PyType_Spec gated_spec = {
+    .name = "gatedcoro._core.GatedCoroutine",
+    .basicsize = sizeof(GatedObject),
+    .flags = COROUTINE_FLAGS,
+    .slots = gated_slots,
+};
+
+#endif /* GATEDCORO_GATED_H */

@@ -1,0 +1,196 @@
+/* Keeper: the coroutine of a Task that stands for a gathering's queue.
+
+   asyncio.run() cancels every Task before it closes the loop.  A queue whose
+   caller is not among them would go on starting items in the meantime; so it
+   has a Task of its own, whose cancel() closes the queue in the call itself.
+   Closing it in the keeper's own step would be too late: other Tasks end
+   before that, and each would have the next item started.
+
+   The keeper waits on a future, which gathering_queue_is_empty() sets. */
+
+#ifndef GATEDCORO_KEEPER_H
+#define GATEDCORO_KEEPER_H
+
+#include "gathering.h"
+
+typedef struct {
+    CoroutineObject base;
+    GatheringObject *gathering; /* owned; NULL when it has ended */
+} KeeperObject;
+
+static inline KeeperObject *
+KeeperObject_CAST(PyObject *op)
+{
+    return (KeeperObject *)op;
+}
+
+/* Its Task is being cancelled. */
+static int
+keeper_cancelled(CoroutineObject *op)
+{
+    GatheringObject *gathering = ((KeeperObject *)op)->gathering;
+    if (gathering == NULL) {
+        return 0;
+    }
+    Py_INCREF(gathering);
+    int status = gathering_close_queue(gathering);
+    if (status == 0) {
+        status = gathering_settle_if_complete(gathering);
+    }
+    Py_DECREF(gathering);
+    return status;
+}
+
+static void
+keeper_finish(KeeperObject *self)
+{
+    GatheringObject *gathering = self->gathering;
+    self->gathering = NULL;
+    if (gathering != NULL) {
+        PyObject *raised = fetch_exception();
+        Py_CLEAR(gathering->keeper_wakeup);
+        Py_CLEAR(gathering->keeper);
+        Py_DECREF(gathering);
+        if (raised != NULL) {
+            raise_exception(raised);
+        }
+    }
+}
+
+static PySendResult
+keeper_step(CoroutineObject *op, PyObject *Py_UNUSED(value),
+            PyObject *exception, PyObject **result)
+{
+    KeeperObject *self = (KeeperObject *)op;
+    core_state *state = state_of((PyObject *)op);
+    if (exception != NULL) {
+        raise_exception(Py_NewRef(exception));
+        keeper_finish(self);
+        return PYGEN_ERROR;
+    }
+    GatheringObject *gathering = self->gathering;
+    if (gathering->queue == QUEUE_EMPTY) {
+        keeper_finish(self);
+        *result = Py_NewRef(Py_None);
+        return PYGEN_RETURN;
+    }
+    PyObject *kwargs = PyDict_New();
+    PyObject *wakeup = NULL;
+    if (kwargs != NULL
+        && PyDict_SetItem(kwargs, state->str_loop, gathering->loop) == 0) {
+        wakeup = PyObject_Call((PyObject *)state->future_base,
+                               state->empty_tuple, kwargs);
+    }
+    Py_XDECREF(kwargs);
+    if (wakeup == NULL
+        || PyObject_SetAttr(wakeup, state->str_asyncio_future_blocking,
+                            Py_True) < 0) {
+        Py_XDECREF(wakeup);
+        keeper_finish(self);
+        return PYGEN_ERROR;
+    }
+    Py_XSETREF(gathering->keeper_wakeup, Py_NewRef(wakeup));
+    *result = wakeup;
+    return PYGEN_NEXT;
+}
+
+static void
+keeper_discard(CoroutineObject *op, PyObject *Py_UNUSED(exception))
+{
+    keeper_finish((KeeperObject *)op);
+}
+
+static PyObject *
+keeper_name(CoroutineObject *Py_UNUSED(op))
+{
+    return PyUnicode_InternFromString("gatedcoro.keeper");
+}
+
+static PyObject *
+keeper_shown(CoroutineObject *Py_UNUSED(op))
+{
+    return NULL;
+}
+
+static PyObject *
+keeper_awaited(CoroutineObject *op)
+{
+    GatheringObject *gathering = ((KeeperObject *)op)->gathering;
+    return gathering == NULL ? NULL : gathering->keeper_wakeup;
+}
+
+static const CoroutineKind keeper_kind = {
+    .step = keeper_step,
+    .discard = keeper_discard,
+    .name = keeper_name,
+    .shown = keeper_shown,
+    .awaited = keeper_awaited,
+    .warns = false,
+};
+
+static int
+keeper_start(core_state *state, GatheringObject *gathering)
+{
+    PyTypeObject *type = state->keeper_type;
+    KeeperObject *self = (KeeperObject *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return -1;
+    }
+    coroutine_init(&self->base, &keeper_kind);
+    self->gathering = (GatheringObject *)Py_NewRef(gathering);
+    PyObject *context = PyContext_Copy(gathering->context);
+    PyObject *task =
+        context == NULL ? NULL : task_new(state, &self->base, context);
+    Py_XDECREF(context);
+    Py_DECREF(self);
+    if (task == NULL) {
+        return -1;
+    }
+    gathering->keeper = Py_NewRef(task);
+    int status = task_start_soon(state, task, gathering->loop);
+    if (status < 0) {
+        keeper_finish((KeeperObject *)task_fields(task)->driver);
+    }
+    Py_DECREF(task);
+    return status;
+}
+
+/*** Lifecycle ***/
+
+static int
+keeper_tp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(KeeperObject_CAST(op)->gathering);
+    return 0;
+}
+
+static int
+keeper_tp_clear(PyObject *op)
+{
+    Py_CLEAR(KeeperObject_CAST(op)->gathering);
+    return 0;
+}
+
+static void
+keeper_tp_dealloc(PyObject *op)
+{
+    coroutine_dealloc(op, keeper_tp_clear);
+}
+
+static PyType_Slot keeper_slots[] = {
+    COROUTINE_SLOTS,
+    {Py_tp_dealloc, keeper_tp_dealloc},
+    {Py_tp_traverse, keeper_tp_traverse},
+    {Py_tp_clear, keeper_tp_clear},
+    {0, NULL},
+};
+
+static PyType_Spec keeper_spec = {
+    .name = "gatedcoro._core._Keeper",
+    .basicsize = sizeof(KeeperObject),
+    .flags = COROUTINE_FLAGS,
+    .slots = keeper_slots,
+};
+
+#endif /* GATEDCORO_KEEPER_H */

@@ -1,0 +1,130 @@
+/* The outer future: what the caller of a gathering waits on.
+
+   A subclass of _asyncio.Future, named as asyncio.gather's own.  Only
+   cancel() differs: it reaches the items, and the future itself ends when
+   they have.  Future and gathering hold each other until it is settled. */
+
+#ifndef GATEDCORO_OUTER_H
+#define GATEDCORO_OUTER_H
+
+#include "subclass.h"
+
+typedef struct GatheringObject GatheringObject;
+
+typedef struct {
+    GatheringObject *gathering; /* NULL once settled */
+} OuterFields;
+
+static inline OuterFields *
+outer_fields(PyObject *outer)
+{
+    return (OuterFields *)subclass_fields(outer);
+}
+
+/* In gathering.h.  1 if anything was cancelled, 0, or -1 on error. */
+static int gathering_cancel(GatheringObject *self, PyObject *message);
+
+/* Returns a pending outer future that does not belong to a gathering yet. */
+static PyObject *
+outer_new(core_state *state, PyObject *loop)
+{
+    PyObject *outer = subclass_alloc(state->outer_type);
+    if (outer == NULL) {
+        return NULL;
+    }
+    PyObject *kwargs = PyDict_New();
+    if (kwargs == NULL || PyDict_SetItem(kwargs, state->str_loop, loop) < 0
+        || state->future_base->tp_init(outer, state->empty_tuple, kwargs)
+               < 0) {
+        Py_CLEAR(outer);
+    }
+    Py_XDECREF(kwargs);
+    return outer;
+}
+
+/* Cuts the cycle between the future and its gathering. */
+static void
+outer_forget(PyObject *outer)
+{
+    PyObject *gathering = (PyObject *)outer_fields(outer)->gathering;
+    outer_fields(outer)->gathering = NULL;
+    Py_XDECREF(gathering);
+}
+
+/* Nobody will retrieve the exception: do not report it. */
+static void
+outer_silence(core_state *state, PyObject *outer)
+{
+    if (state->future_set_log_traceback(outer, Py_False, NULL) < 0) {
+        PyErr_WriteUnraisable(outer);
+    }
+}
+
+static PyObject *
+outer_cancel(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"msg", NULL};
+    PyObject *message = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:cancel", keywords,
+                                     &message)) {
+        return NULL;
+    }
+    GatheringObject *gathering = outer_fields(op)->gathering;
+    if (gathering == NULL) {
+        Py_RETURN_FALSE;
+    }
+    Py_INCREF(gathering);
+    int cancelled = gathering_cancel(gathering, message);
+    Py_DECREF(gathering);
+    return cancelled < 0 ? NULL : PyBool_FromLong(cancelled);
+}
+
+/*** Lifecycle ***/
+
+static int
+outer_tp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(outer_fields(op)->gathering);
+    return subclass_traverse_base(op, visit, arg);
+}
+
+static int
+outer_tp_clear(PyObject *op)
+{
+    outer_forget(op);
+    return Py_TYPE(op)->tp_base->tp_clear(op);
+}
+
+static void
+outer_tp_dealloc(PyObject *op)
+{
+    subclass_dealloc(op, outer_forget);
+}
+
+static PyMethodDef outer_methods[] = {
+    {"cancel", (PyCFunction)(void (*)(void))outer_cancel,
+     METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("cancel($self, /, msg=None)\n--\n\n"
+               "Cancel every running item and close the queue.\n\n"
+               "The future ends when the running items have.  Returns False "
+               "if it is done\nalready or nothing could be cancelled.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot outer_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("The future of a gathering.")},
+    {Py_tp_dealloc, outer_tp_dealloc},
+    {Py_tp_traverse, outer_tp_traverse},
+    {Py_tp_clear, outer_tp_clear},
+    {Py_tp_methods, outer_methods},
+    {0, NULL},
+};
+
+static PyType_Spec outer_spec = {
+    .name = "gatedcoro._core._GatheringFuture",
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
+             | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = outer_slots,
+};
+
+#endif /* GATEDCORO_OUTER_H */

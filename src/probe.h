@@ -1,0 +1,243 @@
+/* Probe: measures what an untouched Task looks like on this interpreter.
+
+   When the module is imported, a Task of ours runs three steps on a stand-in
+   for a loop: its first, one after a bare yield, one after a future.  In the
+   last two it must have the references and weak references that task.h takes
+   for the floor.  If it has not, Tasks are never reused in this process. */
+
+#ifndef GATEDCORO_PROBE_H
+#define GATEDCORO_PROBE_H
+
+#include "task.h"
+
+typedef struct {
+    CoroutineObject base;
+    PyObject *task;   /* as a worker holds it */
+    PyObject *future; /* what the second step waits on */
+    int steps;
+    bool as_expected;
+} ProbeObject;
+
+static inline ProbeObject *
+ProbeObject_CAST(PyObject *op)
+{
+    return (ProbeObject *)op;
+}
+
+static PySendResult
+probe_step(CoroutineObject *op, PyObject *Py_UNUSED(value),
+           PyObject *exception, PyObject **result)
+{
+    ProbeObject *self = (ProbeObject *)op;
+    core_state *state = state_of((PyObject *)op);
+    if (exception != NULL) {
+        raise_exception(Py_NewRef(exception));
+        return PYGEN_ERROR;
+    }
+    self->steps++;
+    if (self->steps > 1) {
+        /* One reference more: probe_run() has it. */
+        self->as_expected &=
+            Py_REFCNT(self->task) == TASK_REFERENCES + 1
+            && count_weakrefs(self->task) == TASK_WEAK_REFERENCES;
+    }
+    if (self->steps == 2) {
+        if (PyObject_SetAttr(self->future, state->str_asyncio_future_blocking,
+                             Py_True)
+            < 0) {
+            return PYGEN_ERROR;
+        }
+        *result = Py_NewRef(self->future);
+        return PYGEN_NEXT;
+    }
+    *result = Py_NewRef(Py_None);
+    return self->steps == 1 ? PYGEN_NEXT : PYGEN_RETURN;
+}
+
+static void
+probe_discard(CoroutineObject *Py_UNUSED(op), PyObject *Py_UNUSED(exception))
+{
+}
+
+static PyObject *
+probe_name(CoroutineObject *Py_UNUSED(op))
+{
+    return PyUnicode_InternFromString("gatedcoro.probe");
+}
+
+static PyObject *
+probe_nothing(CoroutineObject *Py_UNUSED(op))
+{
+    return NULL;
+}
+
+static const CoroutineKind probe_kind = {
+    .step = probe_step,
+    .discard = probe_discard,
+    .name = probe_name,
+    .shown = probe_nothing,
+    .awaited = probe_nothing,
+    .warns = false,
+};
+
+static int
+probe_tp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(ProbeObject_CAST(op)->task);
+    Py_VISIT(ProbeObject_CAST(op)->future);
+    return 0;
+}
+
+static int
+probe_tp_clear(PyObject *op)
+{
+    Py_CLEAR(ProbeObject_CAST(op)->task);
+    Py_CLEAR(ProbeObject_CAST(op)->future);
+    return 0;
+}
+
+static void
+probe_tp_dealloc(PyObject *op)
+{
+    coroutine_dealloc(op, probe_tp_clear);
+}
+
+static PyType_Slot probe_slots[] = {
+    COROUTINE_SLOTS,
+    {Py_tp_dealloc, probe_tp_dealloc},
+    {Py_tp_traverse, probe_tp_traverse},
+    {Py_tp_clear, probe_tp_clear},
+    {0, NULL},
+};
+
+static PyType_Spec probe_spec = {
+    .name = "gatedcoro._core._Probe",
+    .basicsize = sizeof(ProbeObject),
+    .flags = COROUTINE_FLAGS,
+    .slots = probe_slots,
+};
+
+/* Runs what the stand-in loop has caught. */
+static int
+probe_run_caught(CatcherObject *catcher, PyObject *arg)
+{
+    PyObject *callback = catcher->callback;
+    catcher->callback = NULL;
+    if (callback == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the Task scheduled no step");
+        return -1;
+    }
+    PyObject *ignored = arg == NULL ? PyObject_CallNoArgs(callback)
+                                    : PyObject_CallOneArg(callback, arg);
+    Py_DECREF(callback);
+    if (ignored == NULL) {
+        return -1;
+    }
+    Py_DECREF(ignored);
+    return 0;
+}
+
+/* Runs a probe on `catcher`, which is the running loop of the thread. */
+static int
+probe_run(core_state *state, CatcherObject *catcher, bool *as_expected)
+{
+    int status = -1;
+    PyObject *kwargs = NULL, *task = NULL;
+    PyObject *context = PyContext_CopyCurrent();
+    PyTypeObject *type = state->probe_type;
+    ProbeObject *probe = (ProbeObject *)type->tp_alloc(type, 0);
+    if (context == NULL || probe == NULL) {
+        goto done;
+    }
+    coroutine_init(&probe->base, &probe_kind);
+    probe->as_expected = true;
+    kwargs = PyDict_New();
+    if (kwargs == NULL
+        || PyDict_SetItem(kwargs, state->str_loop, (PyObject *)catcher) < 0) {
+        goto done;
+    }
+    probe->future = PyObject_Call((PyObject *)state->future_base,
+                                  state->empty_tuple, kwargs);
+    task = task_new(state, &probe->base, context);
+    if (probe->future == NULL || task == NULL) {
+        goto done;
+    }
+    probe->task = Py_NewRef(task);
+    if (task_start_soon(state, task, (PyObject *)catcher) < 0
+        || probe_run_caught(catcher, NULL) < 0
+        || probe_run_caught(catcher, NULL) < 0
+        || call_method_for_effect(probe->future, state->str_set_result,
+                                  Py_None)
+               < 0
+        || probe_run_caught(catcher, probe->future) < 0) {
+        goto done;
+    }
+    *as_expected = probe->as_expected && probe->steps == 3;
+    status = 0;
+done:
+    if (probe != NULL) {
+        Py_CLEAR(probe->task);
+    }
+    Py_XDECREF(task);
+    Py_XDECREF(probe);
+    Py_XDECREF(kwargs);
+    Py_XDECREF(context);
+    return status;
+}
+
+/* Measures, whatever loop and Task this thread is running.  Where measuring
+   fails, nothing is as expected; -1 only if the thread could not be put back
+   into its loop. */
+static int
+probe_tasks(core_state *state, PyObject *set_running_loop, bool *as_expected)
+{
+    int status = -1;
+    *as_expected = false;
+    PyObject *current = NULL, *ignored = NULL;
+    PyObject *running = PyObject_CallNoArgs(state->get_running_loop_or_none);
+    CatcherObject *catcher = catcher_new(state);
+    if (running == NULL || catcher == NULL) {
+        goto done;
+    }
+    current = running == Py_None
+                  ? Py_NewRef(Py_None)
+                  : PyObject_CallOneArg(state->current_task, running);
+    if (current == NULL) {
+        goto done;
+    }
+    PyObject *switched[] = {running, current};
+    if (current != Py_None) {
+        ignored = PyObject_Vectorcall(state->leave_task, switched, 2, NULL);
+        if (ignored == NULL) {
+            goto done;
+        }
+        Py_CLEAR(ignored);
+    }
+    ignored = PyObject_CallOneArg(set_running_loop, (PyObject *)catcher);
+    Py_XDECREF(ignored);
+    if (ignored == NULL || probe_run(state, catcher, as_expected) < 0) {
+        PyErr_Clear();
+        *as_expected = false;
+    }
+    ignored = PyObject_CallOneArg(set_running_loop, running);
+    if (ignored == NULL) {
+        goto done;
+    }
+    Py_CLEAR(ignored);
+    if (current != Py_None) {
+        ignored = PyObject_Vectorcall(state->enter_task, switched, 2, NULL);
+        if (ignored == NULL) {
+            goto done;
+        }
+        Py_CLEAR(ignored);
+    }
+    status = 0;
+done:
+    Py_XDECREF(catcher);
+    Py_XDECREF(running);
+    Py_XDECREF(current);
+    return status;
+}
+
+#endif /* GATEDCORO_PROBE_H */

@@ -1,0 +1,206 @@
+/* What the module keeps: its types, what it uses of asyncio, its strings.
+
+   One per interpreter; nothing here is static. */
+
+#ifndef GATEDCORO_STATE_H
+#define GATEDCORO_STATE_H
+
+#include "compat.h"
+
+/* Our types; the specs and bases are in _core.c. */
+#define FOR_EACH_TYPE(X) \
+    X(function_type) \
+    X(gathering_type) \
+    X(outer_type) \
+    X(task_type) \
+    X(catcher_type) \
+    X(probe_type) \
+    X(watcher_type) \
+    X(worker_type) \
+    X(keeper_type) \
+    X(front_door_type) \
+    X(gated_type) \
+    X(future_base) /* _asyncio.Future */ \
+    X(task_base)   /* _asyncio.Task */
+
+/* What is used of asyncio and other modules, and what is made once. */
+#define FOR_EACH_OBJECT(X) \
+    X(asyncio_tasks) /* the module: its Task may be replaced */ \
+    X(get_running_loop) \
+    X(get_running_loop_or_none) /* asyncio.events._get_running_loop */ \
+    X(get_event_loop)           /* as asyncio.gather asks */ \
+    X(current_task) \
+    X(enter_task) \
+    X(leave_task) \
+    X(add_awaited_by)     /* 3.14+, else NULL */ \
+    X(discard_awaited_by) /* 3.14+, else NULL */ \
+    X(cancelled_error) \
+    X(isfuture) \
+    X(stock_create_task) /* asyncio.BaseEventLoop.create_task */ \
+    X(semaphore_type) \
+    X(bounded_semaphore_type) \
+    X(deque)         /* collections.deque */ \
+    X(abc_coroutine) /* collections.abc.Coroutine */ \
+    X(retrieve_exception) /* the done callback of worker.h */ \
+    X(clock) /* says the time in seconds, for tests; or NULL */ \
+    X(empty_tuple) \
+    X(task_name) /* what the base class of our Tasks takes for a name */ \
+    X(context_kwname) \
+    X(msg_kwname)
+
+#define FOR_EACH_STRING(X) \
+    X(aenter, "__aenter__") \
+    X(aexit, "__aexit__") \
+    X(acquire, "acquire") \
+    X(add_done_callback, "add_done_callback") \
+    X(add_note, "add_note") \
+    X(asyncio_future_blocking, "_asyncio_future_blocking") \
+    X(call_soon, "call_soon") \
+    X(cancel, "cancel") \
+    X(cancel_message, "_cancel_message") \
+    X(cancelled, "cancelled") \
+    X(close, "close") \
+    X(context, "context") \
+    X(cr_await, "cr_await") \
+    X(cr_code, "cr_code") \
+    X(cr_frame, "cr_frame") \
+    X(cr_origin, "cr_origin") \
+    X(cr_running, "cr_running") \
+    X(create_future, "create_future") \
+    X(create_task, "create_task") \
+    X(done, "done") \
+    X(dunder_qualname, "__qualname__") \
+    X(eager_start, "eager_start") \
+    X(exception, "exception") \
+    X(get_debug, "get_debug") \
+    X(get_loop, "get_loop") \
+    X(get_task_factory, "get_task_factory") \
+    X(log_destroy_pending, "_log_destroy_pending") \
+    X(loop, "loop") \
+    X(make_cancelled_error, "_make_cancelled_error") \
+    X(msg, "msg") \
+    X(must_cancel, "_must_cancel") \
+    X(name, "name") \
+    X(private_loop, "_loop") \
+    X(release, "release") \
+    X(result, "result") \
+    X(set_exception, "set_exception") \
+    X(set_result, "set_result") \
+    X(task, "Task") \
+    X(throw, "throw") \
+    X(value, "_value") \
+    X(waiters, "_waiters")
+
+/* The methods by which asyncio.Semaphore and its users reach its counter. */
+#define SEMAPHORE_METHODS 6
+#define SEMAPHORE_METHOD_NAMES \
+    {"__aenter__", "__aexit__", "_wake_up_next", "acquire", "locked", "release"}
+
+typedef struct {
+#define DECLARE_TYPE(name) PyTypeObject *name;
+#define DECLARE_OBJECT(name) PyObject *name;
+#define DECLARE_STRING(name, text) PyObject *str_##name;
+    FOR_EACH_TYPE(DECLARE_TYPE)
+    FOR_EACH_OBJECT(DECLARE_OBJECT)
+    FOR_EACH_STRING(DECLARE_STRING)
+#undef DECLARE_TYPE
+#undef DECLARE_OBJECT
+#undef DECLARE_STRING
+
+    /* What the two semaphore classes define, to see a patch. */
+    PyObject *semaphore_names[SEMAPHORE_METHODS];
+    PyObject *semaphore_methods[SEMAPHORE_METHODS];
+    PyObject *bounded_semaphore_methods[SEMAPHORE_METHODS];
+
+    /* What asyncio's objects answer without a lookup by name: pointers into
+       the static tables of their types. */
+    getter coro_get_await; /* cr_await of a native coroutine */
+    void *coro_await_closure;
+    getter task_get_must_cancel;
+    getter task_get_callbacks;
+    setter task_set_log_destroy_pending;
+    setter future_set_log_traceback;
+    PyCFunction task_cancelling;
+    PyCFunction task_get_name;
+
+    bool reuse_works;  /* Tasks look as expected (probe.h) */
+    bool reuse_wanted; /* a switch for the tests */
+
+    unsigned long long task_names; /* the last number in a Task's name */
+} core_state;
+
+static inline core_state *
+state_of_type(PyTypeObject *type)
+{
+    return (core_state *)PyType_GetModuleState(type);
+}
+
+/* `op` is an instance of one of our types. */
+static inline core_state *
+state_of(PyObject *op)
+{
+    return state_of_type(Py_TYPE(op));
+}
+
+static inline bool
+is_own_coroutine(core_state *state, PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    return type == state->worker_type || type == state->keeper_type
+           || type == state->front_door_type || type == state->gated_type;
+}
+
+/* getattr(op, name) into `*value` as a new reference: 1; NULL and 0 where there
+   is no such attribute; -1 with an exception.  Runs Python code. */
+static int
+lookup_attribute(PyObject *op, PyObject *name, PyObject **value)
+{
+    *value = PyObject_GetAttr(op, name);
+    if (*value != NULL) {
+        return 1;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        return -1;
+    }
+    PyErr_Clear();
+    return 0;
+}
+
+/* Calls a method for its effect.  Runs Python code. */
+static int
+call_method_for_effect(PyObject *op, PyObject *name, PyObject *arg)
+{
+    PyObject *ignored = arg == NULL ? PyObject_CallMethodNoArgs(op, name)
+                                    : PyObject_CallMethodOneArg(op, name, arg);
+    if (ignored == NULL) {
+        return -1;
+    }
+    Py_DECREF(ignored);
+    return 0;
+}
+
+/* loop.call_soon(callback, context=context).  Runs Python code. */
+static int
+call_soon(core_state *state, PyObject *loop, PyObject *callback,
+          PyObject *context)
+{
+    PyObject *args[] = {loop, callback, context};
+    PyObject *handle = PyObject_VectorcallMethod(
+        state->str_call_soon, args, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET,
+        state->context_kwname);
+    if (handle == NULL) {
+        return -1;
+    }
+    Py_DECREF(handle);
+    return 0;
+}
+
+/* KeyboardInterrupt and SystemExit leave the event loop. */
+static inline bool
+is_interrupt(PyObject *exception)
+{
+    return PyErr_GivenExceptionMatches(exception, PyExc_KeyboardInterrupt)
+           || PyErr_GivenExceptionMatches(exception, PyExc_SystemExit);
+}
+
+#endif /* GATEDCORO_STATE_H */

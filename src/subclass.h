@@ -1,0 +1,95 @@
+/* Subclasses of asyncio's own C types, whose structs nobody outside can see.
+
+   Our fields lie behind the base's, at an offset that is known at run time.
+   The base's traverse, clear and dealloc are called by ours; on 3.11, where
+   the base is a static type, its dealloc neither runs the finalizer of a
+   subclass nor drops the type, so ours does both. */
+
+#ifndef GATEDCORO_SUBCLASS_H
+#define GATEDCORO_SUBCLASS_H
+
+#include "state.h"
+
+/* `op` is an instance of a subclass made here: its type cannot be subclassed
+   further, so its tp_base is asyncio's type. */
+static inline void *
+subclass_fields(PyObject *op)
+{
+    return (char *)op + Py_TYPE(op)->tp_base->tp_basicsize;
+}
+
+static inline bool
+base_is_static(PyObject *op)
+{
+    return !PyType_HasFeature(Py_TYPE(op)->tp_base, Py_TPFLAGS_HEAPTYPE);
+}
+
+static int
+subclass_traverse_base(PyObject *op, visitproc visit, void *arg)
+{
+    if (base_is_static(op)) {
+        Py_VISIT(Py_TYPE(op));
+    }
+    return Py_TYPE(op)->tp_base->tp_traverse(op, visit, arg);
+}
+
+/* `clear` drops the fields that the subclass added. */
+static void
+subclass_dealloc(PyObject *op, void (*clear)(PyObject *))
+{
+    if (PyObject_CallFinalizerFromDealloc(op) < 0) {
+        return; /* resurrected */
+    }
+    PyTypeObject *type = Py_TYPE(op);
+    bool drop_type = base_is_static(op);
+    PyObject_GC_UnTrack(op);
+    clear(op);
+    type->tp_base->tp_dealloc(op);
+    if (drop_type) {
+        Py_DECREF(type);
+    }
+}
+
+/* An instance whose base part is not initialised yet. */
+static PyObject *
+subclass_alloc(PyTypeObject *type)
+{
+    return type->tp_alloc(type, 0);
+}
+
+/* Makes a type of `spec` with `fields_size` bytes behind those of `base`. */
+static PyTypeObject *
+subclass_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base,
+              size_t fields_size)
+{
+    PyType_Spec sized = *spec;
+    sized.basicsize = (int)(base->tp_basicsize + (Py_ssize_t)fields_size);
+    return (PyTypeObject *)PyType_FromModuleAndSpec(module, &sized,
+                                                    (PyObject *)base);
+}
+
+/* Finds a getset or a method in the static table of one of asyncio's types;
+   NULL without an exception if there is none. */
+static PyGetSetDef *
+find_getset(PyTypeObject *type, const char *name)
+{
+    for (PyGetSetDef *def = type->tp_getset; def && def->name; def++) {
+        if (strcmp(def->name, name) == 0) {
+            return def;
+        }
+    }
+    return NULL;
+}
+
+static PyMethodDef *
+find_method(PyTypeObject *type, const char *name)
+{
+    for (PyMethodDef *def = type->tp_methods; def && def->ml_name; def++) {
+        if (strcmp(def->ml_name, name) == 0) {
+            return def;
+        }
+    }
+    return NULL;
+}
+
+#endif /* GATEDCORO_SUBCLASS_H */

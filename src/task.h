@@ -1,0 +1,534 @@
+/* Task: the asyncio.Task of an item, and of the queue's keeper.
+
+   A C subclass of asyncio.Task.  It starts eagerly on every version, answers
+   get_name(), get_coro() and get_context() for the item that it runs at the
+   moment, and notes whatever could leave a trace on it.
+
+   Reuse.  When an item has ended, its worker may run the next one in the same
+   Task if nobody can tell: task_is_untouched() decides.  Three things can tell:
+   somebody who holds the Task (its reference count is above the floor), who
+   watches it (a weak reference beyond asyncio's own), or who did something to
+   it.  Methods that leave a trace are overridden here to note it; what goes
+   around them (asyncio.Task.cancel(task)) is seen in the base's own fields.
+   The floors are measured by probe_tasks() when the module is imported. */
+
+#ifndef GATEDCORO_TASK_H
+#define GATEDCORO_TASK_H
+
+#include "coroutine.h"
+#include "subclass.h"
+
+typedef struct {
+    CoroutineObject *driver; /* a Worker or a Keeper; owned */
+    PyObject *context;       /* of the running item; owned */
+    PyObject *name;          /* given when asked; owned or NULL */
+    bool renamed;            /* set_name() was called: the base knows better */
+    bool touched;            /* something was done to the Task */
+} TaskFields;
+
+static inline TaskFields *
+task_fields(PyObject *task)
+{
+    return (TaskFields *)subclass_fields(task);
+}
+
+static inline bool
+is_own_task(core_state *state, PyObject *task)
+{
+    return Py_TYPE(task) == state->task_type;
+}
+
+/* In worker.h and keeper.h. */
+static PyObject *worker_user_coroutine(core_state *state,
+                                       CoroutineObject *worker);
+static int keeper_cancelled(CoroutineObject *keeper);
+
+/* References and weak references to an untouched Task of ours in the middle of
+   a step that is not its first: the step, asyncio's current task, its driver;
+   and the WeakSet of asyncio until 3.13. */
+#define TASK_REFERENCES 3
+#define TASK_WEAK_REFERENCES WEAKREFS_OF_A_REGISTERED_TASK
+
+/*** The catcher ***/
+
+/* A stand-in for an event loop, which catches the first step of a Task that
+   is made on it. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *callback;
+} CatcherObject;
+
+static PyObject *
+catcher_get_debug(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
+{
+    Py_RETURN_FALSE;
+}
+
+static PyObject *
+catcher_call_soon(PyObject *op, PyObject *args, PyObject *Py_UNUSED(kwargs))
+{
+    CatcherObject *self = (CatcherObject *)op;
+    Py_ssize_t size = PyTuple_GET_SIZE(args);
+    if (size < 1) {
+        PyErr_SetString(PyExc_TypeError, "call_soon() needs a callback");
+        return NULL;
+    }
+    Py_XSETREF(self->callback, Py_NewRef(PyTuple_GET_ITEM(args, 0)));
+    Py_RETURN_NONE;
+}
+
+static CatcherObject *
+catcher_new(core_state *state)
+{
+    PyTypeObject *type = state->catcher_type;
+    return (CatcherObject *)type->tp_alloc(type, 0);
+}
+
+static int
+catcher_tp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(((CatcherObject *)op)->callback);
+    return 0;
+}
+
+static int
+catcher_tp_clear(PyObject *op)
+{
+    Py_CLEAR(((CatcherObject *)op)->callback);
+    return 0;
+}
+
+static void
+catcher_tp_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    (void)catcher_tp_clear(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyMethodDef catcher_methods[] = {
+    {"get_debug", catcher_get_debug, METH_NOARGS, NULL},
+    {"call_soon", (PyCFunction)(void (*)(void))catcher_call_soon,
+     METH_VARARGS | METH_KEYWORDS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot catcher_slots[] = {
+    {Py_tp_dealloc, catcher_tp_dealloc},
+    {Py_tp_traverse, catcher_tp_traverse},
+    {Py_tp_clear, catcher_tp_clear},
+    {Py_tp_methods, catcher_methods},
+    {0, NULL},
+};
+
+static PyType_Spec catcher_spec = {
+    .name = "gatedcoro._core._Catcher",
+    .basicsize = sizeof(CatcherObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
+             | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = catcher_slots,
+};
+
+/*** Construction and start ***/
+
+/* Returns a Task that belongs to `driver` and is not initialised: the driver
+   can know it before anything runs in it. */
+static PyObject *
+task_new(core_state *state, CoroutineObject *driver, PyObject *context)
+{
+    PyObject *task = subclass_alloc(state->task_type);
+    if (task != NULL) {
+        TaskFields *fields = task_fields(task);
+        fields->driver = (CoroutineObject *)Py_NewRef(driver);
+        fields->context = Py_NewRef(context);
+    }
+    return task;
+}
+
+/* Task.__init__(driver, loop=loop, name=..., context=..., [eager_start=True]).
+   Runs Python code; when eager, the first step of the driver. */
+static int
+task_init(core_state *state, PyObject *task, PyObject *loop, bool eager)
+{
+    int status = -1;
+    TaskFields *fields = task_fields(task);
+    PyObject *args = PyTuple_Pack(1, (PyObject *)fields->driver);
+    PyObject *kwargs = PyDict_New();
+    if (args == NULL || kwargs == NULL
+        || PyDict_SetItem(kwargs, state->str_loop, loop) < 0
+        || PyDict_SetItem(kwargs, state->str_name, state->task_name) < 0
+        || PyDict_SetItem(kwargs, state->str_context, fields->context) < 0
+        || (eager
+            && PyDict_SetItem(kwargs, state->str_eager_start, Py_True) < 0)) {
+        goto done;
+    }
+    status = state->task_base->tp_init(task, args, kwargs);
+done:
+    Py_XDECREF(args);
+    Py_XDECREF(kwargs);
+    return status;
+}
+
+/* What asyncio.gather sets on its children: a Task that is destroyed with its
+   loop is not reported. */
+static void
+task_is_ours(core_state *state, PyObject *task)
+{
+    if (state->task_set_log_destroy_pending(task, Py_False, NULL) < 0) {
+        PyErr_WriteUnraisable(task);
+    }
+}
+
+/* Runs `step` as asyncio runs a callback of `context`, in the middle of the
+   step of another Task, if there is one. */
+static int
+run_nested_step(core_state *state, PyObject *loop, PyObject *step,
+                PyObject *context)
+{
+    PyObject *current = PyObject_CallOneArg(state->current_task, loop);
+    if (current == NULL) {
+        return -1;
+    }
+    PyObject *switched[] = {loop, current};
+    PyObject *ignored = NULL;
+    int status = -1;
+    if (current != Py_None) {
+        ignored = PyObject_Vectorcall(state->leave_task, switched, 2, NULL);
+        if (ignored == NULL) {
+            Py_DECREF(current);
+            return -1;
+        }
+        Py_DECREF(ignored);
+    }
+    if (PyContext_Enter(context) == 0) {
+        PyObject *done = PyObject_CallNoArgs(step);
+        PyObject *raised = done == NULL ? fetch_exception() : NULL;
+        Py_XDECREF(done);
+        int exited = PyContext_Exit(context);
+        if (raised != NULL) {
+            raise_exception(raised);
+        }
+        else {
+            status = exited;
+        }
+    }
+    if (current != Py_None) {
+        PyObject *raised = fetch_exception();
+        ignored = PyObject_Vectorcall(state->enter_task, switched, 2, NULL);
+        if (ignored == NULL) {
+            status = -1;
+        }
+        Py_XDECREF(ignored);
+        if (raised != NULL) {
+            PyErr_Clear();
+            raise_exception(raised);
+        }
+    }
+    Py_DECREF(current);
+    return status;
+}
+
+/* Makes the Task and runs its first step, on versions where eager_start is
+   missing or crashes: its first step is caught, the Task is given its real
+   loop (Future.__init__ may be called again until 3.14), and the step runs. */
+static int
+task_start_caught(core_state *state, PyObject *task, PyObject *loop)
+{
+    int status = -1;
+    PyObject *kwargs = NULL;
+    CatcherObject *catcher = catcher_new(state);
+    if (catcher == NULL
+        || task_init(state, task, (PyObject *)catcher, false) < 0) {
+        goto done;
+    }
+    task_is_ours(state, task);
+    kwargs = PyDict_New();
+    if (kwargs == NULL || PyDict_SetItem(kwargs, state->str_loop, loop) < 0
+        || state->future_base->tp_init(task, state->empty_tuple, kwargs) < 0) {
+        goto done;
+    }
+    PyObject *step = catcher->callback;
+    catcher->callback = NULL;
+    Py_CLEAR(catcher);
+    Py_CLEAR(kwargs);
+    status = run_nested_step(state, loop, step, task_fields(task)->context);
+    Py_DECREF(step);
+done:
+    Py_XDECREF(catcher);
+    Py_XDECREF(kwargs);
+    return status;
+}
+
+/* Runs the first step of the Task's driver.  `loop` is the running loop.
+   Returns -1 if that let KeyboardInterrupt or SystemExit out, or if the Task
+   could not be made. */
+static int
+task_start(core_state *state, PyObject *task, PyObject *loop)
+{
+    if (!has_eager_tasks()) {
+        return task_start_caught(state, task, loop);
+    }
+    return task_init(state, task, loop, true);
+}
+
+/* The first step runs in the next turn of the loop. */
+static int
+task_start_soon(core_state *state, PyObject *task, PyObject *loop)
+{
+    if (task_init(state, task, loop, false) < 0) {
+        return -1;
+    }
+    task_is_ours(state, task);
+    return 0;
+}
+
+/*** Reuse ***/
+
+/* May this Task go on with another item?  `references` and `weakrefs` are
+   what an untouched one has at this point. */
+static bool
+task_is_untouched(core_state *state, PyObject *task, Py_ssize_t references,
+                  int weakrefs)
+{
+    if (task_fields(task)->touched || Py_REFCNT(task) != references
+        || count_weakrefs(task) != weakrefs) {
+        return false;
+    }
+    PyObject *must_cancel = state->task_get_must_cancel(task, NULL);
+    PyObject *cancelling = state->task_cancelling(task, NULL);
+    PyObject *callbacks = state->task_get_callbacks(task, NULL);
+    PyObject *name = state->task_get_name(task, NULL);
+    bool untouched = must_cancel == Py_False && callbacks == Py_None
+                     && name == state->task_name && cancelling != NULL
+                     && PyLong_AsLong(cancelling) == 0;
+    Py_XDECREF(must_cancel);
+    Py_XDECREF(cancelling);
+    Py_XDECREF(callbacks);
+    Py_XDECREF(name);
+    PyErr_Clear();
+    return untouched;
+}
+
+/* The Task runs another item from now on. */
+static void
+task_renew(PyObject *task, PyObject *context)
+{
+    TaskFields *fields = task_fields(task);
+    assert(!fields->touched && !fields->renamed);
+    Py_XSETREF(fields->name, NULL);
+    Py_XSETREF(fields->context, Py_NewRef(context));
+}
+
+/*** Methods ***/
+
+/* Calls the base's method of that name. */
+static PyObject *
+task_call_base(PyObject *op, const char *name, PyObject *args,
+               PyObject *kwargs)
+{
+    PyObject *base = (PyObject *)Py_TYPE(op)->tp_base;
+    PyObject *method = PyObject_GetAttrString(base, name);
+    if (method == NULL) {
+        return NULL;
+    }
+    Py_ssize_t size = PyTuple_GET_SIZE(args);
+    PyObject *with_self = PyTuple_New(size + 1);
+    PyObject *result = NULL;
+    if (with_self != NULL) {
+        PyTuple_SET_ITEM(with_self, 0, Py_NewRef(op));
+        for (Py_ssize_t i = 0; i < size; i++) {
+            PyTuple_SET_ITEM(with_self, i + 1,
+                             Py_NewRef(PyTuple_GET_ITEM(args, i)));
+        }
+        result = PyObject_Call(method, with_self, kwargs);
+        Py_DECREF(with_self);
+    }
+    Py_DECREF(method);
+    return result;
+}
+
+static PyObject *
+task_cancel(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    TaskFields *fields = task_fields(op);
+    fields->touched = true;
+    core_state *state = state_of(op);
+    if (fields->driver != NULL
+        && Py_TYPE(fields->driver) == state->keeper_type
+        && keeper_cancelled(fields->driver) < 0) {
+        return NULL;
+    }
+    return task_call_base(op, "cancel", args, kwargs);
+}
+
+static PyObject *
+task_uncancel(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    task_fields(op)->touched = true;
+    return task_call_base(op, "uncancel", args, kwargs);
+}
+
+static PyObject *
+task_add_done_callback(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    task_fields(op)->touched = true;
+    return task_call_base(op, "add_done_callback", args, kwargs);
+}
+
+static PyObject *
+task_set_name(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    task_fields(op)->touched = true;
+    task_fields(op)->renamed = true;
+    return task_call_base(op, "set_name", args, kwargs);
+}
+
+static PyObject *
+task_get_name(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    TaskFields *fields = task_fields(op);
+    core_state *state = state_of(op);
+    if (fields->renamed) {
+        return state->task_get_name(op, NULL);
+    }
+    if (fields->name == NULL) {
+        fields->name =
+            PyUnicode_FromFormat("gatedcoro-%llu", ++state->task_names);
+    }
+    return Py_XNewRef(fields->name);
+}
+
+static PyObject *
+task_get_coro(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    CoroutineObject *driver = task_fields(op)->driver;
+    if (driver == NULL) {
+        Py_RETURN_NONE;
+    }
+    core_state *state = state_of(op);
+    if (Py_TYPE(driver) == state->worker_type) {
+        return worker_user_coroutine(state, driver);
+    }
+    return Py_NewRef(driver);
+}
+
+static PyObject *
+task_get_coro_attribute(PyObject *op, void *Py_UNUSED(closure))
+{
+    return task_get_coro(op, NULL);
+}
+
+static PyObject *
+task_get_context(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *context = task_fields(op)->context;
+    return Py_NewRef(context == NULL ? Py_None : context);
+}
+
+/* An attribute that the user sets would be seen by the next item. */
+static int
+task_tp_setattro(PyObject *op, PyObject *name, PyObject *value)
+{
+    task_fields(op)->touched = true;
+    return PyObject_GenericSetAttr(op, name, value);
+}
+
+static PyObject *
+task_get_dict(PyObject *op, void *closure)
+{
+    task_fields(op)->touched = true;
+    return PyObject_GenericGetDict(op, closure);
+}
+
+/*** Lifecycle ***/
+
+static void
+task_clear_fields(PyObject *op)
+{
+    TaskFields *fields = task_fields(op);
+    Py_CLEAR(fields->driver);
+    Py_CLEAR(fields->context);
+    Py_CLEAR(fields->name);
+}
+
+static int
+task_tp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    TaskFields *fields = task_fields(op);
+    Py_VISIT(fields->driver);
+    Py_VISIT(fields->context);
+    Py_VISIT(fields->name);
+    return subclass_traverse_base(op, visit, arg);
+}
+
+static int
+task_tp_clear(PyObject *op)
+{
+    task_clear_fields(op);
+    return Py_TYPE(op)->tp_base->tp_clear(op);
+}
+
+/* Every outcome is retrieved by the gathering, as asyncio.gather does. */
+static void
+task_tp_finalize(PyObject *op)
+{
+    PyObject *raised = fetch_exception();
+    if (state_of(op)->future_set_log_traceback(op, Py_False, NULL) < 0) {
+        PyErr_WriteUnraisable(op);
+    }
+    if (raised != NULL) {
+        raise_exception(raised);
+    }
+    Py_TYPE(op)->tp_base->tp_finalize(op);
+}
+
+static void
+task_tp_dealloc(PyObject *op)
+{
+    subclass_dealloc(op, task_clear_fields);
+}
+
+#define TASK_METHOD(name) \
+    {#name, (PyCFunction)(void (*)(void))task_##name, \
+     METH_VARARGS | METH_KEYWORDS, NULL}
+
+static PyMethodDef task_methods[] = {
+    TASK_METHOD(cancel),
+    TASK_METHOD(uncancel),
+    TASK_METHOD(add_done_callback),
+    TASK_METHOD(set_name),
+    {"get_name", task_get_name, METH_NOARGS, NULL},
+    {"get_coro", task_get_coro, METH_NOARGS, NULL},
+    {"get_context", task_get_context, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef task_getset[] = {
+    {"_coro", task_get_coro_attribute, NULL, NULL, NULL},
+    {"__dict__", task_get_dict, PyObject_GenericSetDict, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot task_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("The asyncio.Task of an item.")},
+    {Py_tp_dealloc, task_tp_dealloc},
+    {Py_tp_finalize, task_tp_finalize},
+    {Py_tp_traverse, task_tp_traverse},
+    {Py_tp_clear, task_tp_clear},
+    {Py_tp_setattro, task_tp_setattro},
+    {Py_tp_methods, task_methods},
+    {Py_tp_getset, task_getset},
+    {0, NULL},
+};
+
+static PyType_Spec task_spec = {
+    .name = "gatedcoro._core.Task",
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
+             | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = task_slots,
+};
+
+#endif /* GATEDCORO_TASK_H */

@@ -1,0 +1,157 @@
+/* Watcher: a Future that a gathering without a limit takes as it is.
+
+   It is a done callback, as asyncio.gather has, instead of a worker; the
+   Future needs no Task and no slot. */
+
+#ifndef GATEDCORO_WATCHER_H
+#define GATEDCORO_WATCHER_H
+
+#include "gathering.h"
+
+typedef struct {
+    PyObject_HEAD
+    RunningLink link;           /* link.target is the Future */
+    GatheringObject *gathering; /* owned; NULL once the Future is done */
+} WatcherObject;
+
+static inline WatcherObject *
+WatcherObject_CAST(PyObject *op)
+{
+    return (WatcherObject *)op;
+}
+
+/* The Future's outcome: a value (new reference) or an exception (new
+   reference, in `*exception`); -1 if the Future cannot say. */
+static int
+future_outcome(core_state *state, PyObject *future, PyObject **value,
+               PyObject **exception)
+{
+    *value = *exception = NULL;
+    PyObject *cancelled =
+        PyObject_CallMethodNoArgs(future, state->str_cancelled);
+    int is_cancelled = cancelled == NULL ? -1 : PyObject_IsTrue(cancelled);
+    Py_XDECREF(cancelled);
+    if (is_cancelled < 0) {
+        return -1;
+    }
+    if (is_cancelled) {
+        *exception = PyObject_CallMethodNoArgs(
+            future, state->str_make_cancelled_error);
+        return *exception == NULL ? -1 : 0;
+    }
+    *exception = PyObject_CallMethodNoArgs(future, state->str_exception);
+    if (*exception == NULL) {
+        return -1;
+    }
+    if (*exception != Py_None) {
+        return 0;
+    }
+    Py_CLEAR(*exception);
+    *value = PyObject_CallMethodNoArgs(future, state->str_result);
+    return *value == NULL ? -1 : 0;
+}
+
+/* The done callback. */
+static PyObject *
+watcher_done(PyObject *op, PyObject *future)
+{
+    WatcherObject *self = WatcherObject_CAST(op);
+    core_state *state = state_of(op);
+    GatheringObject *gathering = self->gathering;
+    if (gathering == NULL) {
+        Py_RETURN_NONE; /* called a second time */
+    }
+    self->gathering = NULL;
+    gathering_discard_edge(gathering, future);
+    PyObject *value, *exception;
+    if (future_outcome(state, future, &value, &exception) < 0) {
+        exception = fetch_exception();
+    }
+    int status =
+        gathering_deliver(gathering, &self->link, value, exception);
+    Py_XDECREF(value);
+    Py_XDECREF(exception);
+    PyObject *target = self->link.target;
+    self->link.target = NULL;
+    Py_XDECREF(target);
+    Py_DECREF(self); /* the list's */
+    Py_DECREF(gathering);
+    if (status < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef watcher_done_def = {"done", watcher_done, METH_O, NULL};
+
+/* Subscribes to a Future: it is among what runs from now on.  Returns the
+   callback (borrowed from nobody: new reference) or NULL. */
+static PyObject *
+watcher_new(core_state *state, GatheringObject *gathering, PyObject *future,
+            Py_ssize_t index)
+{
+    PyTypeObject *type = state->watcher_type;
+    WatcherObject *self = (WatcherObject *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    PyObject *callback =
+        PyCFunction_New(&watcher_done_def, (PyObject *)self);
+    if (callback != NULL) {
+        self->gathering = (GatheringObject *)Py_NewRef(gathering);
+        self->link.owner = Py_NewRef(self);
+        self->link.target = Py_NewRef(future);
+        gathering_link(gathering, &self->link, index);
+        gathering_add_edge(gathering, future);
+    }
+    Py_DECREF(self);
+    return callback;
+}
+
+/*** Lifecycle ***/
+
+static int
+watcher_tp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    WatcherObject *self = WatcherObject_CAST(op);
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(self->link.target);
+    Py_VISIT(self->gathering);
+    return 0;
+}
+
+static int
+watcher_tp_clear(PyObject *op)
+{
+    WatcherObject *self = WatcherObject_CAST(op);
+    Py_CLEAR(self->link.target);
+    Py_CLEAR(self->gathering);
+    return 0;
+}
+
+static void
+watcher_tp_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    (void)watcher_tp_clear(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyType_Slot watcher_slots[] = {
+    {Py_tp_dealloc, watcher_tp_dealloc},
+    {Py_tp_traverse, watcher_tp_traverse},
+    {Py_tp_clear, watcher_tp_clear},
+    {0, NULL},
+};
+
+static PyType_Spec watcher_spec = {
+    .name = "gatedcoro._core._Watcher",
+    .basicsize = sizeof(WatcherObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
+             | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = watcher_slots,
+};
+
+#endif /* GATEDCORO_WATCHER_H */

@@ -1,0 +1,683 @@
+/* Worker: the coroutine of one Task; it drives items and reports how each of
+   them ended.
+
+   One step of a worker:
+
+      drive the item --- yields ------------------------> suspended
+            |
+       returns/raises: deliver the outcome to the gathering
+            |
+            +-- may the Task go on? (task.h) --- yes: take the next item ---+
+            |                                                               |
+            |   <----------------------- drive it, in the same step --------+
+            no
+            |
+       end as the item did, and start what there is room for in other Tasks
+
+   The first item of a Task runs in the Task's own context; the next ones in
+   copies of the caller's, which the worker enters around each step.
+
+   A worker belongs to its gathering before its Task exists, so that whatever
+   happens in an eager first step finds it there. */
+
+#ifndef GATEDCORO_WORKER_H
+#define GATEDCORO_WORKER_H
+
+#include "gated.h"
+
+typedef struct {
+    CoroutineObject base;
+    RunningLink link; /* link.target is the Task */
+    GatheringObject *gathering; /* owned; NULL when the last item has ended */
+    PyObject *item;             /* what the user handed over */
+    PyObject *delegate;         /* what is driven; NULL before the first step */
+    PyObject *context;          /* entered around each step, or NULL */
+    bool joined;                /* the awaited-by edge is there */
+} WorkerObject;
+
+static inline WorkerObject *
+WorkerObject_CAST(PyObject *op)
+{
+    return (WorkerObject *)op;
+}
+
+/*** Introspection ***/
+
+/* The coroutine that the user handed over: new reference. */
+static PyObject *
+worker_user_coroutine(core_state *state, CoroutineObject *op)
+{
+    WorkerObject *self = (WorkerObject *)op;
+    PyObject *item = self->item;
+    if (self->delegate != NULL && Py_TYPE(self->delegate) == state->gated_type
+        && self->delegate != item) {
+        item = GatedObject_CAST(self->delegate)->item;
+    }
+    int is_coro = item == NULL ? 0 : is_coroutine(state, item);
+    if (is_coro < 0) {
+        return NULL;
+    }
+    return Py_NewRef(is_coro ? item : (PyObject *)self);
+}
+
+static PyObject *
+worker_name(CoroutineObject *op)
+{
+    PyObject *item = ((WorkerObject *)op)->item;
+    PyObject *name;
+    core_state *state = state_of((PyObject *)op);
+    if (item == NULL) {
+        return PyUnicode_InternFromString("gather_with_concurrency");
+    }
+    if (lookup_attribute(item, state->str_dunder_qualname, &name) < 0) {
+        return NULL;
+    }
+    return name != NULL ? name
+                        : Py_NewRef(PyType_GetName(Py_TYPE(item)));
+}
+
+static PyObject *
+worker_shown(CoroutineObject *op)
+{
+    return ((WorkerObject *)op)->item;
+}
+
+/*** The Task ***/
+
+/* Was the Task cancelled while the item ran to its end?  The outcome is then a
+   CancelledError: new reference.  NULL without an exception: it was not. */
+static PyObject *
+worker_pending_cancellation(core_state *state, WorkerObject *self)
+{
+    PyObject *task = Py_XNewRef(self->link.target);
+    PyObject *must_cancel = NULL;
+    if (task != NULL && is_own_task(state, task)) {
+        must_cancel = state->task_get_must_cancel(task, NULL);
+    }
+    else {
+        if (task == NULL) {
+            task = PyObject_CallOneArg(state->current_task,
+                                       self->gathering->loop);
+        }
+        if (task != NULL) {
+            (void)lookup_attribute(task, state->str_must_cancel, &must_cancel);
+        }
+    }
+    PyObject *cancelled = NULL;
+    if (must_cancel == Py_True) {
+        cancelled =
+            PyObject_CallMethodNoArgs(task, state->str_make_cancelled_error);
+    }
+    Py_XDECREF(must_cancel);
+    Py_XDECREF(task);
+    if (PyErr_Occurred()) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    return cancelled;
+}
+
+static void
+worker_join_awaiter(WorkerObject *self)
+{
+    if (!self->joined && self->link.target != NULL) {
+        self->joined = true;
+        gathering_add_edge(self->gathering, self->link.target);
+    }
+}
+
+/* May the Task run another item, now that one has ended with `exception` or,
+   if that is NULL, with a value? */
+static bool
+worker_may_go_on(core_state *state, WorkerObject *self, PyObject *exception,
+                 Py_ssize_t references, int weakrefs)
+{
+    return self->gathering->reuse_tasks
+           && (exception == NULL
+               || (PyErr_GivenExceptionMatches(exception, PyExc_Exception)
+                   && !PyErr_GivenExceptionMatches(exception,
+                                                   state->cancelled_error)))
+           && task_is_untouched(state, self->link.target, references,
+                                weakrefs);
+}
+
+/*** Steps ***/
+
+/* Has the item that starts in this step run its first step. */
+static PySendResult
+worker_begin_item(core_state *state, WorkerObject *self, PyObject **result)
+{
+    GatheringObject *gathering = self->gathering;
+    Py_ssize_t call_index = gathering->calls ? self->link.index : -1;
+    if (gathering->gate != NULL) {
+        self->delegate =
+            gated_new(state, gathering->gate, self->item, call_index);
+        if (self->delegate == NULL) {
+            gathering->waiting--;
+        }
+        else {
+            GatedObject *gated = GatedObject_CAST(self->delegate);
+            gated->plain_generators = gathering->plain_generators;
+            gated->gathering = (GatheringObject *)Py_NewRef(gathering);
+        }
+    }
+    else {
+        PyObject *item = Py_NewRef(self->item);
+        PyObject *iterator = item_iterator(state, &item, call_index,
+                                           gathering->plain_generators);
+        Py_SETREF(self->item, item);
+        self->delegate = iterator;
+    }
+    if (self->delegate == NULL) {
+        return PYGEN_ERROR;
+    }
+    return PyIter_Send(self->delegate, Py_None, result);
+}
+
+/* One step of the item, in its context. */
+static PySendResult
+worker_drive(core_state *state, WorkerObject *self, PyObject *value,
+             PyObject *exception, PyObject **result)
+{
+    PyObject *context = self->context;
+    if (context != NULL && PyContext_Enter(context) < 0) {
+        return PYGEN_ERROR;
+    }
+    PySendResult status =
+        self->delegate == NULL
+            ? worker_begin_item(state, self, result)
+            : delegate_step(state, self->delegate, value, exception, result);
+    if (context != NULL) {
+        PyObject *raised =
+            status == PYGEN_ERROR ? fetch_exception() : NULL;
+        if (PyContext_Exit(context) < 0) {
+            PyErr_WriteUnraisable((PyObject *)self);
+        }
+        if (raised != NULL) {
+            raise_exception(raised);
+        }
+    }
+    return status;
+}
+
+/* The item has ended with `*result` or with the exception being raised, which
+   is put into `*raised`.  Afterwards the list's reference to the worker is the
+   caller's.  -1 if an interrupt has to leave the loop. */
+static int
+worker_deliver(core_state *state, WorkerObject *self, PyObject *result,
+               PyObject **raised)
+{
+    PyObject *exception;
+    if (result == NULL) {
+        replace_stop_iteration();
+        *raised = fetch_exception();
+        exception = Py_NewRef(*raised);
+    }
+    else {
+        exception = worker_pending_cancellation(state, self);
+    }
+    int status =
+        gathering_deliver(self->gathering, &self->link,
+                          exception == NULL ? result : NULL, exception);
+    Py_XDECREF(exception);
+    if (status == 0 && *raised != NULL && is_interrupt(*raised)) {
+        raise_exception(Py_NewRef(*raised));
+        status = -1;
+    }
+    return status;
+}
+
+/* The worker and its Task go ahead with another item (stolen on success).  The
+   list gets its reference to the worker back. */
+static int
+worker_go_on(WorkerObject *self, PyObject *item, Py_ssize_t index)
+{
+    GatheringObject *gathering = self->gathering;
+    PyObject *context = PyContext_Copy(gathering->context);
+    if (context == NULL) {
+        PyErr_Clear();
+        return -1;
+    }
+    gathering_link(gathering, &self->link, index);
+    if (gathering->gate != NULL) {
+        gathering->waiting++;
+    }
+    task_renew(self->link.target, context);
+    Py_XSETREF(self->context, context);
+    Py_CLEAR(self->delegate);
+    Py_XSETREF(self->item, item);
+    return 0;
+}
+
+/* An item has ended with `raised` or a value.  Takes the next one, if there is
+   room for it and the Task may go on: 1.  0 if not, -1 on an interrupt. */
+static int
+worker_next_item(core_state *state, WorkerObject *self, PyObject *raised,
+                 Py_ssize_t references, int weakrefs)
+{
+    GatheringObject *gathering = self->gathering;
+    PyObject *item;
+    Py_ssize_t index;
+    if (!worker_may_go_on(state, self, raised, references, weakrefs)) {
+        return 0;
+    }
+    int status = gathering_admits(gathering);
+    if (status > 0) {
+        status = gathering_take(gathering, &item, &index);
+    }
+    if (status > 0) {
+        /* An iterator of items is the user's code: ask again. */
+        if (worker_may_go_on(state, self, raised, references, weakrefs)
+            && worker_go_on(self, item, index) == 0) {
+            return 1;
+        }
+        status = worker_start(state, gathering, item, index);
+        Py_DECREF(item);
+    }
+    return status < 0 ? report_error((PyObject *)gathering) : 0;
+}
+
+/* The last item has ended, and the list's reference is ours: lets go of
+   everything but the item, for which the Task may be asked.  Keeps the exception being raised. */
+static void
+worker_finish(WorkerObject *self)
+{
+    PyObject *raised = fetch_exception();
+    GatheringObject *gathering = self->gathering;
+    PyObject *task = self->link.target;
+    self->gathering = NULL;
+    self->link.target = NULL;
+    gathering_discard_edge(gathering, task);
+    Py_CLEAR(self->delegate);
+    Py_CLEAR(self->context);
+    Py_XDECREF(task);
+    Py_DECREF(gathering);
+    Py_DECREF(self);
+    if (raised != NULL) {
+        raise_exception(raised);
+    }
+}
+
+
+/* An item that never began is given up. */
+static void
+worker_forget_item(core_state *state, WorkerObject *self)
+{
+    GatheringObject *gathering = self->gathering;
+    assert(self->delegate == NULL);
+    if (gathering->gate != NULL) {
+        gathering->waiting--;
+    }
+    if (!gathering->calls) {
+        close_unstarted(state, self->item);
+    }
+}
+
+static PyObject *
+raise_callback(PyObject *exception, PyObject *Py_UNUSED(ignored))
+{
+    raise_exception(Py_NewRef(exception));
+    return NULL;
+}
+
+static PyMethodDef raise_callback_def = {"raise_interrupt", raise_callback,
+                                         METH_NOARGS, NULL};
+
+/* An interrupt of another item, which was started in a step whose own item is
+   suspended: it must not end that one, so it leaves the loop from a callback
+   of its own. */
+static void
+pass_interrupt_on(core_state *state, GatheringObject *gathering)
+{
+    PyObject *raised = fetch_exception();
+    PyObject *callback = PyCFunction_New(&raise_callback_def, raised);
+    PyObject *context = PyContext_CopyCurrent();
+    if (callback == NULL || context == NULL
+        || call_soon(state, gathering->loop, callback, context) < 0) {
+        PyErr_WriteUnraisable((PyObject *)gathering);
+    }
+    Py_XDECREF(callback);
+    Py_XDECREF(context);
+    Py_XDECREF(raised);
+}
+
+/* Closes the item: its Task is gone, because the loop that ran it is.  There
+   is nobody to tell. */
+static PySendResult
+worker_step_exiting(core_state *state, WorkerObject *self,
+                    PyObject *exception, PyObject **result)
+{
+    PySendResult status =
+        worker_drive(state, self, NULL, exception, result);
+    if (status != PYGEN_NEXT) {
+        gathering_unlink(self->gathering, &self->link);
+        worker_finish(self);
+    }
+    return status;
+}
+
+static PySendResult
+worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
+            PyObject **result)
+{
+    WorkerObject *self = (WorkerObject *)op;
+    core_state *state = state_of((PyObject *)op);
+    if (exception != NULL
+        && PyErr_GivenExceptionMatches(exception, PyExc_GeneratorExit)) {
+        return worker_step_exiting(state, self, exception, result);
+    }
+    GatheringObject *gathering =
+        (GatheringObject *)Py_NewRef(self->gathering);
+    Py_ssize_t references = TASK_REFERENCES;
+    int weakrefs = TASK_WEAK_REFERENCES;
+    if (self->link.starting && self->link.target != NULL) {
+        /* An eager first step: nobody has seen the Task yet. */
+        references = Py_REFCNT(self->link.target);
+        weakrefs = count_weakrefs(self->link.target);
+    }
+    worker_join_awaiter(self);
+
+    bool began_pass = false;
+    bool interrupted = false;
+    PyObject *raised = NULL;
+    PySendResult status;
+    for (;;) {
+        status = worker_drive(state, self, value, exception, result);
+        if (status == PYGEN_NEXT) {
+            break;
+        }
+        int next = worker_deliver(state, self, *result, &raised);
+        if (next == 0) {
+            if (!gathering->pumping) {
+                gathering_begin_pass(gathering);
+                began_pass = true;
+            }
+            next = worker_next_item(state, self, raised, references, weakrefs);
+        }
+        if (next <= 0) {
+            interrupted = next < 0;
+            worker_finish(self);
+            break;
+        }
+        Py_CLEAR(raised);
+        Py_CLEAR(*result);
+        value = Py_None;
+        exception = NULL;
+    }
+    if (interrupted) {
+        if (began_pass) {
+            (void)gathering_end_pass(gathering, -1);
+        }
+        else if (!gathering->pumping) {
+            gathering_interrupted(gathering);
+        }
+    }
+    else if (began_pass && gathering_finish_pass(gathering) < 0) {
+        if (status == PYGEN_NEXT) {
+            pass_interrupt_on(state, gathering);
+        }
+        else {
+            interrupted = true;
+        }
+    }
+    if (interrupted) {
+        /* The exception being raised takes the place of the item's outcome. */
+        Py_CLEAR(*result);
+        Py_CLEAR(raised);
+        status = PYGEN_ERROR;
+    }
+    else if (raised != NULL) {
+        raise_exception(raised);
+    }
+    Py_DECREF(gathering);
+    return status;
+}
+
+/* The Task was cancelled before its first step, or was lost with its loop. */
+static void
+worker_discard(CoroutineObject *op, PyObject *exception)
+{
+    WorkerObject *self = (WorkerObject *)op;
+    core_state *state = state_of((PyObject *)op);
+    PyObject *raised = fetch_exception();
+    GatheringObject *gathering =
+        (GatheringObject *)Py_NewRef(self->gathering);
+    worker_forget_item(state, self);
+    int status = 0;
+    if (exception == NULL
+        || PyErr_GivenExceptionMatches(exception, PyExc_GeneratorExit)) {
+        gathering_unlink(gathering, &self->link);
+        worker_finish(self);
+    }
+    else {
+        status = gathering_deliver(gathering, &self->link, NULL, exception);
+        worker_finish(self);
+        if (status == 0) {
+            status = gathering_pump(gathering);
+        }
+    }
+    if (status < 0) {
+        PyErr_WriteUnraisable((PyObject *)gathering);
+    }
+    Py_DECREF(gathering);
+    if (raised != NULL) {
+        raise_exception(raised);
+    }
+}
+
+static PyObject *
+worker_awaited(CoroutineObject *op)
+{
+    return ((WorkerObject *)op)->delegate;
+}
+
+static const CoroutineKind worker_kind = {
+    .step = worker_step,
+    .discard = worker_discard,
+    .name = worker_name,
+    .shown = worker_shown,
+    .awaited = worker_awaited,
+    .warns = false,
+};
+
+/*** Start ***/
+
+static WorkerObject *
+worker_new(core_state *state, GatheringObject *gathering, PyObject *item)
+{
+    PyTypeObject *type = state->worker_type;
+    WorkerObject *self = (WorkerObject *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        coroutine_init(&self->base, &worker_kind);
+        self->gathering = (GatheringObject *)Py_NewRef(gathering);
+        self->item = Py_NewRef(item);
+    }
+    return self;
+}
+
+/* Marks the exception of a Task that is not of our type as retrieved. */
+static PyObject *
+retrieve_exception(PyObject *module, PyObject *task)
+{
+    core_state *state = (core_state *)PyModule_GetState(module);
+    PyObject *cancelled = PyObject_CallMethodNoArgs(task, state->str_cancelled);
+    if (cancelled == NULL) {
+        return NULL;
+    }
+    Py_DECREF(cancelled);
+    if (cancelled == Py_False) {
+        return PyObject_CallMethodNoArgs(task, state->str_exception);
+    }
+    Py_RETURN_NONE;
+}
+
+/* Has the loop make the Task, as any create_task() of the user's would: new
+   reference. */
+static PyObject *
+worker_create_task(core_state *state, WorkerObject *self, PyObject *context)
+{
+    PyObject *loop = self->gathering->loop;
+    if (PyContext_Enter(context) < 0) {
+        return NULL;
+    }
+    PyObject *task = PyObject_CallMethodOneArg(loop, state->str_create_task,
+                                               (PyObject *)self);
+    PyObject *raised = task == NULL ? fetch_exception() : NULL;
+    if (PyContext_Exit(context) < 0) {
+        PyErr_WriteUnraisable(loop);
+    }
+    if (raised != NULL) {
+        raise_exception(raised);
+        return NULL;
+    }
+    if (call_method_for_effect(task, state->str_add_done_callback,
+                               state->retrieve_exception) < 0
+        || PyObject_SetAttr(task, state->str_log_destroy_pending, Py_False)
+               < 0) {
+        PyErr_Clear(); /* a task factory may return anything */
+    }
+    return task;
+}
+
+/* The Task could not be made, or an interrupt left its first step.  -1 if an
+   interrupt is being raised. */
+static int
+worker_not_started(WorkerObject *self)
+{
+    PyObject *raised = fetch_exception();
+    if (self->gathering != NULL) {
+        GatheringObject *gathering =
+            (GatheringObject *)Py_NewRef(self->gathering);
+        if (self->base.state == CORO_CREATED) {
+            coroutine_discard(&self->base, raised);
+        }
+        else {
+            PyObject *closed = coroutine_close(&self->base);
+            if (closed == NULL
+                || gathering_settle(gathering, NULL, raised) < 0) {
+                PyErr_WriteUnraisable((PyObject *)gathering);
+            }
+            Py_XDECREF(closed);
+        }
+        Py_DECREF(gathering);
+    }
+    if (is_interrupt(raised)) {
+        raise_exception(raised);
+        return -1;
+    }
+    Py_DECREF(raised);
+    return 0;
+}
+
+/* Starts an item in a Task of its own.  -1 on an interrupt. */
+static int
+worker_start(core_state *state, GatheringObject *gathering, PyObject *item,
+             Py_ssize_t index)
+{
+    PyObject *context = PyContext_Copy(gathering->context);
+    WorkerObject *self =
+        context == NULL ? NULL : worker_new(state, gathering, item);
+    if (self == NULL) {
+        Py_XDECREF(context);
+        if (!gathering->calls) {
+            close_unstarted(state, item);
+        }
+        return gathering_source_failed(gathering);
+    }
+    self->link.owner = Py_NewRef(self);
+    gathering_link(gathering, &self->link, index);
+    self->link.starting = true;
+    if (gathering->gate != NULL) {
+        gathering->waiting++;
+    }
+    int status = -1;
+    PyObject *task;
+    if (gathering->own_tasks) {
+        task = task_new(state, &self->base, context);
+        if (task != NULL) {
+            self->link.target = Py_NewRef(task);
+            status = task_start(state, task, gathering->loop);
+        }
+    }
+    else {
+        task = worker_create_task(state, self, context);
+        if (task != NULL) {
+            status = 0;
+            if (self->gathering != NULL) {
+                self->link.target = Py_NewRef(task);
+            }
+        }
+    }
+    Py_DECREF(context);
+    self->link.starting = false;
+    if (status < 0) {
+        status = worker_not_started(self);
+    }
+    else if (self->gathering != NULL) {
+        if (gathering->own_tasks) {
+            task_is_ours(state, task);
+        }
+        worker_join_awaiter(self);
+        if (self->link.cancel_pending) {
+            self->link.cancel_pending = false;
+            PyObject *message = gathering->cancel_message;
+            if (call_method_for_effect(task, state->str_cancel, message) < 0) {
+                status = report_error(task);
+            }
+        }
+    }
+    Py_XDECREF(task);
+    Py_DECREF(self);
+    return status;
+}
+
+/*** Lifecycle ***/
+
+static int
+worker_tp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    WorkerObject *self = WorkerObject_CAST(op);
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(self->link.target);
+    Py_VISIT(self->gathering);
+    Py_VISIT(self->item);
+    Py_VISIT(self->delegate);
+    Py_VISIT(self->context);
+    return 0;
+}
+
+/* The finalizer has closed the item: nothing is linked any more, unless the
+   gathering is part of the same cycle and unlinks it. */
+static int
+worker_tp_clear(PyObject *op)
+{
+    WorkerObject *self = WorkerObject_CAST(op);
+    Py_CLEAR(self->link.target);
+    Py_CLEAR(self->gathering);
+    Py_CLEAR(self->item);
+    Py_CLEAR(self->delegate);
+    Py_CLEAR(self->context);
+    return 0;
+}
+
+static void
+worker_tp_dealloc(PyObject *op)
+{
+    coroutine_dealloc(op, worker_tp_clear);
+}
+
+static PyType_Slot worker_slots[] = {
+    COROUTINE_SLOTS,
+    {Py_tp_dealloc, worker_tp_dealloc},
+    {Py_tp_traverse, worker_tp_traverse},
+    {Py_tp_clear, worker_tp_clear},
+    {0, NULL},
+};
+
+static PyType_Spec worker_spec = {
+    .name = "gatedcoro._core.Worker",
+    .basicsize = sizeof(WorkerObject),
+    .flags = COROUTINE_FLAGS,
+    .slots = worker_slots,
+};
+
+#endif /* GATEDCORO_WORKER_H */
