@@ -125,10 +125,12 @@ core_make_strings(core_state *state)
     FOR_EACH_STRING(MAKE_STRING)
 #undef MAKE_STRING
     state->empty_tuple = PyTuple_New(0);
+    state->zero = PyLong_FromLong(0);
     state->task_name = PyUnicode_FromString("gatedcoro");
     state->context_kwname = PyTuple_Pack(1, state->str_context);
     state->msg_kwname = PyTuple_Pack(1, state->str_msg);
-    return state->empty_tuple == NULL || state->task_name == NULL
+    return state->empty_tuple == NULL || state->zero == NULL
+                   || state->task_name == NULL
                    || state->context_kwname == NULL
                    || state->msg_kwname == NULL
                ? -1

@@ -34,9 +34,6 @@
 /* close() gives what the coroutine returned since 3.13 (gh-104770). */
 #define CLOSE_RETURNS_A_VALUE (PY_VERSION_HEX >= 0x030D0000)
 
-/* throw(type, value, traceback) is deprecated since 3.12 (gh-89739). */
-#define THROW_OF_PARTS_IS_DEPRECATED (PY_VERSION_HEX >= 0x030C0000)
-
 /* What asyncio.gather calls for the loop of a coroutine. */
 #if PY_VERSION_HEX < 0x030C0000
 #define GATHER_GET_EVENT_LOOP "_get_event_loop"

@@ -57,6 +57,7 @@ struct CoroutineObject {
     PyObject_HEAD
     const CoroutineKind *kind;
     CoroutineState state;
+    bool closing; /* by close(), not by a GeneratorExit that was thrown */
     PyObject *weakreflist;
 };
 
@@ -194,8 +195,11 @@ coroutine_close(CoroutineObject *self)
         return NULL;
     }
     PyObject *result;
+    bool closes_itself = self->state == CORO_RUNNING;
+    self->closing |= !closes_itself;
     PySendResult status = coroutine_throw(self, exiting, &result);
     Py_DECREF(exiting);
+    self->closing &= closes_itself;
     switch (status) {
     case PYGEN_NEXT:
         Py_DECREF(result);
@@ -320,13 +324,6 @@ coroutine_throw_method(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
                      nargs);
         return NULL;
     }
-    if (nargs > 1 && THROW_OF_PARTS_IS_DEPRECATED
-        && PyErr_WarnEx(PyExc_DeprecationWarning,
-                        "the (type, exc, tb) signature of throw() is "
-                        "deprecated, use the single-arg signature instead.",
-                        1) < 0) {
-        return NULL;
-    }
     PyObject *exception = exception_of_throw(
         args[0], nargs > 1 ? args[1] : NULL, nargs > 2 ? args[2] : NULL);
     if (exception == NULL) {
@@ -365,6 +362,19 @@ coroutine_await_method(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 /*** Introspection ***/
+
+static PyObject *
+coroutine_tp_repr(PyObject *op)
+{
+    CoroutineObject *self = CoroutineObject_CAST(op);
+    PyObject *name = self->kind->name(self);
+    PyObject *repr =
+        name == NULL
+            ? NULL
+            : PyUnicode_FromFormat("<coroutine object %S at %p>", name, op);
+    Py_XDECREF(name);
+    return repr;
+}
 
 static PyObject *
 coroutine_get_name(PyObject *op, void *Py_UNUSED(closure))
@@ -477,7 +487,6 @@ coroutine_init(CoroutineObject *self, const CoroutineKind *kind)
 {
     self->kind = kind;
     self->state = CORO_CREATED;
-    self->weakreflist = NULL;
 }
 
 static void
@@ -575,6 +584,7 @@ static PyMemberDef coroutine_members[] = {
 /* What every coroutine type has beside traverse, clear and dealloc. */
 #define COROUTINE_SLOTS \
     {Py_tp_finalize, coroutine_tp_finalize}, \
+    {Py_tp_repr, coroutine_tp_repr}, \
     {Py_tp_iter, PyObject_SelfIter}, \
     {Py_tp_iternext, coroutine_tp_iternext}, \
     {Py_am_await, coroutine_am_await}, \

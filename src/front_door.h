@@ -219,6 +219,9 @@ gathering_begin(core_state *state, GatheringObject *gathering,
     if (status == 0 && opening->returns_future) {
         status = gathering_keep_queue(gathering);
     }
+    if (status == 0) {
+        status = gathering_settle_if_complete(gathering); /* no items */
+    }
     return status;
 }
 
@@ -365,7 +368,7 @@ open_gather_with_concurrency(core_state *state, PyObject *n, PyObject *list)
 {
     Opening opening = {.list = list};
     PyObject *loop = NULL;
-    if (parse_n(n, PyList_GET_SIZE(list) > 0, &opening.limit) == 0) {
+    if (parse_n(n, PyList_GET_SIZE(list), &opening.limit) == 0) {
         loop = PyObject_CallNoArgs(state->get_running_loop);
     }
     if (loop == NULL) {
@@ -433,8 +436,7 @@ front_door_step(CoroutineObject *op, PyObject *Py_UNUSED(value),
 {
     FrontDoorObject *self = (FrontDoorObject *)op;
     core_state *state = state_of((PyObject *)op);
-    bool first = self->outer == NULL;
-    if (first) {
+    if (self->outer == NULL) {
         self->outer = front_door_open(state, self);
         if (self->outer == NULL) {
             return PYGEN_ERROR;
@@ -449,12 +451,18 @@ front_door_step(CoroutineObject *op, PyObject *Py_UNUSED(value),
         return PYGEN_ERROR;
     }
     if (outer_fields(outer)->gathering != NULL) {
-        if (!first) {
+        /* As a Future does: whoever drives us takes its mark away. */
+        PyObject *blocking =
+            PyObject_GetAttr(outer, state->str_asyncio_future_blocking);
+        Py_XDECREF(blocking);
+        if (blocking != Py_False) {
             self->outer = NULL;
             gathering_abandon(state, outer);
             Py_DECREF(outer);
-            PyErr_SetString(PyExc_RuntimeError,
-                            "await wasn't used with future");
+            if (blocking != NULL) {
+                PyErr_SetString(PyExc_RuntimeError,
+                                "await wasn't used with future");
+            }
             return PYGEN_ERROR;
         }
         if (PyObject_SetAttr(outer, state->str_asyncio_future_blocking,

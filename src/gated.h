@@ -52,43 +52,44 @@ GatedObject_CAST(PyObject *op)
 
 /*** Semaphores ***/
 
-/* Is `gate` a semaphore whose own code is known?  Its class must define the
-   methods that it had at import, and the instance must not hide them. */
-static int
+/* Is `gate` a semaphore whose code is known?  Its class must have the methods
+   of asyncio's two as they were at import. */
+static bool
 gate_is_semaphore(core_state *state, PyObject *gate)
 {
     PyTypeObject *type = Py_TYPE(gate);
-    if ((PyObject *)type != state->semaphore_type
-        && (PyObject *)type != state->bounded_semaphore_type) {
-        return 0;
+    PyObject *const *known;
+    if (PyType_IsSubtype(type, (PyTypeObject *)state->bounded_semaphore_type)) {
+        known = state->bounded_semaphore_methods;
+    }
+    else if (PyType_IsSubtype(type, (PyTypeObject *)state->semaphore_type)) {
+        known = state->semaphore_methods;
+    }
+    else {
+        return false;
     }
     for (size_t i = 0; i < SEMAPHORE_METHODS; i++) {
-        PyObject *known = (PyObject *)type == state->semaphore_type
-                              ? state->semaphore_methods[i]
-                              : state->bounded_semaphore_methods[i];
-        if (_PyType_Lookup(type, state->semaphore_names[i]) != known) {
-            return 0;
+        if (_PyType_Lookup(type, state->semaphore_names[i]) != known[i]) {
+            return false;
         }
     }
-    return 1;
+    return true;
 }
 
-/* Does the instance have attributes that hide the methods of its class? */
+/* Does an attribute of the instance hide the method of its class?  1, 0, or -1
+   on error. */
 static int
-gate_hides_method(core_state *state, PyObject *gate, PyObject *name)
+gate_hides_method(PyObject *gate, PyObject *name)
 {
-    PyObject *method;
-    if (lookup_attribute(gate, name, &method) <= 0) {
-        return method == NULL && PyErr_Occurred() ? -1 : 1;
+    PyObject *method = PyObject_GetAttr(gate, name);
+    if (method == NULL) {
+        return -1;
     }
-    PyObject *function = PyMethod_Check(method)
-                             && PyMethod_GET_SELF(method) == gate
-                             ? PyMethod_GET_FUNCTION(method)
-                             : NULL;
-    bool hidden = function != _PyType_Lookup(Py_TYPE(gate), name);
+    bool bound = PyMethod_Check(method) && PyMethod_GET_SELF(method) == gate
+                 && PyMethod_GET_FUNCTION(method)
+                        == _PyType_Lookup(Py_TYPE(gate), name);
     Py_DECREF(method);
-    (void)state;
-    return hidden;
+    return !bound;
 }
 
 /* Takes a slot of a semaphore that is free, and for which nobody waits: 1 if
@@ -98,6 +99,10 @@ semaphore_take(core_state *state, PyObject *gate)
 {
     PyObject *value = NULL, *waiters = NULL;
     int taken = -1;
+    if ((PyObject *)Py_TYPE(gate) != state->semaphore_type
+        && (PyObject *)Py_TYPE(gate) != state->bounded_semaphore_type) {
+        return 0; /* a subclass may count in its own way */
+    }
     if (lookup_attribute(gate, state->str_waiters, &waiters) < 0
         || lookup_attribute(gate, state->str_value, &value) < 0) {
         goto done;
@@ -191,13 +196,17 @@ gated_enter(core_state *state, GatedObject *self)
 {
     PyObject *entering = NULL;
     const char *source = "__aenter__";
-    self->is_semaphore = gate_is_semaphore(state, self->gate)
-                         && !gate_hides_method(state, self->gate,
-                                               state->str_acquire)
-                         && !gate_hides_method(state, self->gate,
-                                               state->str_release);
-    if (PyErr_Occurred()) {
-        return -1;
+    if (gate_is_semaphore(state, self->gate)) {
+        PyObject *const names[] = {state->str_acquire, state->str_locked,
+                                   state->str_release};
+        int hidden = 0;
+        for (size_t i = 0; i < 3 && hidden == 0; i++) {
+            hidden = gate_hides_method(self->gate, names[i]);
+        }
+        if (hidden < 0) {
+            return -1;
+        }
+        self->is_semaphore = !hidden;
     }
     if (self->is_semaphore) {
         int taken = semaphore_take(state, self->gate);

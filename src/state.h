@@ -44,6 +44,7 @@
     X(retrieve_exception) /* the done callback of worker.h */ \
     X(clock) /* says the time in seconds, for tests; or NULL */ \
     X(empty_tuple) \
+    X(zero) /* the small integer: cancelling() of an untouched Task */ \
     X(task_name) /* what the base class of our Tasks takes for a name */ \
     X(context_kwname) \
     X(msg_kwname)
@@ -76,6 +77,7 @@
     X(get_loop, "get_loop") \
     X(get_task_factory, "get_task_factory") \
     X(log_destroy_pending, "_log_destroy_pending") \
+    X(locked, "locked") \
     X(loop, "loop") \
     X(make_cancelled_error, "_make_cancelled_error") \
     X(msg, "msg") \

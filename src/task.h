@@ -297,18 +297,22 @@ task_is_untouched(core_state *state, PyObject *task, Py_ssize_t references,
         || count_weakrefs(task) != weakrefs) {
         return false;
     }
+    /* None of these runs Python code. */
     PyObject *must_cancel = state->task_get_must_cancel(task, NULL);
-    PyObject *cancelling = state->task_cancelling(task, NULL);
     PyObject *callbacks = state->task_get_callbacks(task, NULL);
+    PyObject *cancelling = state->task_cancelling(task, NULL);
     PyObject *name = state->task_get_name(task, NULL);
     bool untouched = must_cancel == Py_False && callbacks == Py_None
-                     && name == state->task_name && cancelling != NULL
-                     && PyLong_AsLong(cancelling) == 0;
+                     && cancelling == state->zero
+                     && name == state->task_name;
+    if (must_cancel == NULL || callbacks == NULL || cancelling == NULL
+        || name == NULL) {
+        PyErr_Clear(); /* no memory */
+    }
     Py_XDECREF(must_cancel);
-    Py_XDECREF(cancelling);
     Py_XDECREF(callbacks);
+    Py_XDECREF(cancelling);
     Py_XDECREF(name);
-    PyErr_Clear();
     return untouched;
 }
 
@@ -428,19 +432,13 @@ task_get_context(PyObject *op, PyObject *Py_UNUSED(ignored))
     return Py_NewRef(context == NULL ? Py_None : context);
 }
 
-/* An attribute that the user sets would be seen by the next item. */
+/* An attribute that the user sets would be seen by the next item.  There is no
+   other way to set one: asyncio's Tasks do not show their __dict__. */
 static int
 task_tp_setattro(PyObject *op, PyObject *name, PyObject *value)
 {
     task_fields(op)->touched = true;
     return PyObject_GenericSetAttr(op, name, value);
-}
-
-static PyObject *
-task_get_dict(PyObject *op, void *closure)
-{
-    task_fields(op)->touched = true;
-    return PyObject_GenericGetDict(op, closure);
 }
 
 /*** Lifecycle ***/
@@ -508,7 +506,6 @@ static PyMethodDef task_methods[] = {
 
 static PyGetSetDef task_getset[] = {
     {"_coro", task_get_coro_attribute, NULL, NULL, NULL},
-    {"__dict__", task_get_dict, PyObject_GenericSetDict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -68,7 +68,7 @@ watcher_done(PyObject *op, PyObject *future)
         exception = fetch_exception();
     }
     int status =
-        gathering_deliver(gathering, &self->link, value, exception);
+        gathering_deliver(gathering, &self->link, value, exception, future);
     Py_XDECREF(value);
     Py_XDECREF(exception);
     PyObject *target = self->link.target;

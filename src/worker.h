@@ -215,9 +215,9 @@ worker_deliver(core_state *state, WorkerObject *self, PyObject *result,
     else {
         exception = worker_pending_cancellation(state, self);
     }
-    int status =
-        gathering_deliver(self->gathering, &self->link,
-                          exception == NULL ? result : NULL, exception);
+    int status = gathering_deliver(
+        self->gathering, &self->link, exception == NULL ? result : NULL,
+        exception, *raised == NULL ? self->link.target : NULL);
     Py_XDECREF(exception);
     if (status == 0 && *raised != NULL && is_interrupt(*raised)) {
         raise_exception(Py_NewRef(*raised));
@@ -265,9 +265,11 @@ worker_next_item(core_state *state, WorkerObject *self, PyObject *raised,
         status = gathering_take(gathering, &item, &index);
     }
     if (status > 0) {
-        /* An iterator of items is the user's code: ask again. */
-        if (worker_may_go_on(state, self, raised, references, weakrefs)
-            && worker_go_on(self, item, index) == 0) {
+        /* An iterator of items is the user's code, and may be the clock. */
+        bool may_go_on =
+            (gathering->source == NULL && state->clock == NULL)
+            || worker_may_go_on(state, self, raised, references, weakrefs);
+        if (may_go_on && worker_go_on(self, item, index) == 0) {
             return 1;
         }
         status = worker_start(state, gathering, item, index);
@@ -361,8 +363,7 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
 {
     WorkerObject *self = (WorkerObject *)op;
     core_state *state = state_of((PyObject *)op);
-    if (exception != NULL
-        && PyErr_GivenExceptionMatches(exception, PyExc_GeneratorExit)) {
+    if (op->closing) {
         return worker_step_exiting(state, self, exception, result);
     }
     GatheringObject *gathering =
@@ -443,13 +444,13 @@ worker_discard(CoroutineObject *op, PyObject *exception)
         (GatheringObject *)Py_NewRef(self->gathering);
     worker_forget_item(state, self);
     int status = 0;
-    if (exception == NULL
-        || PyErr_GivenExceptionMatches(exception, PyExc_GeneratorExit)) {
+    if (exception == NULL) {
         gathering_unlink(gathering, &self->link);
         worker_finish(self);
     }
     else {
-        status = gathering_deliver(gathering, &self->link, NULL, exception);
+        status = gathering_deliver(gathering, &self->link, NULL, exception,
+                                   NULL);
         worker_finish(self);
         if (status == 0) {
             status = gathering_pump(gathering);
