@@ -169,10 +169,26 @@ delegate_step(core_state *state, PyObject *delegate, PyObject *value,
 
 /*** Items ***/
 
+/* A StopIteration must not look like a return (PEP 479). */
+static void
+replace_stop_iteration(void)
+{
+    if (!PyErr_ExceptionMatches(PyExc_StopIteration)) {
+        return;
+    }
+    PyObject *stop = fetch_exception();
+    PyErr_SetString(PyExc_RuntimeError, "coroutine raised StopIteration");
+    PyObject *error = fetch_exception();
+    PyException_SetCause(error, Py_NewRef(stop));
+    PyException_SetContext(error, stop);
+    raise_exception(error);
+}
+
 /* Says on the exception being raised which item it comes from. */
 static void
 note_item(core_state *state, Py_ssize_t index)
 {
+    replace_stop_iteration();
     PyObject *raised = fetch_exception();
     PyObject *note = PyUnicode_FromFormat("raised by item %zd", index);
     if (note == NULL

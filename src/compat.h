@@ -24,6 +24,9 @@
 #define NOT_AWAITABLE_FORMAT "object %.100s can't be used in 'await' expression"
 #endif
 
+/* `async with` looks for __aexit__ before __aenter__ since 3.14. */
+#define ASYNC_WITH_LOOKS_FOR_AEXIT_FIRST (PY_VERSION_HEX >= 0x030E0000)
+
 /* asyncio.Task takes plain generators up to 3.11 (bpo-43216). */
 #define TASKS_TAKE_GENERATORS (PY_VERSION_HEX < 0x030C0000)
 
@@ -154,6 +157,33 @@ monotonic_ns(void)
     return (int64_t)now;
 #else
     return (int64_t)_PyTime_GetMonotonicClock();
+#endif
+}
+
+/*** Words of `async with` ***/
+
+/* Raises what `async with gate` raises if the type has no method `name`. */
+static inline void
+set_no_gate_error(PyObject *gate, PyObject *name, bool is_aexit,
+                  bool is_sync_manager)
+{
+#if PY_VERSION_HEX >= 0x030E0000
+    (void)is_aexit;
+    PyErr_Format(PyExc_TypeError,
+                 "'%T' object does not support the asynchronous context "
+                 "manager protocol (missed %U method)%s",
+                 gate, name,
+                 is_sync_manager ? " but it supports the context manager "
+                                   "protocol. Did you mean to use 'with'?"
+                                 : "");
+#else
+    (void)name;
+    (void)is_sync_manager;
+    PyErr_Format(PyExc_TypeError,
+                 "'%.200s' object does not support the asynchronous context "
+                 "manager protocol%s",
+                 Py_TYPE(gate)->tp_name,
+                 is_aexit ? " (missed __aexit__ method)" : "");
 #endif
 }
 

@@ -89,21 +89,6 @@ coroutine_claim(CoroutineObject *self)
     Py_UNREACHABLE();
 }
 
-/* A StopIteration must not look like a return (PEP 479). */
-static void
-replace_stop_iteration(void)
-{
-    if (!PyErr_ExceptionMatches(PyExc_StopIteration)) {
-        return;
-    }
-    PyObject *stop = fetch_exception();
-    PyErr_SetString(PyExc_RuntimeError, "coroutine raised StopIteration");
-    PyObject *error = fetch_exception();
-    PyException_SetCause(error, Py_NewRef(stop));
-    PyException_SetContext(error, stop);
-    raise_exception(error);
-}
-
 /* RUNNING -> SUSPENDED|CLOSED. */
 static PySendResult
 coroutine_settle(CoroutineObject *self, PySendResult status)

@@ -162,12 +162,11 @@ gate_method(core_state *state, PyObject *gate, PyObject *name)
 {
     PyObject *method = special_method(gate, name);
     if (method == NULL && !PyErr_Occurred()) {
-        PyErr_Format(PyExc_TypeError,
-                     "'%.200s' object does not support the asynchronous "
-                     "context manager protocol%s",
-                     Py_TYPE(gate)->tp_name,
-                     name == state->str_aexit ? " (missed __aexit__ method)"
-                                              : "");
+        PyTypeObject *type = Py_TYPE(gate);
+        set_no_gate_error(gate, name, name == state->str_aexit,
+                          _PyType_Lookup(type, state->str_enter) != NULL
+                              && _PyType_Lookup(type, state->str_exit)
+                                     != NULL);
     }
     return method;
 }
@@ -217,11 +216,20 @@ gated_enter(core_state *state, GatedObject *self)
         source = NULL;
     }
     else {
-        PyObject *aenter = gate_method(state, self->gate, state->str_aenter);
+        PyObject *aenter = NULL;
+        if (ASYNC_WITH_LOOKS_FOR_AEXIT_FIRST) {
+            self->aexit = gate_method(state, self->gate, state->str_aexit);
+            if (self->aexit == NULL) {
+                return -1;
+            }
+        }
+        aenter = gate_method(state, self->gate, state->str_aenter);
         if (aenter == NULL) {
             return -1;
         }
-        self->aexit = gate_method(state, self->gate, state->str_aexit);
+        if (!ASYNC_WITH_LOOKS_FOR_AEXIT_FIRST) {
+            self->aexit = gate_method(state, self->gate, state->str_aexit);
+        }
         if (self->aexit != NULL) {
             entering = PyObject_CallNoArgs(aenter);
         }

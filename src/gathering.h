@@ -368,6 +368,24 @@ gathering_close_some(GatheringObject *self)
     return gathering_queue_is_empty(self);
 }
 
+/* Whatever is queued never starts: closes it all. */
+static void
+gathering_close_rest(GatheringObject *self)
+{
+    core_state *state = state_of((PyObject *)self);
+    if (self->queue == QUEUE_EMPTY) {
+        return;
+    }
+    self->queue = QUEUE_CLOSING;
+    Py_CLEAR(self->source);
+    while (self->list != NULL && self->next < PyList_GET_SIZE(self->list)) {
+        PyObject *item = gathering_pop_item(self);
+        close_unstarted(state, item);
+        Py_DECREF(item);
+    }
+    self->queue = QUEUE_EMPTY;
+}
+
 /* OPEN -> CLOSING or EMPTY: nothing starts from here on. */
 static int
 gathering_close_queue(GatheringObject *self)
@@ -833,24 +851,63 @@ gathering_deliver(GatheringObject *self, RunningLink *link, PyObject *value,
 
 /*** Cancellation ***/
 
+/* If everything that runs ends normally, the outcome is a CancelledError. */
+static void
+gathering_request_cancel(GatheringObject *self, PyObject *message)
+{
+    self->cancel_requested = true;
+    Py_XSETREF(self->cancel_message, Py_NewRef(message));
+}
+
+/* The queue is closed, or being closed: if nothing runs, the outcome need not
+   wait for the rest of it. */
+static int
+gathering_settle_if_stopped(GatheringObject *self)
+{
+    if (self->outer != NULL && self->cancel_requested
+        && self->error == NULL && self->running_count == 0) {
+        return gathering_settle_cancelled(self);
+    }
+    return 0;
+}
+
 static int
 gathering_cancel(GatheringObject *self, PyObject *message)
 {
     if (self->outer == NULL) {
         return 0;
     }
-    if (gathering_close_queue(self) < 0) {
-        return -1;
+    if (self->queue == QUEUE_OPEN || self->running_count == 0) {
+        gathering_request_cancel(self, message);
+        if (gathering_close_queue(self) < 0
+            || gathering_settle_if_stopped(self) < 0) {
+            return -1;
+        }
+        if (self->outer == NULL) {
+            return 1;
+        }
     }
-    if (self->outer == NULL) {
-        return 1; /* by an item that was closed */
+    else {
+        Py_XSETREF(self->cancel_message, Py_NewRef(message));
     }
-    Py_XSETREF(self->cancel_message, Py_NewRef(message));
-    if (self->running_count == 0 && self->error == NULL) {
-        return gathering_settle_cancelled(self) < 0 ? -1 : 1;
+    int cancelled = gathering_cancel_running(self, message);
+    if (cancelled > 0) {
+        self->cancel_requested = true;
     }
-    self->cancel_requested = true;
-    return gathering_cancel_running(self, message);
+    return cancelled < 0 ? -1 : self->cancel_requested;
+}
+
+/* The loop will never run again: nothing can be cancelled or called back. */
+static void
+gathering_strand(GatheringObject *self)
+{
+    PyObject *outer = self->outer;
+    self->outer = NULL;
+    if (outer != NULL) {
+        outer_forget(outer);
+        Py_DECREF(outer);
+    }
+    gathering_close_rest(self);
 }
 
 /* The caller has gone: cancel what runs, report nothing. */
@@ -865,9 +922,15 @@ gathering_abandon(core_state *state, PyObject *outer)
     else {
         Py_INCREF(self);
         self->abandoned = true;
-        if (gathering_cancel(self, Py_None) < 0) {
+        PyObject *closed =
+            PyObject_CallMethodNoArgs(self->loop, state->str_is_closed);
+        if (closed == Py_True) {
+            gathering_strand(self);
+        }
+        else if (closed == NULL || gathering_cancel(self, Py_None) < 0) {
             PyErr_WriteUnraisable(outer);
         }
+        Py_XDECREF(closed);
         Py_DECREF(self);
     }
     if (raised != NULL) {
@@ -973,22 +1036,10 @@ gathering_tp_clear(PyObject *op)
     return 0;
 }
 
-/* Whatever is queued never starts: close it. */
 static void
 gathering_tp_finalize(PyObject *op)
 {
-    GatheringObject *self = GatheringObject_CAST(op);
-    if (self->source != NULL || self->queue == QUEUE_EMPTY) {
-        return;
-    }
-    core_state *state = state_of(op);
-    self->queue = QUEUE_CLOSING;
-    while (self->list != NULL && self->next < PyList_GET_SIZE(self->list)) {
-        PyObject *item = gathering_pop_item(self);
-        close_unstarted(state, item);
-        Py_DECREF(item);
-    }
-    self->queue = QUEUE_EMPTY;
+    gathering_close_rest(GatheringObject_CAST(op));
 }
 
 static void

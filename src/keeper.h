@@ -24,18 +24,20 @@ KeeperObject_CAST(PyObject *op)
     return (KeeperObject *)op;
 }
 
-/* Its Task is being cancelled. */
+/* Its Task is being cancelled: what was queued never starts, so the outer
+   future, if it is pending, ends cancelled when what runs has ended. */
 static int
-keeper_cancelled(CoroutineObject *op)
+keeper_cancelled(CoroutineObject *op, PyObject *message)
 {
     GatheringObject *gathering = ((KeeperObject *)op)->gathering;
-    if (gathering == NULL) {
+    if (gathering == NULL || gathering->queue != QUEUE_OPEN) {
         return 0;
     }
     Py_INCREF(gathering);
+    gathering_request_cancel(gathering, message);
     int status = gathering_close_queue(gathering);
     if (status == 0) {
-        status = gathering_settle_if_complete(gathering);
+        status = gathering_settle_if_stopped(gathering);
     }
     Py_DECREF(gathering);
     return status;

@@ -72,11 +72,14 @@
     X(done, "done") \
     X(dunder_qualname, "__qualname__") \
     X(eager_start, "eager_start") \
+    X(enter, "__enter__") \
     X(exception, "exception") \
+    X(exit, "__exit__") \
     X(get_debug, "get_debug") \
     X(get_loop, "get_loop") \
     X(get_task_factory, "get_task_factory") \
     X(log_destroy_pending, "_log_destroy_pending") \
+    X(is_closed, "is_closed") \
     X(locked, "locked") \
     X(loop, "loop") \
     X(make_cancelled_error, "_make_cancelled_error") \
@@ -120,6 +123,7 @@ typedef struct {
     void *coro_await_closure;
     getter task_get_must_cancel;
     getter task_get_callbacks;
+    getter task_get_blocking; /* _asyncio_future_blocking */
     setter task_set_log_destroy_pending;
     setter future_set_log_traceback;
     PyCFunction task_cancelling;

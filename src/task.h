@@ -41,7 +41,7 @@ is_own_task(core_state *state, PyObject *task)
 /* In worker.h and keeper.h. */
 static PyObject *worker_user_coroutine(core_state *state,
                                        CoroutineObject *worker);
-static int keeper_cancelled(CoroutineObject *keeper);
+static int keeper_cancelled(CoroutineObject *keeper, PyObject *message);
 
 /* References and weak references to an untouched Task of ours in the middle of
    a step that is not its first: the step, asyncio's current task, its driver;
@@ -287,30 +287,40 @@ task_start_soon(core_state *state, PyObject *task, PyObject *loop)
 
 /*** Reuse ***/
 
-/* May this Task go on with another item?  `references` and `weakrefs` are
-   what an untouched one has at this point. */
+/* Does nobody hold or watch the Task?  `references` and `weakrefs` are what it
+   has at this point if it is so. */
+static inline bool
+task_is_unseen(PyObject *task, Py_ssize_t references, int weakrefs)
+{
+    return !task_fields(task)->touched && Py_REFCNT(task) == references
+           && count_weakrefs(task) == weakrefs;
+}
+
+/* May this Task go on with another item?  It must be unseen, and hold nothing
+   that a user of the base class' methods could have left. */
 static bool
 task_is_untouched(core_state *state, PyObject *task, Py_ssize_t references,
                   int weakrefs)
 {
-    if (task_fields(task)->touched || Py_REFCNT(task) != references
-        || count_weakrefs(task) != weakrefs) {
+    if (!task_is_unseen(task, references, weakrefs)) {
         return false;
     }
     /* None of these runs Python code. */
     PyObject *must_cancel = state->task_get_must_cancel(task, NULL);
     PyObject *callbacks = state->task_get_callbacks(task, NULL);
+    PyObject *blocking = state->task_get_blocking(task, NULL);
     PyObject *cancelling = state->task_cancelling(task, NULL);
     PyObject *name = state->task_get_name(task, NULL);
     bool untouched = must_cancel == Py_False && callbacks == Py_None
-                     && cancelling == state->zero
+                     && blocking == Py_False && cancelling == state->zero
                      && name == state->task_name;
-    if (must_cancel == NULL || callbacks == NULL || cancelling == NULL
-        || name == NULL) {
+    if (must_cancel == NULL || callbacks == NULL || blocking == NULL
+        || cancelling == NULL || name == NULL) {
         PyErr_Clear(); /* no memory */
     }
     Py_XDECREF(must_cancel);
     Py_XDECREF(callbacks);
+    Py_XDECREF(blocking);
     Py_XDECREF(cancelling);
     Py_XDECREF(name);
     return untouched;
@@ -357,12 +367,17 @@ task_call_base(PyObject *op, const char *name, PyObject *args,
 static PyObject *
 task_cancel(PyObject *op, PyObject *args, PyObject *kwargs)
 {
+    static char *keywords[] = {"msg", NULL};
+    PyObject *message = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:cancel", keywords,
+                                     &message)) {
+        return NULL;
+    }
     TaskFields *fields = task_fields(op);
     fields->touched = true;
-    core_state *state = state_of(op);
     if (fields->driver != NULL
-        && Py_TYPE(fields->driver) == state->keeper_type
-        && keeper_cancelled(fields->driver) < 0) {
+        && Py_TYPE(fields->driver) == state_of(op)->keeper_type
+        && keeper_cancelled(fields->driver, message) < 0) {
         return NULL;
     }
     return task_call_base(op, "cancel", args, kwargs);

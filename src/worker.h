@@ -125,21 +125,6 @@ worker_join_awaiter(WorkerObject *self)
     }
 }
 
-/* May the Task run another item, now that one has ended with `exception` or,
-   if that is NULL, with a value? */
-static bool
-worker_may_go_on(core_state *state, WorkerObject *self, PyObject *exception,
-                 Py_ssize_t references, int weakrefs)
-{
-    return self->gathering->reuse_tasks
-           && (exception == NULL
-               || (PyErr_GivenExceptionMatches(exception, PyExc_Exception)
-                   && !PyErr_GivenExceptionMatches(exception,
-                                                   state->cancelled_error)))
-           && task_is_untouched(state, self->link.target, references,
-                                weakrefs);
-}
-
 /*** Steps ***/
 
 /* Has the item that starts in this step run its first step. */
@@ -243,23 +228,57 @@ worker_go_on(WorkerObject *self, PyObject *item, Py_ssize_t index)
     }
     task_renew(self->link.target, context);
     Py_XSETREF(self->context, context);
-    Py_CLEAR(self->delegate);
-    Py_XSETREF(self->item, item);
+    self->item = item;
     return 0;
 }
 
-/* An item has ended with `raised` or a value.  Takes the next one, if there is
-   room for it and the Task may go on: 1.  0 if not, -1 on an interrupt. */
+/* An item has ended: drops it before another one starts, so that destructors
+   come first.  A coroutine is kept, for the Task may be asked for it; it has
+   dropped what it held. */
+static void
+worker_drop_item(core_state *state, WorkerObject *self)
+{
+    Py_CLEAR(self->delegate);
+    if (self->item != NULL && !PyCoro_CheckExact(self->item)
+        && !is_own_coroutine(state, self->item)) {
+        Py_CLEAR(self->item);
+    }
+}
+
+/* Has an item ended in a way after which its Task may go on? */
+static bool
+ended_ordinarily(core_state *state, PyObject *raised)
+{
+    return raised == NULL
+           || (PyErr_GivenExceptionMatches(raised, PyExc_Exception)
+               && !PyErr_GivenExceptionMatches(raised,
+                                               state->cancelled_error));
+}
+
+/* An item has ended with `*result` or `*raised`.  Takes the next one, if there
+   is room for it and the Task may go on: 1.  0 if not, -1 on an interrupt.
+
+   If nobody holds the Task, nobody will see how it ends: what the item left
+   is dropped before the next one starts, so that destructors run as they
+   would with a Task for each item; and they may touch the Task, too. */
 static int
-worker_next_item(core_state *state, WorkerObject *self, PyObject *raised,
-                 Py_ssize_t references, int weakrefs)
+worker_next_item(core_state *state, WorkerObject *self, PyObject **result,
+                 PyObject **raised, Py_ssize_t references, int weakrefs)
 {
     GatheringObject *gathering = self->gathering;
-    PyObject *item;
-    Py_ssize_t index;
-    if (!worker_may_go_on(state, self, raised, references, weakrefs)) {
+    PyObject *task = self->link.target;
+    if (!gathering->reuse_tasks || !ended_ordinarily(state, *raised)
+        || !task_is_unseen(task, references, weakrefs)) {
         return 0;
     }
+    Py_CLEAR(*raised);
+    Py_XSETREF(*result, Py_NewRef(Py_None));
+    Py_CLEAR(self->item);
+    if (!task_is_untouched(state, task, references, weakrefs)) {
+        return 0;
+    }
+    PyObject *item;
+    Py_ssize_t index;
     int status = gathering_admits(gathering);
     if (status > 0) {
         status = gathering_take(gathering, &item, &index);
@@ -268,7 +287,7 @@ worker_next_item(core_state *state, WorkerObject *self, PyObject *raised,
         /* An iterator of items is the user's code, and may be the clock. */
         bool may_go_on =
             (gathering->source == NULL && state->clock == NULL)
-            || worker_may_go_on(state, self, raised, references, weakrefs);
+            || task_is_untouched(state, task, references, weakrefs);
         if (may_go_on && worker_go_on(self, item, index) == 0) {
             return 1;
         }
@@ -388,18 +407,20 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
         }
         int next = worker_deliver(state, self, *result, &raised);
         if (next == 0) {
+            worker_drop_item(state, self);
             if (!gathering->pumping) {
                 gathering_begin_pass(gathering);
                 began_pass = true;
             }
-            next = worker_next_item(state, self, raised, references, weakrefs);
+            next = worker_next_item(state, self, result, &raised, references,
+                                    weakrefs);
         }
         if (next <= 0) {
             interrupted = next < 0;
+            status = raised == NULL ? PYGEN_RETURN : PYGEN_ERROR;
             worker_finish(self);
             break;
         }
-        Py_CLEAR(raised);
         Py_CLEAR(*result);
         value = Py_None;
         exception = NULL;
