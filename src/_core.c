@@ -69,8 +69,8 @@ static PyMethodDef core_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyMethodDef retrieve_exception_def = {
-    "retrieve_exception", retrieve_exception, METH_O, NULL};
+static PyMethodDef retrieve_exception_def = {"retrieve_exception",
+                                             retrieve_exception, METH_O, NULL};
 
 /*** Lifecycle ***/
 
@@ -93,7 +93,7 @@ static int
 core_clear(PyObject *module)
 {
     core_state *state = state_of_module(module);
-#define CLEAR(name) Py_CLEAR(state->name);
+#define CLEAR(name)              Py_CLEAR(state->name);
 #define CLEAR_STRING(name, text) Py_CLEAR(state->str_##name);
     FOR_EACH_TYPE(CLEAR)
     FOR_EACH_OBJECT(CLEAR)
@@ -130,8 +130,7 @@ core_make_strings(core_state *state)
     state->context_kwname = PyTuple_Pack(1, state->str_context);
     state->msg_kwname = PyTuple_Pack(1, state->str_msg);
     return state->empty_tuple == NULL || state->zero == NULL
-                   || state->task_name == NULL
-                   || state->context_kwname == NULL
+                   || state->task_name == NULL || state->context_kwname == NULL
                    || state->msg_kwname == NULL
                ? -1
                : 0;
@@ -153,8 +152,7 @@ import_from(const char *module_name, const char *name)
 static int
 core_import_asyncio(core_state *state)
 {
-    PyObject *loop_type =
-        import_from("asyncio.base_events", "BaseEventLoop");
+    PyObject *loop_type = import_from("asyncio.base_events", "BaseEventLoop");
     if (loop_type == NULL) {
         return -1;
     }
@@ -215,8 +213,7 @@ static int
 core_find_shortcuts(core_state *state)
 {
     PyGetSetDef *cr_await = find_getset(&PyCoro_Type, "cr_await");
-    PyGetSetDef *must_cancel =
-        find_getset(state->task_base, "_must_cancel");
+    PyGetSetDef *must_cancel = find_getset(state->task_base, "_must_cancel");
     PyGetSetDef *callbacks = find_getset(state->future_base, "_callbacks");
     PyGetSetDef *blocking =
         find_getset(state->future_base, "_asyncio_future_blocking");
@@ -227,8 +224,8 @@ core_find_shortcuts(core_state *state)
     PyMethodDef *cancelling = find_method(state->task_base, "cancelling");
     PyMethodDef *get_name = find_method(state->task_base, "get_name");
     if (cr_await == NULL || must_cancel == NULL || callbacks == NULL
-        || blocking == NULL || log_destroy_pending == NULL || log_traceback == NULL
-        || cancelling == NULL || get_name == NULL) {
+        || blocking == NULL || log_destroy_pending == NULL
+        || log_traceback == NULL || cancelling == NULL || get_name == NULL) {
         PyErr_SetString(PyExc_ImportError,
                         "gatedcoro._core does not know this asyncio");
         return -1;
@@ -249,8 +246,8 @@ static int
 core_make_types(PyObject *module, core_state *state)
 {
 #define MAKE_TYPE(field, spec) \
-    state->field = (PyTypeObject *)PyType_FromModuleAndSpec( \
-        module, &spec, NULL); \
+    state->field = \
+        (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec, NULL); \
     if (state->field == NULL) { \
         return -1; \
     }
@@ -279,15 +276,15 @@ mark_coroutine_function(PyObject *function)
     int status = -1;
     if (MARKED_BY_INSPECT) {
         marker = import_from("inspect", "markcoroutinefunction");
-        marked = marker == NULL ? NULL
-                                : PyObject_CallOneArg(marker, function);
+        marked = marker == NULL ? NULL : PyObject_CallOneArg(marker, function);
         status = marked == NULL ? -1 : 0;
     }
     else {
         marker = import_from("asyncio.coroutines", "_is_coroutine");
-        status = marker == NULL ? -1
-                                : PyObject_SetAttrString(
-                                    function, "_is_coroutine", marker);
+        status =
+            marker == NULL
+                ? -1
+                : PyObject_SetAttrString(function, "_is_coroutine", marker);
     }
     Py_XDECREF(marker);
     Py_XDECREF(marked);
@@ -338,10 +335,9 @@ core_measure_tasks(core_state *state)
         return -1;
     }
     state->reuse_wanted = true;
-    int status = TASKS_HAVE_ONE_COUNT
-                     ? probe_tasks(state, set_running_loop,
-                                   &state->reuse_works)
-                     : 0;
+    int status = TASKS_HAVE_ONE_COUNT ? probe_tasks(state, set_running_loop,
+                                                    &state->reuse_works)
+                                      : 0;
     Py_DECREF(set_running_loop);
     return status;
 }
@@ -366,8 +362,7 @@ core_exec(PyObject *module)
 
 static PyModuleDef_Slot core_slots[] = {
     {Py_mod_exec, core_exec},
-    MODULE_INTERPRETER_SLOTS
-    {0, NULL},
+    MODULE_INTERPRETER_SLOTS{0, NULL},
 };
 
 static PyModuleDef core_module = {

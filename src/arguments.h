@@ -135,8 +135,7 @@ parse_n(PyObject *n, Py_ssize_t items, Limit *limit)
 
 /* Any other limit: an integer from 1, None, or an async context manager. */
 static int
-parse_limit(core_state *state, PyObject *value, const char *name,
-            Limit *limit)
+parse_limit(core_state *state, PyObject *value, const char *name, Limit *limit)
 {
     limit->gate = NULL;
     limit->count = NO_LIMIT;
@@ -237,9 +236,9 @@ loop_of_future(core_state *state, PyObject *future)
 
 /* Awaitables as asyncio.gather takes them. */
 typedef struct {
-    PyObject *loop;     /* owned; NULL until known */
-    Py_ssize_t futures; /* how many Futures lead the list */
-    PyObject *list;     /* hidden; each awaitable once; owned */
+    PyObject *loop;      /* owned; NULL until known */
+    Py_ssize_t futures;  /* how many Futures lead the list */
+    PyObject *list;      /* hidden; each awaitable once; owned */
     PyObject *positions; /* where each argument went, or NULL: in order */
 } Awaitables;
 
@@ -322,8 +321,8 @@ check_awaitable(core_state *state, PyObject *op, Awaitables *awaitables)
         }
         return 1;
     }
-    int coroutine = (TASKS_TAKE_GENERATORS && PyGen_CheckExact(op))
-                    || is_awaitable(op);
+    int coroutine =
+        (TASKS_TAKE_GENERATORS && PyGen_CheckExact(op)) || is_awaitable(op);
     if (!coroutine) {
         coroutine = is_coroutine(state, op);
     }
@@ -370,8 +369,7 @@ sort_out_awaitables(core_state *state, PyObject *list, bool futures_first,
     }
     if (distinct && size > 0) {
         awaitables->list = Py_NewRef(list);
-        return check_awaitable(state, PyList_GET_ITEM(list, 0), awaitables)
-                       < 0
+        return check_awaitable(state, PyList_GET_ITEM(list, 0), awaitables) < 0
                    ? -1
                    : 0;
     }
@@ -399,8 +397,8 @@ sort_out_awaitables(core_state *state, PyObject *list, bool futures_first,
             goto done;
         }
         /* A Future's place is its index less the number of arguments. */
-        place = append_with_index(future && futures_first ? futures : others,
-                                  op);
+        place =
+            append_with_index(future && futures_first ? futures : others, op);
         if (place != NULL && future && futures_first) {
             Py_ssize_t at = PyLong_AsSsize_t(place);
             Py_SETREF(place, PyLong_FromSsize_t(at - size));

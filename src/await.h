@@ -128,8 +128,7 @@ delegate_throw(core_state *state, PyObject *delegate, PyObject *exception,
                PyObject **result)
 {
     *result = NULL;
-    bool exiting = PyErr_GivenExceptionMatches(exception,
-                                               PyExc_GeneratorExit);
+    bool exiting = PyErr_GivenExceptionMatches(exception, PyExc_GeneratorExit);
     PyObject *method;
     PyObject *name = exiting ? state->str_close : state->str_throw;
     if (lookup_attribute(delegate, name, &method) < 0) {

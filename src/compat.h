@@ -21,7 +21,8 @@
 #if PY_VERSION_HEX >= 0x030E0000
 #define NOT_AWAITABLE_FORMAT "'%.100s' object can't be awaited"
 #else
-#define NOT_AWAITABLE_FORMAT "object %.100s can't be used in 'await' expression"
+#define NOT_AWAITABLE_FORMAT \
+    "object %.100s can't be used in 'await' expression"
 #endif
 
 /* `async with` looks for __aexit__ before __aenter__ since 3.14. */
@@ -197,8 +198,7 @@ count_weakrefs(PyObject *op)
     if (offset == 0) {
         return 0;
     }
-    PyWeakReference *head =
-        *(PyWeakReference **)(void *)((char *)op + offset);
+    PyWeakReference *head = *(PyWeakReference **)(void *)((char *)op + offset);
     if (head == NULL) {
         return 0;
     }

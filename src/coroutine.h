@@ -188,8 +188,7 @@ coroutine_close(CoroutineObject *self)
     switch (status) {
     case PYGEN_NEXT:
         Py_DECREF(result);
-        PyErr_SetString(PyExc_RuntimeError,
-                        "coroutine ignored GeneratorExit");
+        PyErr_SetString(PyExc_RuntimeError, "coroutine ignored GeneratorExit");
         return NULL;
     case PYGEN_RETURN:
         if (CLOSE_RETURNS_A_VALUE) {
@@ -278,8 +277,9 @@ exception_of_throw(PyObject *type, PyObject *value, PyObject *traceback)
     }
     else if (PyExceptionInstance_Check(type)) {
         if (value != NULL && value != Py_None) {
-            PyErr_SetString(PyExc_TypeError,
-                            "instance exception may not have a separate value");
+            PyErr_SetString(
+                PyExc_TypeError,
+                "instance exception may not have a separate value");
             return NULL;
         }
         exception = Py_NewRef(type);
@@ -303,8 +303,7 @@ static PyObject *
 coroutine_throw_method(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
     if (nargs < 1 || nargs > 3) {
-        PyErr_Format(PyExc_TypeError,
-                     "throw expected at %s, got %zd",
+        PyErr_Format(PyExc_TypeError, "throw expected at %s, got %zd",
                      nargs < 1 ? "least 1 argument" : "most 3 arguments",
                      nargs);
         return NULL;
@@ -480,7 +479,8 @@ warn_never_awaited(CoroutineObject *self)
     PyObject *name = self->kind->name(self);
     if (name == NULL
         || PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
-                            "coroutine '%S' was never awaited", name) < 0) {
+                            "coroutine '%S' was never awaited", name)
+               < 0) {
         PyErr_WriteUnraisable((PyObject *)self);
     }
     Py_XDECREF(name);
@@ -568,15 +568,14 @@ static PyMemberDef coroutine_members[] = {
 
 /* What every coroutine type has beside traverse, clear and dealloc. */
 #define COROUTINE_SLOTS \
-    {Py_tp_finalize, coroutine_tp_finalize}, \
-    {Py_tp_repr, coroutine_tp_repr}, \
-    {Py_tp_iter, PyObject_SelfIter}, \
-    {Py_tp_iternext, coroutine_tp_iternext}, \
-    {Py_am_await, coroutine_am_await}, \
-    {Py_am_send, coroutine_am_send}, \
-    {Py_tp_methods, coroutine_methods}, \
-    {Py_tp_getset, coroutine_getset}, \
-    {Py_tp_members, coroutine_members}
+    {Py_tp_finalize, coroutine_tp_finalize}, {Py_tp_repr, coroutine_tp_repr}, \
+        {Py_tp_iter, PyObject_SelfIter}, \
+        {Py_tp_iternext, coroutine_tp_iternext}, \
+        {Py_am_await, coroutine_am_await}, {Py_am_send, coroutine_am_send}, \
+        {Py_tp_methods, coroutine_methods}, {Py_tp_getset, coroutine_getset}, \
+    { \
+        Py_tp_members, coroutine_members \
+    }
 
 #define COROUTINE_FLAGS \
     (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE \

@@ -43,9 +43,9 @@ loop_makes_stock_tasks(core_state *state, PyObject *loop)
     if (create_task == NULL) {
         return -1;
     }
-    bool stock = PyMethod_Check(create_task)
-                 && PyMethod_GET_FUNCTION(create_task)
-                        == state->stock_create_task;
+    bool stock =
+        PyMethod_Check(create_task)
+        && PyMethod_GET_FUNCTION(create_task) == state->stock_create_task;
     Py_DECREF(create_task);
     if (!stock) {
         /* uvloop makes asyncio's own Tasks, in Cython. */
@@ -136,8 +136,8 @@ gathering_watch_futures(core_state *state, GatheringObject *gathering,
         gathering->queue = QUEUE_EMPTY;
     }
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(done); i += 2) {
-        PyObject *ignored = PyObject_CallOneArg(
-            PyList_GET_ITEM(done, i), PyList_GET_ITEM(done, i + 1));
+        PyObject *ignored = PyObject_CallOneArg(PyList_GET_ITEM(done, i),
+                                                PyList_GET_ITEM(done, i + 1));
         if (ignored == NULL) {
             goto done;
         }
@@ -174,7 +174,7 @@ typedef struct {
     PyObject *list;      /* items, hidden from the garbage collector */
     PyObject *source;    /* iterator of callables, instead of items */
     PyObject *positions; /* see Awaitables */
-    Py_ssize_t futures;  /* so many items are Futures to be taken as they are */
+    Py_ssize_t futures; /* so many items are Futures to be taken as they are */
     Limit limit;
     bool return_exceptions;
     bool cancel_on_error;
@@ -563,8 +563,8 @@ gather_with_concurrency_call(core_state *state, PyObject *const *args,
         < 0) {
         return NULL;
     }
-    PyObject *list = nargs > 1 ? hidden_list(args + 1, nargs - 1)
-                               : hidden_list(NULL, 0);
+    PyObject *list =
+        nargs > 1 ? hidden_list(args + 1, nargs - 1) : hidden_list(NULL, 0);
     return front_door_new(state, DOOR_GATHER_WITH_CONCURRENCY, n, list);
 }
 

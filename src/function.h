@@ -33,8 +33,8 @@ static PyObject *
 function_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf,
                     PyObject *kwnames)
 {
-    return FunctionObject_CAST(op)->call(
-        state_of(op), args, PyVectorcall_NARGS(nargsf), kwnames);
+    return FunctionObject_CAST(op)->call(state_of(op), args,
+                                         PyVectorcall_NARGS(nargsf), kwnames);
 }
 
 static PyObject *
@@ -97,8 +97,7 @@ function_get_signature(PyObject *op, void *Py_UNUSED(closure))
     PyObject *inspect = PyImport_ImportModule("inspect");
     PyObject *signature = NULL;
     if (reference != NULL && inspect != NULL) {
-        signature =
-            PyObject_CallMethod(inspect, "signature", "O", reference);
+        signature = PyObject_CallMethod(inspect, "signature", "O", reference);
     }
     Py_XDECREF(reference);
     Py_XDECREF(inspect);
@@ -162,8 +161,7 @@ static PyMethodDef function_methods[] = {
 };
 
 static PyGetSetDef function_getset[] = {
-    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL,
-     NULL},
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {"__doc__", function_get_doc, NULL, NULL, NULL},
     {"__module__", function_get_module, NULL, NULL, NULL},
     {"__name__", function_get_name, NULL, NULL, NULL},

@@ -34,13 +34,13 @@ typedef struct {
     bool is_semaphore;
     bool plain_generators;
     PyObject *gate;
-    PyObject *item;            /* the awaitable, or the callable */
-    Py_ssize_t call_index;     /* of a callable, else -1 */
-    PyObject *delegate;        /* what is driven now, or NULL */
-    PyObject *waiter;          /* what acquire() yielded last, or NULL */
-    PyObject *aexit;           /* gate.__aexit__, bound */
-    PyObject *value;           /* what the body returned ... */
-    PyObject *exception;       /* ... or raised, while EXITING */
+    PyObject *item;             /* the awaitable, or the callable */
+    Py_ssize_t call_index;      /* of a callable, else -1 */
+    PyObject *delegate;         /* what is driven now, or NULL */
+    PyObject *waiter;           /* what acquire() yielded last, or NULL */
+    PyObject *aexit;            /* gate.__aexit__, bound */
+    PyObject *value;            /* what the body returned ... */
+    PyObject *exception;        /* ... or raised, while EXITING */
     GatheringObject *gathering; /* whose limit the gate is, or NULL */
 } GatedObject;
 
@@ -59,7 +59,8 @@ gate_is_semaphore(core_state *state, PyObject *gate)
 {
     PyTypeObject *type = Py_TYPE(gate);
     PyObject *const *known;
-    if (PyType_IsSubtype(type, (PyTypeObject *)state->bounded_semaphore_type)) {
+    if (PyType_IsSubtype(type,
+                         (PyTypeObject *)state->bounded_semaphore_type)) {
         known = state->bounded_semaphore_methods;
     }
     else if (PyType_IsSubtype(type, (PyTypeObject *)state->semaphore_type)) {
@@ -435,8 +436,8 @@ gated_run(core_state *state, GatedObject *self, PyObject *value,
             return PYGEN_ERROR;
         }
         if (!entered) {
-            status = gated_step_entering(state, self, value, exception,
-                                         result);
+            status =
+                gated_step_entering(state, self, value, exception, result);
             if (status == PYGEN_NEXT) {
                 return status;
             }

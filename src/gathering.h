@@ -43,7 +43,7 @@
 
 /* The clock costs as much as starting an item that does nothing.  So it is
    read for one start in eight, as long as starts take less than this. */
-#define QUICK_START_SECONDS 0.00002
+#define QUICK_START_SECONDS      0.00002
 #define QUICK_STARTS_PER_READING 8
 
 typedef enum {
@@ -93,8 +93,8 @@ struct GatheringObject {
     PyObject *keeper;        /* Task, or NULL */
     PyObject *keeper_wakeup; /* Future that it waits on, or NULL */
     double pass_start;
-    double pass_read;    /* when the clock was read last */
-    int starts_unread;   /* so many may go by without reading it */
+    double pass_read;  /* when the clock was read last */
+    int starts_unread; /* so many may go by without reading it */
 
     /* What was asked for. */
     bool return_exceptions;
@@ -493,15 +493,21 @@ gathering_take(GatheringObject *self, PyObject **item, Py_ssize_t *index)
 
 /*** The pump ***/
 
+static bool
+gathering_has_room(GatheringObject *self)
+{
+    return self->queue == QUEUE_OPEN
+           && (self->gate != NULL ? self->waiting == 0
+                                  : self->running_count < self->limit);
+}
+
 /* May another item start now?  1, 0, or -1 on error.  When the slice is used
    up, the next pass is scheduled. */
 static int
 gathering_admits(GatheringObject *self)
 {
     assert(self->pumping);
-    if (self->queue != QUEUE_OPEN || self->pass_over
-        || (self->gate != NULL ? self->waiting > 0
-                               : self->running_count >= self->limit)) {
+    if (self->pass_over || !gathering_has_room(self)) {
         return 0;
     }
     if (self->limit == NO_LIMIT && self->gate == NULL) {
@@ -637,8 +643,7 @@ gathering_results(GatheringObject *self)
     Py_ssize_t size = PyList_GET_SIZE(self->positions);
     PyObject *results = PyList_New(size);
     for (Py_ssize_t i = 0; results != NULL && i < size; i++) {
-        Py_ssize_t at =
-            PyLong_AsSsize_t(PyList_GET_ITEM(self->positions, i));
+        Py_ssize_t at = PyLong_AsSsize_t(PyList_GET_ITEM(self->positions, i));
         PyList_SET_ITEM(results, i, Py_NewRef(PyList_GET_ITEM(list, at)));
     }
     Py_DECREF(list);
@@ -680,11 +685,11 @@ gathering_settle(GatheringObject *self, PyObject *value, PyObject *exception)
         status = 0; /* by somebody else: as asyncio.gather, leave it */
     }
     else if (done != NULL) {
-        status = call_method_for_effect(
-            outer,
-            exception == NULL ? state->str_set_result
-                              : state->str_set_exception,
-            exception == NULL ? value : exception);
+        status = call_method_for_effect(outer,
+                                        exception == NULL
+                                            ? state->str_set_result
+                                            : state->str_set_exception,
+                                        exception == NULL ? value : exception);
         if (self->abandoned) {
             outer_silence(state, outer);
         }
@@ -739,6 +744,21 @@ gathering_settle_if_complete(GatheringObject *self)
     return status;
 }
 
+/* Which argument of the call an item is: Futures and what is given twice are
+   sorted out before anything starts. */
+static Py_ssize_t
+gathering_argument_index(GatheringObject *self, Py_ssize_t index)
+{
+    Py_ssize_t size =
+        self->positions == NULL ? 0 : PyList_GET_SIZE(self->positions);
+    for (Py_ssize_t i = 0; i < size; i++) {
+        if (PyLong_AsSsize_t(PyList_GET_ITEM(self->positions, i)) == index) {
+            return i;
+        }
+    }
+    return index;
+}
+
 /* Notes on the first error that a sibling failed while it was cancelled. */
 static int
 gathering_note_error(GatheringObject *self, Py_ssize_t index,
@@ -746,8 +766,9 @@ gathering_note_error(GatheringObject *self, Py_ssize_t index,
 {
     core_state *state = state_of((PyObject *)self);
     PyObject *note = PyUnicode_FromFormat(
-        "while it was being cancelled, item %zd raised %s: %S", index,
-        Py_TYPE(exception)->tp_name, exception);
+        "while it was being cancelled, item %zd raised %s: %S",
+        gathering_argument_index(self, index), Py_TYPE(exception)->tp_name,
+        exception);
     if (note == NULL) {
         return -1;
     }
@@ -864,8 +885,8 @@ gathering_request_cancel(GatheringObject *self, PyObject *message)
 static int
 gathering_settle_if_stopped(GatheringObject *self)
 {
-    if (self->outer != NULL && self->cancel_requested
-        && self->error == NULL && self->running_count == 0) {
+    if (self->outer != NULL && self->cancel_requested && self->error == NULL
+        && self->running_count == 0) {
         return gathering_settle_cancelled(self);
     }
     return 0;
@@ -1066,8 +1087,8 @@ static PyType_Slot gathering_slots[] = {
 static PyType_Spec gathering_spec = {
     .name = "gatedcoro._core._Gathering",
     .basicsize = sizeof(GatheringObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
-             | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = gathering_slots,
 };
 

@@ -86,7 +86,8 @@ keeper_step(CoroutineObject *op, PyObject *Py_UNUSED(value),
     Py_XDECREF(kwargs);
     if (wakeup == NULL
         || PyObject_SetAttr(wakeup, state->str_asyncio_future_blocking,
-                            Py_True) < 0) {
+                            Py_True)
+               < 0) {
         Py_XDECREF(wakeup);
         keeper_finish(self);
         return PYGEN_ERROR;

@@ -122,8 +122,8 @@ static PyType_Slot outer_slots[] = {
 
 static PyType_Spec outer_spec = {
     .name = "gatedcoro._core._GatheringFuture",
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
-             | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = outer_slots,
 };
 

@@ -39,12 +39,12 @@
     X(stock_create_task) /* asyncio.BaseEventLoop.create_task */ \
     X(semaphore_type) \
     X(bounded_semaphore_type) \
-    X(deque)         /* collections.deque */ \
-    X(abc_coroutine) /* collections.abc.Coroutine */ \
+    X(deque)              /* collections.deque */ \
+    X(abc_coroutine)      /* collections.abc.Coroutine */ \
     X(retrieve_exception) /* the done callback of worker.h */ \
-    X(clock) /* says the time in seconds, for tests; or NULL */ \
+    X(clock)              /* says the time in seconds, for tests; or NULL */ \
     X(empty_tuple) \
-    X(zero) /* the small integer: cancelling() of an untouched Task */ \
+    X(zero)      /* the small integer: cancelling() of an untouched Task */ \
     X(task_name) /* what the base class of our Tasks takes for a name */ \
     X(context_kwname) \
     X(msg_kwname)
@@ -99,11 +99,14 @@
 /* The methods by which asyncio.Semaphore and its users reach its counter. */
 #define SEMAPHORE_METHODS 6
 #define SEMAPHORE_METHOD_NAMES \
-    {"__aenter__", "__aexit__", "_wake_up_next", "acquire", "locked", "release"}
+    { \
+        "__aenter__", "__aexit__", "_wake_up_next", "acquire", "locked", \
+            "release" \
+    }
 
 typedef struct {
-#define DECLARE_TYPE(name) PyTypeObject *name;
-#define DECLARE_OBJECT(name) PyObject *name;
+#define DECLARE_TYPE(name)         PyTypeObject *name;
+#define DECLARE_OBJECT(name)       PyObject *name;
 #define DECLARE_STRING(name, text) PyObject *str_##name;
     FOR_EACH_TYPE(DECLARE_TYPE)
     FOR_EACH_OBJECT(DECLARE_OBJECT)

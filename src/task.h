@@ -46,7 +46,7 @@ static int keeper_cancelled(CoroutineObject *keeper, PyObject *message);
 /* References and weak references to an untouched Task of ours in the middle of
    a step that is not its first: the step, asyncio's current task, its driver;
    and the WeakSet of asyncio until 3.13. */
-#define TASK_REFERENCES 3
+#define TASK_REFERENCES      3
 #define TASK_WEAK_REFERENCES WEAKREFS_OF_A_REGISTERED_TASK
 
 /*** The catcher ***/
@@ -127,8 +127,8 @@ static PyType_Slot catcher_slots[] = {
 static PyType_Spec catcher_spec = {
     .name = "gatedcoro._core._Catcher",
     .basicsize = sizeof(CatcherObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
-             | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = catcher_slots,
 };
 
@@ -505,8 +505,10 @@ task_tp_dealloc(PyObject *op)
 }
 
 #define TASK_METHOD(name) \
-    {#name, (PyCFunction)(void (*)(void))task_##name, \
-     METH_VARARGS | METH_KEYWORDS, NULL}
+    { \
+#name, (PyCFunction)(void (*)(void))task_##name, \
+            METH_VARARGS | METH_KEYWORDS, NULL \
+    }
 
 static PyMethodDef task_methods[] = {
     TASK_METHOD(cancel),
@@ -538,8 +540,8 @@ static PyType_Slot task_slots[] = {
 
 static PyType_Spec task_spec = {
     .name = "gatedcoro._core.Task",
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
-             | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = task_slots,
 };
 

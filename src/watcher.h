@@ -35,8 +35,8 @@ future_outcome(core_state *state, PyObject *future, PyObject **value,
         return -1;
     }
     if (is_cancelled) {
-        *exception = PyObject_CallMethodNoArgs(
-            future, state->str_make_cancelled_error);
+        *exception =
+            PyObject_CallMethodNoArgs(future, state->str_make_cancelled_error);
         return *exception == NULL ? -1 : 0;
     }
     *exception = PyObject_CallMethodNoArgs(future, state->str_exception);
@@ -95,8 +95,7 @@ watcher_new(core_state *state, GatheringObject *gathering, PyObject *future,
     if (self == NULL) {
         return NULL;
     }
-    PyObject *callback =
-        PyCFunction_New(&watcher_done_def, (PyObject *)self);
+    PyObject *callback = PyCFunction_New(&watcher_done_def, (PyObject *)self);
     if (callback != NULL) {
         self->gathering = (GatheringObject *)Py_NewRef(gathering);
         self->link.owner = Py_NewRef(self);
@@ -149,8 +148,8 @@ static PyType_Slot watcher_slots[] = {
 static PyType_Spec watcher_spec = {
     .name = "gatedcoro._core._Watcher",
     .basicsize = sizeof(WatcherObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
-             | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = watcher_slots,
 };
 

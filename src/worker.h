@@ -27,12 +27,12 @@
 
 typedef struct {
     CoroutineObject base;
-    RunningLink link; /* link.target is the Task */
+    RunningLink link;           /* link.target is the Task */
     GatheringObject *gathering; /* owned; NULL when the last item has ended */
     PyObject *item;             /* what the user handed over */
-    PyObject *delegate;         /* what is driven; NULL before the first step */
-    PyObject *context;          /* entered around each step, or NULL */
-    bool joined;                /* the awaited-by edge is there */
+    PyObject *delegate; /* what is driven; NULL before the first step */
+    PyObject *context;  /* entered around each step, or NULL */
+    bool joined;        /* the awaited-by edge is there */
 } WorkerObject;
 
 static inline WorkerObject *
@@ -72,8 +72,7 @@ worker_name(CoroutineObject *op)
     if (lookup_attribute(item, state->str_dunder_qualname, &name) < 0) {
         return NULL;
     }
-    return name != NULL ? name
-                        : Py_NewRef(PyType_GetName(Py_TYPE(item)));
+    return name != NULL ? name : Py_NewRef(PyType_GetName(Py_TYPE(item)));
 }
 
 static PyObject *
@@ -172,8 +171,7 @@ worker_drive(core_state *state, WorkerObject *self, PyObject *value,
             ? worker_begin_item(state, self, result)
             : delegate_step(state, self->delegate, value, exception, result);
     if (context != NULL) {
-        PyObject *raised =
-            status == PYGEN_ERROR ? fetch_exception() : NULL;
+        PyObject *raised = status == PYGEN_ERROR ? fetch_exception() : NULL;
         if (PyContext_Exit(context) < 0) {
             PyErr_WriteUnraisable((PyObject *)self);
         }
@@ -255,6 +253,16 @@ ended_ordinarily(core_state *state, PyObject *raised)
                                                state->cancelled_error));
 }
 
+/* Would exactly one item start?  In the middle of the loop's own call of a
+   step, the Task can go on only then: were there more to start, they would be
+   scheduled before this Task is, though they come after its item. */
+static bool
+one_slot_is_free(GatheringObject *gathering)
+{
+    return gathering->gate == NULL
+           && gathering->running_count + 1 == gathering->limit;
+}
+
 /* An item has ended with `*result` or `*raised`.  Takes the next one, if there
    is room for it and the Task may go on: 1.  0 if not, -1 on an interrupt.
 
@@ -262,12 +270,14 @@ ended_ordinarily(core_state *state, PyObject *raised)
    is dropped before the next one starts, so that destructors run as they
    would with a Task for each item; and they may touch the Task, too. */
 static int
-worker_next_item(core_state *state, WorkerObject *self, PyObject **result,
-                 PyObject **raised, Py_ssize_t references, int weakrefs)
+worker_next_item(core_state *state, WorkerObject *self, bool began_pass,
+                 PyObject **result, PyObject **raised, Py_ssize_t references,
+                 int weakrefs)
 {
     GatheringObject *gathering = self->gathering;
     PyObject *task = self->link.target;
     if (!gathering->reuse_tasks || !ended_ordinarily(state, *raised)
+        || (began_pass && !one_slot_is_free(gathering))
         || !task_is_unseen(task, references, weakrefs)) {
         return 0;
     }
@@ -318,7 +328,6 @@ worker_finish(WorkerObject *self)
     }
 }
 
-
 /* An item that never began is given up. */
 static void
 worker_forget_item(core_state *state, WorkerObject *self)
@@ -333,42 +342,13 @@ worker_forget_item(core_state *state, WorkerObject *self)
     }
 }
 
-static PyObject *
-raise_callback(PyObject *exception, PyObject *Py_UNUSED(ignored))
-{
-    raise_exception(Py_NewRef(exception));
-    return NULL;
-}
-
-static PyMethodDef raise_callback_def = {"raise_interrupt", raise_callback,
-                                         METH_NOARGS, NULL};
-
-/* An interrupt of another item, which was started in a step whose own item is
-   suspended: it must not end that one, so it leaves the loop from a callback
-   of its own. */
-static void
-pass_interrupt_on(core_state *state, GatheringObject *gathering)
-{
-    PyObject *raised = fetch_exception();
-    PyObject *callback = PyCFunction_New(&raise_callback_def, raised);
-    PyObject *context = PyContext_CopyCurrent();
-    if (callback == NULL || context == NULL
-        || call_soon(state, gathering->loop, callback, context) < 0) {
-        PyErr_WriteUnraisable((PyObject *)gathering);
-    }
-    Py_XDECREF(callback);
-    Py_XDECREF(context);
-    Py_XDECREF(raised);
-}
-
 /* Closes the item: its Task is gone, because the loop that ran it is.  There
    is nobody to tell. */
 static PySendResult
-worker_step_exiting(core_state *state, WorkerObject *self,
-                    PyObject *exception, PyObject **result)
+worker_step_exiting(core_state *state, WorkerObject *self, PyObject *exception,
+                    PyObject **result)
 {
-    PySendResult status =
-        worker_drive(state, self, NULL, exception, result);
+    PySendResult status = worker_drive(state, self, NULL, exception, result);
     if (status != PYGEN_NEXT) {
         gathering_unlink(self->gathering, &self->link);
         worker_finish(self);
@@ -385,8 +365,7 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
     if (op->closing) {
         return worker_step_exiting(state, self, exception, result);
     }
-    GatheringObject *gathering =
-        (GatheringObject *)Py_NewRef(self->gathering);
+    GatheringObject *gathering = (GatheringObject *)Py_NewRef(self->gathering);
     Py_ssize_t references = TASK_REFERENCES;
     int weakrefs = TASK_WEAK_REFERENCES;
     if (self->link.starting && self->link.target != NULL) {
@@ -412,8 +391,8 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
                 gathering_begin_pass(gathering);
                 began_pass = true;
             }
-            next = worker_next_item(state, self, result, &raised, references,
-                                    weakrefs);
+            next = worker_next_item(state, self, began_pass, result, &raised,
+                                    references, weakrefs);
         }
         if (next <= 0) {
             interrupted = next < 0;
@@ -433,13 +412,15 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
             gathering_interrupted(gathering);
         }
     }
-    else if (began_pass && gathering_finish_pass(gathering) < 0) {
-        if (status == PYGEN_NEXT) {
-            pass_interrupt_on(state, gathering);
+    else if (began_pass && status == PYGEN_NEXT) {
+        (void)gathering_end_pass(gathering, 0);
+        if (gathering_has_room(gathering)
+            && gathering_schedule_pump(gathering) < 0) {
+            PyErr_WriteUnraisable((PyObject *)gathering);
         }
-        else {
-            interrupted = true;
-        }
+    }
+    else if (began_pass) {
+        interrupted = gathering_finish_pass(gathering) < 0;
     }
     if (interrupted) {
         /* The exception being raised takes the place of the item's outcome. */
@@ -461,8 +442,7 @@ worker_discard(CoroutineObject *op, PyObject *exception)
     WorkerObject *self = (WorkerObject *)op;
     core_state *state = state_of((PyObject *)op);
     PyObject *raised = fetch_exception();
-    GatheringObject *gathering =
-        (GatheringObject *)Py_NewRef(self->gathering);
+    GatheringObject *gathering = (GatheringObject *)Py_NewRef(self->gathering);
     worker_forget_item(state, self);
     int status = 0;
     if (exception == NULL) {
@@ -470,8 +450,8 @@ worker_discard(CoroutineObject *op, PyObject *exception)
         worker_finish(self);
     }
     else {
-        status = gathering_deliver(gathering, &self->link, NULL, exception,
-                                   NULL);
+        status =
+            gathering_deliver(gathering, &self->link, NULL, exception, NULL);
         worker_finish(self);
         if (status == 0) {
             status = gathering_pump(gathering);
@@ -521,7 +501,8 @@ static PyObject *
 retrieve_exception(PyObject *module, PyObject *task)
 {
     core_state *state = (core_state *)PyModule_GetState(module);
-    PyObject *cancelled = PyObject_CallMethodNoArgs(task, state->str_cancelled);
+    PyObject *cancelled =
+        PyObject_CallMethodNoArgs(task, state->str_cancelled);
     if (cancelled == NULL) {
         return NULL;
     }
@@ -552,7 +533,8 @@ worker_create_task(core_state *state, WorkerObject *self, PyObject *context)
         return NULL;
     }
     if (call_method_for_effect(task, state->str_add_done_callback,
-                               state->retrieve_exception) < 0
+                               state->retrieve_exception)
+            < 0
         || PyObject_SetAttr(task, state->str_log_destroy_pending, Py_False)
                < 0) {
         PyErr_Clear(); /* a task factory may return anything */
