@@ -9,6 +9,7 @@
       gathering.h    the engine: queue, limit, pump, outcomes
       worker.h       drives items, one after the other, in one Task
       gated.h        drives one item inside of an async context manager
+      semaphore.h    asyncio's semaphores, without their coroutines
       watcher.h      a Future that needs neither Task nor slot
       keeper.h       stands for the queue among the loop's Tasks
       task.h         our asyncio.Task; when it may be reused
@@ -193,7 +194,14 @@ core_import_asyncio(core_state *state)
 static int
 core_note_semaphores(core_state *state)
 {
-    static const char *const names[] = SEMAPHORE_METHOD_NAMES;
+    static const char *const names[] = {
+        [SEMAPHORE_ACQUIRE] = "acquire",
+        [SEMAPHORE_LOCKED] = "locked",
+        [SEMAPHORE_RELEASE] = "release",
+        [SEMAPHORE_WAKE_UP_NEXT] = "_wake_up_next",
+        [SEMAPHORE_AENTER] = "__aenter__",
+        [SEMAPHORE_AEXIT] = "__aexit__",
+    };
     for (size_t i = 0; i < SEMAPHORE_METHODS; i++) {
         PyObject *name = PyUnicode_InternFromString(names[i]);
         if (name == NULL) {

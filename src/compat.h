@@ -146,6 +146,13 @@ generator_code(PyObject *generator)
 #endif
 }
 
+/*** Methods without binding ***/
+
+/* Exported by every version, declared by some: op.name as a new reference; 1 if
+   it is a method of the type that has yet to be bound. */
+PyAPI_FUNC(int)
+    _PyObject_GetMethod(PyObject *op, PyObject *name, PyObject **method);
+
 /*** The clock ***/
 
 /* Nanoseconds of a clock that never goes back; cannot fail. */

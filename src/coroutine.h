@@ -214,14 +214,30 @@ coroutine_am_send(PyObject *op, PyObject *value, PyObject **result)
     return coroutine_send(CoroutineObject_CAST(op), value, result);
 }
 
-/* The edge at which a return becomes a StopIteration.  The instance is made
-   here: a tuple or an exception as value would be taken apart otherwise. */
+/* A StopIteration with that value (stolen).  The instance is made here: a tuple
+   or an exception as value would be taken apart otherwise.  Its value is set
+   without the parsing of its __init__(). */
+static PyObject *
+stop_iteration_new(PyObject *value)
+{
+    PyTypeObject *type = (PyTypeObject *)PyExc_StopIteration;
+    PyObject *args = PyTuple_Pack(1, value);
+    PyObject *stop = args == NULL ? NULL : type->tp_new(type, args, NULL);
+    Py_XDECREF(args);
+    if (stop == NULL) {
+        Py_DECREF(value);
+        return NULL;
+    }
+    Py_XSETREF(((PyStopIterationObject *)stop)->value, value);
+    return stop;
+}
+
+/* The edge at which a return becomes a StopIteration. */
 static PyObject *
 coroutine_result_to_object(PySendResult status, PyObject *result)
 {
     if (status == PYGEN_RETURN) {
-        PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
-        Py_DECREF(result);
+        PyObject *stop = stop_iteration_new(result);
         if (stop != NULL) {
             raise_exception(stop);
         }

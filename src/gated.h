@@ -5,10 +5,9 @@
                   | __aenter__()  | item       | of other gates
 
    It drives one iterator at a time (`delegate`).  Any async context manager
-   gates.  An exact asyncio.Semaphore or BoundedSemaphore that nobody has
-   patched is acquired without a coroutine when it is free and nobody waits
-   (SEMAPHORE); when it is contended, its own acquire() queues, so all its users
-   are served in order.  It is released once, on every way out, by release().
+   gates.  asyncio's semaphores are entered by acquire() and left by release(),
+   or, where nobody could tell, by counting directly (semaphore.h).  When one is
+   contended, its own acquire() queues, so all its users are served in order.
 
    Defects of asyncio.Semaphore that are cured here (cpython: Lib/asyncio/
    locks.py): CancelledError thrown into a pending acquire() counts a slot
@@ -21,6 +20,7 @@
 #define GATEDCORO_GATED_H
 
 #include "gathering.h"
+#include "semaphore.h"
 
 typedef enum {
     GATED_ENTERING,
@@ -48,95 +48,6 @@ static inline GatedObject *
 GatedObject_CAST(PyObject *op)
 {
     return (GatedObject *)op;
-}
-
-/*** Semaphores ***/
-
-/* Is `gate` a semaphore whose code is known?  Its class must have the methods
-   of asyncio's two as they were at import. */
-static bool
-gate_is_semaphore(core_state *state, PyObject *gate)
-{
-    PyTypeObject *type = Py_TYPE(gate);
-    PyObject *const *known;
-    if (PyType_IsSubtype(type,
-                         (PyTypeObject *)state->bounded_semaphore_type)) {
-        known = state->bounded_semaphore_methods;
-    }
-    else if (PyType_IsSubtype(type, (PyTypeObject *)state->semaphore_type)) {
-        known = state->semaphore_methods;
-    }
-    else {
-        return false;
-    }
-    for (size_t i = 0; i < SEMAPHORE_METHODS; i++) {
-        if (_PyType_Lookup(type, state->semaphore_names[i]) != known[i]) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* Does an attribute of the instance hide the method of its class?  1, 0, or -1
-   on error. */
-static int
-gate_hides_method(PyObject *gate, PyObject *name)
-{
-    PyObject *method = PyObject_GetAttr(gate, name);
-    if (method == NULL) {
-        return -1;
-    }
-    bool bound = PyMethod_Check(method) && PyMethod_GET_SELF(method) == gate
-                 && PyMethod_GET_FUNCTION(method)
-                        == _PyType_Lookup(Py_TYPE(gate), name);
-    Py_DECREF(method);
-    return !bound;
-}
-
-/* Takes a slot of a semaphore that is free, and for which nobody waits: 1 if
-   it was taken, 0, or -1 on error.  Runs no Python code where it takes. */
-static int
-semaphore_take(core_state *state, PyObject *gate)
-{
-    PyObject *value = NULL, *waiters = NULL;
-    int taken = -1;
-    if ((PyObject *)Py_TYPE(gate) != state->semaphore_type
-        && (PyObject *)Py_TYPE(gate) != state->bounded_semaphore_type) {
-        return 0; /* a subclass may count in its own way */
-    }
-    if (lookup_attribute(gate, state->str_waiters, &waiters) < 0
-        || lookup_attribute(gate, state->str_value, &value) < 0) {
-        goto done;
-    }
-    taken = 0;
-    if (waiters == NULL || value == NULL || !PyLong_CheckExact(value)) {
-        goto done;
-    }
-    if (waiters != Py_None) {
-        Py_ssize_t waiting = (PyObject *)Py_TYPE(waiters) == state->deque
-                                 ? PyObject_Size(waiters)
-                                 : 1;
-        if (waiting != 0) {
-            goto done;
-        }
-    }
-    int overflow;
-    long long count = PyLong_AsLongLongAndOverflow(value, &overflow);
-    if (overflow != 0 || count < 1) {
-        goto done;
-    }
-    PyObject *less = PyLong_FromLongLong(count - 1);
-    if (less == NULL || PyObject_SetAttr(gate, state->str_value, less) < 0) {
-        taken = -1;
-    }
-    else {
-        taken = 1;
-    }
-    Py_XDECREF(less);
-done:
-    Py_XDECREF(value);
-    Py_XDECREF(waiters);
-    return taken;
 }
 
 /*** Entering ***/
@@ -196,20 +107,12 @@ gated_enter(core_state *state, GatedObject *self)
 {
     PyObject *entering = NULL;
     const char *source = "__aenter__";
-    if (gate_is_semaphore(state, self->gate)) {
-        PyObject *const names[] = {state->str_acquire, state->str_locked,
-                                   state->str_release};
-        int hidden = 0;
-        for (size_t i = 0; i < 3 && hidden == 0; i++) {
-            hidden = gate_hides_method(self->gate, names[i]);
-        }
-        if (hidden < 0) {
-            return -1;
-        }
-        self->is_semaphore = !hidden;
+    self->is_semaphore = semaphore_acquire_is_intact(state, self->gate);
+    if (PyErr_Occurred()) {
+        return -1;
     }
     if (self->is_semaphore) {
-        int taken = semaphore_take(state, self->gate);
+        int taken = semaphore_count(state, self->gate, -1);
         if (taken != 0) {
             return taken;
         }
@@ -305,8 +208,17 @@ gated_leave(core_state *state, GatedObject *self)
     }
     PySendResult status = PYGEN_ERROR;
     if (self->is_semaphore) {
-        if (call_method_for_effect(self->gate, state->str_release, NULL)
-            == 0) {
+        int given = semaphore_release_is_intact(state, self->gate)
+                        ? semaphore_count(state, self->gate, 1)
+                        : 0;
+        if (given == 0 && !PyErr_Occurred()) {
+            given = call_method_for_effect(self->gate, state->str_release,
+                                           NULL)
+                            < 0
+                        ? -1
+                        : 1;
+        }
+        if (given > 0) {
             status = PYGEN_RETURN;
         }
     }

@@ -56,6 +56,7 @@
     X(add_done_callback, "add_done_callback") \
     X(add_note, "add_note") \
     X(asyncio_future_blocking, "_asyncio_future_blocking") \
+    X(bound_value, "_bound_value") \
     X(call_soon, "call_soon") \
     X(cancel, "cancel") \
     X(cancel_message, "_cancel_message") \
@@ -97,12 +98,15 @@
     X(waiters, "_waiters")
 
 /* The methods by which asyncio.Semaphore and its users reach its counter. */
-#define SEMAPHORE_METHODS 6
-#define SEMAPHORE_METHOD_NAMES \
-    { \
-        "__aenter__", "__aexit__", "_wake_up_next", "acquire", "locked", \
-            "release" \
-    }
+typedef enum {
+    SEMAPHORE_ACQUIRE,
+    SEMAPHORE_LOCKED,
+    SEMAPHORE_RELEASE,
+    SEMAPHORE_WAKE_UP_NEXT,
+    SEMAPHORE_AENTER,
+    SEMAPHORE_AEXIT,
+    SEMAPHORE_METHODS, /* how many */
+} SemaphoreMethod;
 
 typedef struct {
 #define DECLARE_TYPE(name)         PyTypeObject *name;
@@ -119,6 +123,8 @@ typedef struct {
     PyObject *semaphore_names[SEMAPHORE_METHODS];
     PyObject *semaphore_methods[SEMAPHORE_METHODS];
     PyObject *bounded_semaphore_methods[SEMAPHORE_METHODS];
+    unsigned int semaphore_version; /* the class' version tag then */
+    unsigned int bounded_version;
 
     /* What asyncio's objects answer without a lookup by name: pointers into
        the static tables of their types. */
