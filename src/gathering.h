@@ -68,6 +68,7 @@ struct GatheringObject {
     PyObject *loop;
     PyObject *context; /* of the caller; never entered itself */
     PyObject *awaiter; /* the Task that called; 3.14+, else NULL */
+    PyObject *task_kwargs; /* with which Tasks are made, or NULL */
 
     /* The queue. */
     QueueState queue;
@@ -1011,6 +1012,7 @@ gathering_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->loop);
     Py_VISIT(self->context);
     Py_VISIT(self->awaiter);
+    Py_VISIT(self->task_kwargs);
     int stop = gathering_visit_list(self->list, visit, arg);
     if (stop != 0) {
         return stop;
@@ -1038,6 +1040,7 @@ gathering_tp_clear(PyObject *op)
     Py_CLEAR(self->loop);
     Py_CLEAR(self->context);
     Py_CLEAR(self->awaiter);
+    Py_CLEAR(self->task_kwargs);
     Py_CLEAR(self->list);
     Py_CLEAR(self->source);
     Py_CLEAR(self->source_context);

@@ -148,27 +148,38 @@ task_new(core_state *state, CoroutineObject *driver, PyObject *context)
     return task;
 }
 
-/* Task.__init__(driver, loop=loop, name=..., context=..., [eager_start=True]).
-   Runs Python code; when eager, the first step of the driver. */
-static int
-task_init(core_state *state, PyObject *task, PyObject *loop, bool eager)
+/* Keyword arguments for Task.__init__() on that loop, for any number of Tasks;
+   each gets its own context. */
+static PyObject *
+task_kwargs_new(core_state *state, PyObject *loop, bool eager)
 {
-    int status = -1;
+    PyObject *kwargs = PyDict_New();
+    if (kwargs != NULL
+        && (PyDict_SetItem(kwargs, state->str_loop, loop) < 0
+            || PyDict_SetItem(kwargs, state->str_name, state->task_name) < 0
+            || (eager
+                && PyDict_SetItem(kwargs, state->str_eager_start, Py_True)
+                       < 0))) {
+        Py_CLEAR(kwargs);
+    }
+    return kwargs;
+}
+
+/* Task.__init__(driver, loop=..., name=..., context=..., [eager_start=True]).
+   Runs Python code; when eager, the first step of the driver, which may
+   initialise other Tasks with the same `kwargs`: the base class has taken all
+   of them by then. */
+static int
+task_init(core_state *state, PyObject *task, PyObject *kwargs)
+{
     TaskFields *fields = task_fields(task);
     PyObject *args = PyTuple_Pack(1, (PyObject *)fields->driver);
-    PyObject *kwargs = PyDict_New();
-    if (args == NULL || kwargs == NULL
-        || PyDict_SetItem(kwargs, state->str_loop, loop) < 0
-        || PyDict_SetItem(kwargs, state->str_name, state->task_name) < 0
-        || PyDict_SetItem(kwargs, state->str_context, fields->context) < 0
-        || (eager
-            && PyDict_SetItem(kwargs, state->str_eager_start, Py_True) < 0)) {
-        goto done;
+    int status = -1;
+    if (args != NULL
+        && PyDict_SetItem(kwargs, state->str_context, fields->context) == 0) {
+        status = state->task_base->tp_init(task, args, kwargs);
     }
-    status = state->task_base->tp_init(task, args, kwargs);
-done:
     Py_XDECREF(args);
-    Py_XDECREF(kwargs);
     return status;
 }
 
@@ -240,12 +251,15 @@ task_start_caught(core_state *state, PyObject *task, PyObject *loop)
     int status = -1;
     PyObject *kwargs = NULL;
     CatcherObject *catcher = catcher_new(state);
-    if (catcher == NULL
-        || task_init(state, task, (PyObject *)catcher, false) < 0) {
+    if (catcher == NULL) {
+        return -1;
+    }
+    kwargs = task_kwargs_new(state, (PyObject *)catcher, false);
+    if (kwargs == NULL || task_init(state, task, kwargs) < 0) {
         goto done;
     }
     task_is_ours(state, task);
-    kwargs = PyDict_New();
+    Py_SETREF(kwargs, PyDict_New());
     if (kwargs == NULL || PyDict_SetItem(kwargs, state->str_loop, loop) < 0
         || state->future_base->tp_init(task, state->empty_tuple, kwargs) < 0) {
         goto done;
@@ -262,27 +276,40 @@ done:
     return status;
 }
 
-/* Runs the first step of the Task's driver.  `loop` is the running loop.
-   Returns -1 if that let KeyboardInterrupt or SystemExit out, or if the Task
-   could not be made. */
+/* Runs the first step of the Task's driver.  `loop` is the running loop,
+   `*kwargs` NULL or what an earlier call left there for the next one.  Returns
+   -1 if that let KeyboardInterrupt or SystemExit out, or if the Task could not
+   be made. */
 static int
-task_start(core_state *state, PyObject *task, PyObject *loop)
+task_start(core_state *state, PyObject *task, PyObject *loop,
+           PyObject **kwargs)
 {
     if (!has_eager_tasks()) {
         return task_start_caught(state, task, loop);
     }
-    return task_init(state, task, loop, true);
+    if (*kwargs == NULL) {
+        *kwargs = task_kwargs_new(state, loop, true);
+        if (*kwargs == NULL) {
+            return -1;
+        }
+    }
+    PyObject *own_kwargs = Py_NewRef(*kwargs);
+    int status = task_init(state, task, own_kwargs);
+    Py_DECREF(own_kwargs);
+    return status;
 }
 
 /* The first step runs in the next turn of the loop. */
 static int
 task_start_soon(core_state *state, PyObject *task, PyObject *loop)
 {
-    if (task_init(state, task, loop, false) < 0) {
-        return -1;
+    PyObject *kwargs = task_kwargs_new(state, loop, false);
+    int status = kwargs == NULL ? -1 : task_init(state, task, kwargs);
+    Py_XDECREF(kwargs);
+    if (status == 0) {
+        task_is_ours(state, task);
     }
-    task_is_ours(state, task);
-    return 0;
+    return status;
 }
 
 /*** Reuse ***/

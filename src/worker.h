@@ -599,7 +599,8 @@ worker_start(core_state *state, GatheringObject *gathering, PyObject *item,
         task = task_new(state, &self->base, context);
         if (task != NULL) {
             self->link.target = Py_NewRef(task);
-            status = task_start(state, task, gathering->loop);
+            status = task_start(state, task, gathering->loop,
+                                &gathering->task_kwargs);
         }
     }
     else {
