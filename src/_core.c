@@ -181,10 +181,7 @@ core_import_asyncio(core_state *state)
     IMPORT(bounded_semaphore_type, "asyncio", "BoundedSemaphore")
     IMPORT(deque, "collections", "deque")
     IMPORT(abc_coroutine, "collections.abc", "Coroutine")
-    if (HAS_AWAITED_BY) {
-        IMPORT(add_awaited_by, "asyncio", "future_add_to_awaited_by")
-        IMPORT(discard_awaited_by, "asyncio", "future_discard_from_awaited_by")
-    }
+    IMPORT(asyncio_futures, "asyncio", "futures")
     state->future_base = (PyTypeObject *)import_from("_asyncio", "Future");
     state->task_base = (PyTypeObject *)import_from("_asyncio", "Task");
 #undef IMPORT

@@ -199,25 +199,6 @@ close_items(core_state *state, PyObject *list)
     }
 }
 
-/* asyncio.isfuture() */
-static int
-is_future(core_state *state, PyObject *op)
-{
-    if (PyCoro_CheckExact(op)) {
-        return 0;
-    }
-    if (PyObject_TypeCheck(op, state->future_base)) {
-        return 1;
-    }
-    PyObject *answer = PyObject_CallOneArg(state->isfuture, op);
-    if (answer == NULL) {
-        return -1;
-    }
-    int truth = PyObject_IsTrue(answer);
-    Py_DECREF(answer);
-    return truth;
-}
-
 /* The loop of a Future: new reference. */
 static PyObject *
 loop_of_future(core_state *state, PyObject *future)

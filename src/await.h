@@ -18,6 +18,25 @@ is_coroutine(core_state *state, PyObject *op)
     return PyObject_IsInstance(op, state->abc_coroutine);
 }
 
+/* asyncio.isfuture() */
+static int
+is_future(core_state *state, PyObject *op)
+{
+    if (PyCoro_CheckExact(op)) {
+        return 0;
+    }
+    if (PyObject_TypeCheck(op, state->future_base)) {
+        return 1;
+    }
+    PyObject *answer = PyObject_CallOneArg(state->isfuture, op);
+    if (answer == NULL) {
+        return -1;
+    }
+    int truth = PyObject_IsTrue(answer);
+    Py_DECREF(answer);
+    return truth;
+}
+
 /* A generator made by types.coroutine() can be awaited, a plain one cannot. */
 static bool
 is_iterable_coroutine(PyObject *op)
@@ -92,15 +111,10 @@ await_iterator(core_state *state, PyObject *awaitable, const char *source)
     if (iterator == NULL) {
         return NULL;
     }
-    if (PyCoro_CheckExact(iterator) || is_iterable_coroutine(iterator)) {
-        PyErr_SetString(PyExc_TypeError, "__await__() returned a coroutine");
-        Py_DECREF(iterator);
-        return NULL;
-    }
-    if (!PyIter_Check(iterator)) {
-        PyErr_Format(PyExc_TypeError,
-                     "__await__() returned non-iterator of type '%.100s'",
-                     Py_TYPE(iterator)->tp_name);
+    bool is_coro =
+        PyCoro_CheckExact(iterator) || is_iterable_coroutine(iterator);
+    if (is_coro || !PyIter_Check(iterator)) {
+        set_no_iterator_error(awaitable, iterator, is_coro);
         Py_DECREF(iterator);
         return NULL;
     }

@@ -168,7 +168,29 @@ monotonic_ns(void)
 #endif
 }
 
-/*** Words of `async with` ***/
+/*** Words of `await` and `async with` ***/
+
+/* Raises what `await op` raises if op.__await__() returned that. */
+static inline void
+set_no_iterator_error(PyObject *op, PyObject *returned, bool is_coroutine)
+{
+#if PY_VERSION_HEX >= 0x030F0000
+    (void)is_coroutine;
+    PyErr_Format(PyExc_TypeError,
+                 "%T.__await__() must return an iterator, not %T", op,
+                 returned);
+#else
+    (void)op;
+    if (is_coroutine) {
+        PyErr_SetString(PyExc_TypeError, "__await__() returned a coroutine");
+    }
+    else {
+        PyErr_Format(PyExc_TypeError,
+                     "__await__() returned non-iterator of type '%.100s'",
+                     Py_TYPE(returned)->tp_name);
+    }
+#endif
+}
 
 /* Raises what `async with gate` raises if the type has no method `name`. */
 static inline void

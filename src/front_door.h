@@ -155,10 +155,11 @@ done:
 static PyObject *
 current_awaiter(core_state *state)
 {
-    if (state->add_awaited_by == NULL) {
+    if (!HAS_AWAITED_BY) {
         return NULL;
     }
-    PyObject *task = PyObject_CallNoArgs(state->current_task);
+    PyObject *task = PyObject_CallMethodNoArgs(state->asyncio_tasks,
+                                               state->str_current_task);
     if (task == NULL && PyErr_ExceptionMatches(PyExc_RuntimeError)) {
         PyErr_Clear(); /* no running loop */
     }

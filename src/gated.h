@@ -212,11 +212,11 @@ gated_leave(core_state *state, GatedObject *self)
                         ? semaphore_count(state, self->gate, 1)
                         : 0;
         if (given == 0 && !PyErr_Occurred()) {
-            given = call_method_for_effect(self->gate, state->str_release,
-                                           NULL)
-                            < 0
-                        ? -1
-                        : 1;
+            given =
+                call_method_for_effect(self->gate, state->str_release, NULL)
+                        < 0
+                    ? -1
+                    : 1;
         }
         if (given > 0) {
             status = PYGEN_RETURN;

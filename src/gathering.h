@@ -66,8 +66,8 @@ typedef struct RunningLink {
 struct GatheringObject {
     PyObject_HEAD
     PyObject *loop;
-    PyObject *context; /* of the caller; never entered itself */
-    PyObject *awaiter; /* the Task that called; 3.14+, else NULL */
+    PyObject *context;     /* of the caller; never entered itself */
+    PyObject *awaiter;     /* the Task that called; 3.14+, else NULL */
     PyObject *task_kwargs; /* with which Tasks are made, or NULL */
 
     /* The queue. */
@@ -123,6 +123,7 @@ GatheringObject_CAST(PyObject *op)
 /* In worker.h and keeper.h. */
 static int worker_start(core_state *state, GatheringObject *gathering,
                         PyObject *item, Py_ssize_t index);
+static void worker_leave_future(core_state *state, const RunningLink *link);
 static int keeper_start(core_state *state, GatheringObject *gathering);
 
 static int gathering_settle(GatheringObject *self, PyObject *value,
@@ -275,37 +276,43 @@ gathering_cancel_running(GatheringObject *self, PyObject *message)
 
 /*** Awaited-by edges (3.14+) ***/
 
+/* Adds or discards the edge "`awaiter` awaits `target`" in the call graph;
+   `method` is the name of a function of asyncio.futures.  Keeps the exception
+   being raised. */
 static void
-gathering_edge(GatheringObject *self, PyObject *function, PyObject *target)
+change_edge(core_state *state, PyObject *method, PyObject *target,
+            PyObject *awaiter)
 {
-    if (self->awaiter == NULL || target == NULL || function == NULL) {
+    if (awaiter == NULL || target == NULL) {
         return;
     }
-    PyObject *args[] = {target, self->awaiter};
-    PyObject *ignored = PyObject_Vectorcall(function, args, 2, NULL);
+    PyObject *raised = fetch_exception();
+    PyObject *args[] = {state->asyncio_futures, target, awaiter};
+    PyObject *ignored = PyObject_VectorcallMethod(
+        method, args, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     if (ignored == NULL) {
         PyErr_WriteUnraisable(target);
     }
     Py_XDECREF(ignored);
+    if (raised != NULL) {
+        raise_exception(raised);
+    }
 }
 
 static void
 gathering_add_edge(GatheringObject *self, PyObject *target)
 {
-    gathering_edge(self, state_of((PyObject *)self)->add_awaited_by, target);
+    core_state *state = state_of((PyObject *)self);
+    change_edge(state, state->str_future_add_to_awaited_by, target,
+                self->awaiter);
 }
 
 static void
 gathering_discard_edge(GatheringObject *self, PyObject *target)
 {
-    if (self->awaiter != NULL) {
-        PyObject *raised = fetch_exception();
-        gathering_edge(self, state_of((PyObject *)self)->discard_awaited_by,
-                       target);
-        if (raised != NULL) {
-            raise_exception(raised);
-        }
-    }
+    core_state *state = state_of((PyObject *)self);
+    change_edge(state, state->str_future_discard_from_awaited_by, target,
+                self->awaiter);
 }
 
 /*** The queue ***/
@@ -679,6 +686,10 @@ gathering_settle(GatheringObject *self, PyObject *value, PyObject *exception)
     for (RunningLink *link = self->running.next; link != &self->running;
          link = link->next) {
         gathering_discard_edge(self, link->target);
+        if (self->awaiter != NULL
+            && Py_TYPE(link->owner) == state->worker_type) {
+            worker_leave_future(state, link);
+        }
     }
     int status = -1;
     PyObject *done = PyObject_CallMethodNoArgs(outer, state->str_done);

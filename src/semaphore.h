@@ -102,8 +102,7 @@ read_count(PyObject *op, PyObject *name, long *count, bool *usable)
 static int
 semaphore_count(core_state *state, PyObject *op, long change)
 {
-    bool bounded =
-        (PyObject *)Py_TYPE(op) == state->bounded_semaphore_type;
+    bool bounded = (PyObject *)Py_TYPE(op) == state->bounded_semaphore_type;
     if (!bounded && (PyObject *)Py_TYPE(op) != state->semaphore_type) {
         return 0; /* a subclass may count in its own way */
     }
@@ -132,9 +131,8 @@ semaphore_count(core_state *state, PyObject *op, long change)
         return 0;
     }
     PyObject *changed = PyLong_FromLong(value + change);
-    int status = changed == NULL
-                     ? -1
-                     : PyObject_SetAttr(op, state->str_value, changed);
+    int status =
+        changed == NULL ? -1 : PyObject_SetAttr(op, state->str_value, changed);
     Py_XDECREF(changed);
     return status < 0 ? -1 : 1;
 }

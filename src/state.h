@@ -32,8 +32,7 @@
     X(current_task) \
     X(enter_task) \
     X(leave_task) \
-    X(add_awaited_by)     /* 3.14+, else NULL */ \
-    X(discard_awaited_by) /* 3.14+, else NULL */ \
+    X(asyncio_futures) /* the module, whose functions may be replaced */ \
     X(cancelled_error) \
     X(isfuture) \
     X(stock_create_task) /* asyncio.BaseEventLoop.create_task */ \
@@ -70,12 +69,15 @@
     X(cr_running, "cr_running") \
     X(create_future, "create_future") \
     X(create_task, "create_task") \
+    X(current_task, "current_task") \
     X(done, "done") \
     X(dunder_qualname, "__qualname__") \
     X(eager_start, "eager_start") \
     X(enter, "__enter__") \
     X(exception, "exception") \
     X(exit, "__exit__") \
+    X(future_add_to_awaited_by, "future_add_to_awaited_by") \
+    X(future_discard_from_awaited_by, "future_discard_from_awaited_by") \
     X(get_debug, "get_debug") \
     X(get_loop, "get_loop") \
     X(get_task_factory, "get_task_factory") \

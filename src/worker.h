@@ -95,8 +95,9 @@ worker_pending_cancellation(core_state *state, WorkerObject *self)
     }
     else {
         if (task == NULL) {
-            task = PyObject_CallOneArg(state->current_task,
-                                       self->gathering->loop);
+            task = PyObject_CallMethodOneArg(state->asyncio_tasks,
+                                             state->str_current_task,
+                                             self->gathering->loop);
         }
         if (task != NULL) {
             (void)lookup_attribute(task, state->str_must_cancel, &must_cancel);
@@ -121,6 +122,22 @@ worker_join_awaiter(WorkerObject *self)
     if (!self->joined && self->link.target != NULL) {
         self->joined = true;
         gathering_add_edge(self->gathering, self->link.target);
+    }
+}
+
+/* The call is over.  A Future that its Task awaits in the caller's name must
+   not show that any more (gh-157213). */
+static void
+worker_leave_future(core_state *state, const RunningLink *link)
+{
+    PyObject *item = WorkerObject_CAST(link->owner)->item;
+    int future = item == NULL ? 0 : is_future(state, item);
+    if (future > 0) {
+        change_edge(state, state->str_future_discard_from_awaited_by, item,
+                    link->target);
+    }
+    else if (future < 0) {
+        PyErr_WriteUnraisable(item);
     }
 }
 
