@@ -1,0 +1,16 @@
+from typing import Final, Literal
+
+from gatedcoro._core import constrained_execution, gated_coro, gather, gather_with_concurrency, run_all
+
+__all__ = [
+    "__version__",
+    "constrained_execution",
+    "gated_coro",
+    "gather",
+    "gather_with_concurrency",
+    "implementation",
+    "run_all",
+]
+
+__version__: Final[str]
+implementation: Final[Literal["c", "python"]]

@@ -1,0 +1,1477 @@
+"""The contract of gatedcoro in plain Python: its executable specification.
+
+One call is a *gathering*.  It takes *items* (awaitables, or callables that make them)
+from a *source*, runs each in a Task of its own, never more of them at once than the
+limit allows, and settles one *outer future* with their results or the first error.
+
+    source                worker (one per running item)            outer future
+    ------                -----------------------------            ------------
+    items not started --> drives its item in its own Task  ------> results, or an error
+       ^                        |  ends
+       +------------------------+  and starts the next item in the same step
+
+The C extension behaves alike, turn of the event loop by turn.  The sections:
+
+    coroutine objects     what the awaitable functions return
+    the outer future      what a caller waits for; its cancel() reaches the items
+    sources               where items come from
+    workers and Tasks     how one item runs
+    the keeper            a Task that stands for the queue
+    the gathering         the engine
+    semaphores            asyncio.Semaphore without the slots that it loses or gains
+    public functions
+"""
+
+import asyncio
+import collections
+import collections.abc
+import contextvars
+import inspect
+import operator
+import sys
+import time
+import types
+
+try:
+    from _asyncio import Task as _AcceleratedTask
+except ImportError:  # PyPy
+    _AcceleratedTask = None
+
+__all__ = ["constrained_execution", "gated_coro", "gather", "gather_with_concurrency", "run_all"]
+
+SLICE = 0.001
+"""Seconds that starting or closing items may take before the event loop gets a turn."""
+
+_VERSION = sys.version_info[:3]
+_EAGER_TASKS_WORK = _VERSION >= (3, 12, 5)  # gh-122332: get_coro() crashes before
+_SEMAPHORE_GAINS_SLOTS = _VERSION < (3, 13)  # gh-111693
+_CALL_GRAPH_NEEDS_FRAMES = (3, 14, 0) <= _VERSION < (3, 14, 8)  # gh-156408
+
+_INTERRUPTS = (KeyboardInterrupt, SystemExit)
+_EMPTY = object()
+
+_clock = time.monotonic
+_task_reuse = True
+
+
+def _set_clock(clock):
+    """For tests: measure slices with *clock*, a callable; None restores time.monotonic."""
+    global _clock
+    _clock = time.monotonic if clock is None else clock
+
+
+def _set_task_reuse(enabled):
+    """For tests: remember *enabled* and return the previous value; no Task is reused here."""
+    global _task_reuse
+    previous, _task_reuse = _task_reuse, bool(enabled)
+    return previous
+
+
+# Coroutine objects ----------------------------------------------------------------------
+
+
+def _close_item(item):
+    """Close a coroutine that was never started; release anything else.
+
+    A coroutine that runs, or that somebody else awaits, is not ours to close.  An exception
+    out of close() is reported as one that could not be raised.
+    """
+    if not isinstance(item, collections.abc.Coroutine):
+        return
+    try:
+        if getattr(item, "cr_running", False) or getattr(item, "cr_await", None) is not None:
+            return
+        item.close()
+    except BaseException as error:
+        _Unraisable(error)
+
+
+class _Unraisable:
+    """Hands an error to sys.unraisablehook, which takes it from finalizers only."""
+
+    def __init__(self, error):
+        self._error = error
+
+    def __del__(self):
+        raise self._error
+
+
+class _Unstarted:
+    """Items that nothing has started yet; they are closed unless somebody takes them."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def take(self):
+        items, self.items = self.items, ()
+        return items
+
+    def close(self):
+        for item in self.take():
+            _close_item(item)
+
+
+class _CoroutineObject(collections.abc.Coroutine):
+    """A coroutine that is its own iterator and refuses to be awaited twice at once."""
+
+    def __await__(self):
+        if self._awaits() is not None:
+            raise RuntimeError("coroutine is being awaited already")
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def _awaits(self):
+        """Return what the coroutine is suspended on, None if it is not suspended."""
+        raise NotImplementedError
+
+
+class _FrontDoor(_CoroutineObject):
+    """What the awaitable public functions return.
+
+    It wraps a native coroutine, which gives it the whole coroutine protocol, and owes the
+    items a close() should that coroutine never start.
+    """
+
+    def __init__(self, name, body, unstarted):
+        body.__name__ = body.__qualname__ = self.__name__ = self.__qualname__ = name
+        self._body = body
+        self._unstarted = unstarted
+
+    def send(self, value):
+        return self._body.send(value)
+
+    def throw(self, *exception):
+        try:
+            return self._body.throw(*exception)
+        finally:
+            del exception  # its traceback holds this frame
+            self._close_if_it_never_started()
+
+    def close(self):
+        try:
+            return self._body.close()
+        finally:
+            self._close_if_it_never_started()
+
+    def _close_if_it_never_started(self):
+        if self._body.cr_frame is None:  # the native coroutine has ended
+            self._unstarted.close()
+
+    def __del__(self):
+        # The native coroutine warns on its own that it was never awaited.
+        unstarted = getattr(self, "_unstarted", None)
+        if unstarted is not None:
+            unstarted.close()
+
+    def __repr__(self):
+        return f"<coroutine object {self.__qualname__} at {id(self):#x}>"
+
+    def _awaits(self):
+        return self._body.cr_await
+
+    @property
+    def cr_await(self):
+        return self._body.cr_await
+
+    @property
+    def cr_frame(self):
+        return self._body.cr_frame
+
+    @property
+    def cr_running(self):
+        return self._body.cr_running
+
+    @property
+    def cr_suspended(self):
+        return self._body.cr_suspended
+
+    @property
+    def cr_code(self):
+        return self._body.cr_code
+
+    @property
+    def cr_origin(self):
+        return self._body.cr_origin
+
+    @property
+    def cr_state(self):
+        return inspect.getcoroutinestate(self._body)
+
+
+# The outer future -----------------------------------------------------------------------
+
+
+class _GatheringFuture(asyncio.Future):
+    """What the caller waits for: cancel() cancels the items and leaves the rest to them."""
+
+    def __init__(self, gathering, *, loop):
+        super().__init__(loop=loop)
+        self._gathering = gathering
+        self._nobody_waits = False
+
+    def cancel(self, msg=None):
+        if self.done() or self._gathering is None:
+            return False
+        return self._gathering.cancel(msg)
+
+    def abandon(self):
+        """Nobody will look at the outcome: cancel what runs, and report no error."""
+        self._nobody_waits = True
+        if self.done() or self._gathering is None:
+            self._log_traceback = False
+        elif self._loop.is_closed():
+            self._gathering.close_queue_at_once()
+        else:
+            self._gathering.cancel(None)
+
+    def settle(self, results, error):
+        self._gathering = None
+        if error is None:
+            self.set_result(results)
+            return
+        self.set_exception(error)
+        if self._nobody_waits:
+            self._log_traceback = False
+
+
+# Sources --------------------------------------------------------------------------------
+
+
+class _Awaitables:
+    """A source: a fixed sequence of awaitables.
+
+    *layout*, when not None, says for each argument which of the distinct items it is.
+    """
+
+    def __init__(self, items, layout=None, generators_are_coroutines=False):
+        self._items = collections.deque(enumerate(items))
+        self._layout = layout
+        self._generators_are_coroutines = generators_are_coroutines
+        self.results = [None] * len(items)
+
+    @property
+    def more(self):
+        """False once the last item was taken."""
+        return bool(self._items)
+
+    def take(self):
+        return self._items.popleft()
+
+    def remove_futures(self):
+        """Take out the Futures, which run already, with their indexes."""
+        futures = [pair for pair in self._items if asyncio.isfuture(pair[1])]
+        self._items = collections.deque(pair for pair in self._items if not asyncio.isfuture(pair[1]))
+        return futures
+
+    def close_one(self):
+        _close_item(self._items.popleft()[1])
+
+    def final_results(self):
+        if self._layout is None:
+            return self.results
+        return [self.results[index] for index in self._layout]
+
+    def argument_position(self, index):
+        return index if self._layout is None else self._layout.index(index)
+
+    @staticmethod
+    def coroutine_of(item):
+        return item if asyncio.iscoroutine(item) else None
+
+    def wait_for(self, worker, item):
+        """Return what the worker awaits in order to run *item*."""
+        if self._generators_are_coroutines and _is_plain_generator_coroutine(item):
+            return _drive_generator(item)
+        return _as_task_drives_it(item)
+
+
+class _Callables:
+    """A source: an iterator of functions that return awaitables.
+
+    The iterator is advanced when a slot is free, always in the same copy of the caller's
+    context.  Its end is only known when it has been reached.
+    """
+
+    def __init__(self, functions, context):
+        self._context = context
+        self._iterator = context.run(iter, functions)
+        self._taken = 0
+        self.results = []
+
+    @property
+    def more(self):
+        return self._iterator is not None
+
+    def take(self):
+        """Return the next index and function; _EMPTY instead of both at the end."""
+        try:
+            function = self._context.run(next, self._iterator, _EMPTY)
+        except BaseException:
+            self._iterator = None
+            raise
+        if function is _EMPTY:
+            self._iterator = None
+            return _EMPTY
+        index = self._taken
+        self._taken += 1
+        self.results.append(None)
+        return index, function
+
+    def close_one(self):
+        self._iterator = None
+
+    def final_results(self):
+        return self.results
+
+    @staticmethod
+    def argument_position(index):
+        return index
+
+    @staticmethod
+    def coroutine_of(item):
+        return None
+
+    def wait_for(self, worker, function):
+        return self._call(worker, function)
+
+    @staticmethod
+    async def _call(worker, function):
+        note = f"raised by item {worker.index}"
+        try:
+            awaitable = function()
+        except StopIteration as stop:
+            error = RuntimeError("coroutine raised StopIteration")
+            error.add_note(note)
+            try:
+                raise error from stop
+            finally:
+                del error
+        except BaseException as error:
+            error.add_note(note)
+            raise
+        worker.runs(awaitable)
+        try:
+            return await _as_task_drives_it(awaitable)
+        except TypeError as error:
+            if not inspect.isawaitable(awaitable):
+                error.add_note(note)
+            raise
+
+
+@types.coroutine
+def _drive_generator(generator):
+    """Await a plain generator, which is a coroutine to asyncio up to 3.11."""
+    return (yield from generator)
+
+
+class _DrivenCoroutine:
+    """Awaits a coroutine from a function that is no coroutine, as a Task does.
+
+    So asyncio.capture_call_graph() inside the item ends at the item, not in this file.
+    """
+
+    def __init__(self, coroutine):
+        self._coroutine = coroutine
+
+    def __await__(self):
+        if getattr(self._coroutine, "cr_await", None) is not None:
+            raise RuntimeError("coroutine is being awaited already")
+        return self
+
+    def __next__(self):
+        return self._coroutine.send(None)
+
+    def send(self, value):
+        return self._coroutine.send(value)
+
+    def throw(self, *exception):
+        try:
+            return self._coroutine.throw(*exception)
+        finally:
+            del exception
+
+    def close(self):
+        return self._coroutine.close()
+
+
+def _as_task_drives_it(awaitable):
+    """Return what to await in order to await *awaitable*."""
+    if isinstance(awaitable, types.CoroutineType):
+        return _DrivenCoroutine(awaitable)
+    return awaitable
+
+
+def _is_plain_generator_coroutine(argument):
+    return sys.version_info < (3, 12) and isinstance(argument, types.GeneratorType)
+
+
+def _distinct(arguments):
+    """Return the distinct arguments, by hash and equality, and their layout.
+
+    The layout is None if they all are distinct.  Unhashable ones are a TypeError.
+    """
+    indexes = {}
+    layout = [indexes.setdefault(argument, len(indexes)) for argument in arguments]
+    distinct = list(indexes)
+    return (distinct, None if len(distinct) == len(layout) else layout)
+
+
+def _checked_awaitables(unstarted, loop):
+    """Return the source that asyncio.gather would make of *unstarted*, and its loop.
+
+    Refuse what cannot be awaited, and Futures of different loops.  If *loop* is None, choose
+    the one that asyncio.gather would choose.
+    """
+    distinct, layout = _distinct(unstarted.items)
+    for argument in distinct:
+        if asyncio.isfuture(argument):
+            if loop is None:
+                loop = asyncio.futures._get_loop(argument)
+            elif loop is not asyncio.futures._get_loop(argument):
+                raise ValueError("The future belongs to a different loop than the one specified as the loop argument")
+        elif not asyncio.iscoroutine(argument) and not inspect.isawaitable(argument):
+            raise TypeError("An asyncio.Future, a coroutine or an awaitable is required")
+        elif loop is None:
+            loop = asyncio.get_event_loop()
+    if loop is None:
+        loop = asyncio.get_event_loop()
+    unstarted.take()
+    return _Awaitables(distinct, layout, generators_are_coroutines=True), loop
+
+
+# Workers and Tasks ----------------------------------------------------------------------
+
+
+class _Worker(_CoroutineObject):
+    """The coroutine of one Task: it drives one item and reports how that ended.
+
+    To those who look at its Task it answers as the item's own coroutine would.
+    """
+
+    def __init__(self, gathering, index, item):
+        self.gathering = gathering
+        self.index = index
+        self.item = item  # until the item is started
+        self.task = None  # while the item runs
+        self.coroutine = None  # the user's own, as soon as there is one
+        self.awaited_future = item if asyncio.isfuture(item) else None
+        self._cancellation = None  # one that arrived before there was a Task
+        self._body = None
+        self.__name__ = self.__qualname__ = type(item).__name__
+        self.runs(gathering.source.coroutine_of(item))
+
+    def runs(self, awaitable):
+        """Answer for *awaitable* from now on, if it is a coroutine."""
+        if asyncio.iscoroutine(awaitable):
+            self.coroutine = awaitable
+            self.__name__ = getattr(awaitable, "__name__", type(awaitable).__name__)
+            self.__qualname__ = getattr(awaitable, "__qualname__", self.__name__)
+
+    def attach(self, task):
+        """The item runs in *task* from now on: the first call counts."""
+        if self.task is not None or self.gathering is None:
+            return
+        self.task = task
+        self.gathering.join_call_graph(task)
+
+    def cancel(self, msg):
+        """Cancel the item's Task; remember it if there is no Task yet."""
+        if self.task is None:
+            self._cancellation = (msg,)
+            return True
+        return self.task.cancel(msg=msg)
+
+    def leave_call_graph_of_future(self):
+        """The call is over: a Future that is awaited in its name must not show that (gh-157213)."""
+        future, self.awaited_future = self.awaited_future, None
+        if sys.version_info >= (3, 14) and future is not None and self.task is not None:
+            asyncio.future_discard_from_awaited_by(future, self.task)
+
+    def deliver_cancellation(self):
+        """Cancel the Task if that was asked for before there was one."""
+        if self._cancellation is not None and self.task is not None:
+            (msg,), self._cancellation = self._cancellation, None
+            self.task.cancel(msg=msg)
+
+    def send(self, value):
+        if self._body is None:
+            if value is not None:
+                raise TypeError("can't send non-None value to a just-started coroutine")
+            self._body = self._drive()
+        return self._body.send(value)
+
+    def throw(self, *exception):
+        error = None
+        try:
+            if self._body is not None:
+                return self._body.throw(*exception)
+            try:
+                self._body = self._drive()
+                return self._body.throw(*exception)
+            except BaseException as thrown:
+                error = thrown
+            self.never_started(error)
+            raise error
+        finally:
+            del exception, error
+
+    def close(self):
+        never_started = self._body is None
+        if never_started:
+            self._body = self._drive()
+        self._body.close()
+        if never_started and self.gathering is not None:
+            self._close_unstarted_item()
+            self.gathering.worker_dropped(self)
+
+    def __del__(self):
+        if getattr(self, "_body", self) is None:
+            self.close()
+
+    def never_started(self, error):
+        """The Task was cancelled, or could not be made, before the first step."""
+        if self._body is None:
+            self._body = self._drive()
+            self._body.close()
+        self._close_unstarted_item()
+        gathering = self.gathering
+        gathering.worker_ended(self, None, error)
+        gathering.go_on_after(error)
+
+    async def _drive(self):
+        gathering = self.gathering
+        runs_in = asyncio.current_task(gathering.loop)
+        self.attach(runs_in)
+        value = error = None
+        try:
+            if gathering.gate is None:
+                value = await self._start_item()
+            else:
+                async with gathering.gate:
+                    gathering.gate_passed(self)
+                    value = await self._start_item()
+        except StopIteration as stop:  # as in any coroutine
+            error = RuntimeError("coroutine raised StopIteration")
+            error.__cause__ = stop
+        except BaseException as raised:
+            error = raised.with_traceback(raised.__traceback__.tb_next)
+        # Outside the handler: what starts next must not get this error as its context.
+        try:
+            self._close_unstarted_item()
+            if asyncio.current_task(gathering.loop) is runs_in:
+                gathering.worker_ended(self, value, error)
+                gathering.go_on_after(error)
+            else:  # the Task was destroyed; this is not one of its steps
+                gathering.worker_dropped(self)
+            if error is not None:
+                raise error
+            return value
+        finally:
+            del error, value, runs_in  # a traceback may hold this frame
+
+    def _start_item(self):
+        item, self.item = self.item, None
+        return self.gathering.source.wait_for(self, item)
+
+    def _close_unstarted_item(self):
+        item, self.item = self.item, None
+        if item is not None:
+            _close_item(item)
+
+    # What the item's coroutine says of itself
+
+    def _awaits(self):
+        return None if self._body is None else self._body.cr_await
+
+    def _ask(self, name, default):
+        return getattr(self.coroutine, name, default)
+
+    @property
+    def cr_await(self):
+        if _CALL_GRAPH_NEEDS_FRAMES and self.cr_frame is None:
+            raise AttributeError("cr_await")
+        return self._ask("cr_await", None)
+
+    @property
+    def cr_frame(self):
+        return self._ask("cr_frame", self._ask("gi_frame", None))
+
+    @property
+    def cr_running(self):
+        return self._body is not None and self._body.cr_running
+
+    @property
+    def cr_suspended(self):
+        return self._body is not None and self._body.cr_suspended
+
+    @property
+    def cr_code(self):
+        return self._ask("cr_code", self._ask("gi_code", None))
+
+    @property
+    def cr_origin(self):
+        return self._ask("cr_origin", None)
+
+    @property
+    def cr_state(self):
+        return inspect.CORO_CREATED if self._body is None else inspect.getcoroutinestate(self._body)
+
+
+class Task(asyncio.Task):
+    """The Task of one item, where Tasks are of our making."""
+
+    def __init__(self, worker, **options):
+        self._worker = worker
+        try:
+            super().__init__(worker, **options)
+        finally:
+            del self  # the traceback of an error in an eager step holds this frame
+
+    def get_coro(self):
+        """Return the user's coroutine; the worker, if the item is no coroutine."""
+        worker = self._worker
+        return worker if worker.coroutine is None else worker.coroutine
+
+    @property
+    def _coro(self):  # what repr() and get_stack() ask
+        return self.get_coro()
+
+    def __del__(self):
+        # The error went to the caller of the gathering: it was retrieved.
+        if self.done():
+            self._log_traceback = False
+        super().__del__()
+
+
+class _StepCatcher:
+    """Stands for the event loop while a Task is made, and keeps its first step."""
+
+    def get_debug(self):
+        return False
+
+    def call_soon(self, step, *args, context=None):
+        self.step = step
+
+
+def _start_eagerly(worker, loop, context):
+    """Make a Task and run its first step now, whatever the Python version."""
+    task = caller = None
+    try:
+        if _EAGER_TASKS_WORK:
+            task = Task(worker, loop=loop, eager_start=True, context=context)
+            task._log_destroy_pending = False
+            return task
+        catcher = _StepCatcher()
+        task = Task(worker, loop=catcher, context=context)
+        asyncio.Future.__init__(task, loop=loop)
+        task._log_destroy_pending = False
+        step = catcher.step
+        del catcher.step
+        caller = asyncio.current_task(loop)
+        if caller is not None:
+            asyncio.tasks._leave_task(loop, caller)
+        try:
+            context.run(step)
+        finally:
+            if caller is not None:
+                asyncio.tasks._enter_task(loop, caller)
+            del step
+        return task
+    finally:
+        del task, caller
+
+
+def _makes_its_own_tasks(loop):
+    """Whether nobody would notice that a Task did not come from loop.create_task()."""
+    if asyncio.Task is not _AcceleratedTask or "create_task" in getattr(loop, "__dict__", ()):
+        return False
+    create_task = type(loop).create_task
+    if create_task is not asyncio.BaseEventLoop.create_task:
+        owner = next(cls for cls in type(loop).__mro__ if "create_task" in vars(cls))
+        if owner.__module__.partition(".")[0] != "uvloop":
+            return False
+    return loop.get_task_factory() is None
+
+
+def _retrieve(task):
+    if not task.cancelled():
+        task.exception()
+
+
+class _Subscription:
+    """A Future among the items of a call without a limit: it runs already."""
+
+    def __init__(self, gathering, index, future):
+        self.gathering = gathering
+        self.index = index
+        self.task = future
+
+    def cancel(self, msg):
+        return self.task.cancel(msg=msg)
+
+    def leave_call_graph_of_future(self):
+        pass
+
+    def ended(self, future):
+        self.gathering.future_ended(self, future)
+
+
+# The keeper -----------------------------------------------------------------------------
+
+
+async def _wait_until(future):
+    await future
+
+
+class _Keeper(asyncio.Task):
+    """Stands for the queue among all_tasks(), so that who cancels them all stops it too."""
+
+    def __init__(self, gathering, loop, context):
+        self._gathering = gathering
+        self._queue_gone = loop.create_future()
+        self._cancellation = None
+        self._waits = _wait_until(self._queue_gone)
+        super().__init__(self._waits, loop=loop, name="gatedcoro queue", context=context)
+        self._log_destroy_pending = False
+
+    def __del__(self):
+        self._waits.close()  # it may never have had its first step
+        super().__del__()
+
+    def cancel(self, msg=None):
+        if self._gathering is None:
+            return super().cancel(msg=msg)
+        self._cancellation = (msg,)
+        self._gathering.cancelled_by_keeper(msg)
+        return True
+
+    def queue_is_gone(self):
+        """End: cancelled if cancel() was called, else normally."""
+        self._gathering = None
+        if self._cancellation is not None:
+            super().cancel(msg=self._cancellation[0])
+        elif not self._queue_gone.done():
+            self._queue_gone.set_result(None)
+
+
+# The gathering --------------------------------------------------------------------------
+
+
+class _Gathering:
+    """One call: what runs, what is queued, what becomes of it.
+
+    `outer` is None once it is settled; the rest of the queue still goes on.
+    """
+
+    def __init__(
+        self,
+        loop,
+        source,
+        limit,
+        *,
+        return_exceptions=False,
+        cancel_on_error=False,
+        returns_future=False,
+    ):
+        self.loop = loop
+        self.source = source
+        self.limit, self.gate = (limit, None) if limit is None or isinstance(limit, int) else (None, limit)
+        if self.gate is not None:
+            self.gate = _without_defects(self.gate)
+        self.is_limited = limit is not None
+        self.return_exceptions = return_exceptions
+        self.cancel_on_error = cancel_on_error
+        self.returns_future = returns_future
+        self.context = contextvars.copy_context()  # never entered, only copied
+        self.caller = None
+        if sys.version_info >= (3, 14) and asyncio._get_running_loop() is loop:
+            self.caller = asyncio.current_task(loop)
+        self.outer = _GatheringFuture(self, loop=loop)
+        self.running = {}  # workers and subscriptions in start order; the values are None
+        self.waits_for_gate = None
+        self.cancel_requested = False
+        self.cancel_message = None
+        self.first_error = None
+        self.closing = False
+        self.pumping = False
+        self.pump_is_scheduled = False
+        self.keeper = None
+
+    def __del__(self):
+        self.close_queue_at_once()
+
+    # Starting
+
+    def start(self):
+        """Take the Futures of a call without a limit, and have the first items started."""
+        if self.limit is None and self.gate is None and isinstance(self.source, _Awaitables):
+            self._subscribe_to_futures()
+        self.makes_its_own_tasks = _makes_its_own_tasks(self.loop)
+        if not self.source.more:
+            self.settle_if_over()
+        elif self.makes_its_own_tasks:
+            self.schedule_pump()
+        else:
+            self.pump()
+        if self.returns_future and self.may_start():
+            self.ensure_keeper()
+
+    def _subscribe_to_futures(self):
+        done = []
+        for index, future in self.source.remove_futures():
+            subscription = _Subscription(self, index, future)
+            self.running[subscription] = None
+            if future.done() and sys.version_info >= (3, 12):
+                done.append(subscription)
+            else:
+                future.add_done_callback(subscription.ended)
+                self.join_call_graph(future)
+        for subscription in done:
+            subscription.ended(subscription.task)
+
+    def may_start(self):
+        """Whether there is an item, or may be one, that is yet to start."""
+        return not self.closing and self.source.more
+
+    def has_room(self):
+        if not self.may_start():
+            return False
+        if self.gate is not None:
+            return self.waits_for_gate is None
+        return self.limit is None or len(self.running) < self.limit
+
+    def schedule_pump(self):
+        if not self.pump_is_scheduled:
+            self.pump_is_scheduled = True
+            self.loop.call_soon(self._scheduled_pump, context=self.context.copy())
+
+    def _scheduled_pump(self):
+        self.pump_is_scheduled = False
+        self.pump()
+
+    def pump(self):
+        """Start items while there is room, for about a millisecond if there is a limit.
+
+        An item that ends while another is being started does not recurse into this.
+        """
+        if self.pumping:
+            return
+        self.pumping = True
+        try:
+            began = None
+            while self.has_room():
+                if self.is_limited:
+                    if began is None:
+                        began = _clock()
+                    elif _clock() - began >= SLICE:
+                        self.schedule_pump()
+                        break
+                self.start_next()
+        finally:
+            self.pumping = False
+        self.settle_if_over()
+
+    def start_next(self):
+        try:
+            taken = self.source.take()
+        except BaseException as error:
+            self.queue_is_gone()
+            self.source_failed(error)
+            if isinstance(error, _INTERRUPTS):
+                raise
+            return
+        if not self.source.more:
+            self.queue_is_gone()
+        if taken is _EMPTY or self.closing:
+            return
+        index, item = taken
+        worker = _Worker(self, index, item)
+        del taken, item
+        self.running[worker] = None
+        if self.gate is not None:
+            self.waits_for_gate = worker
+        try:
+            self.make_task(worker)
+        except BaseException as error:
+            if worker in self.running and worker.task is None:
+                worker.never_started(error)
+            if isinstance(error, _INTERRUPTS):
+                raise
+
+    def make_task(self, worker):
+        context = self.context.copy()
+        if self.makes_its_own_tasks:
+            task = _start_eagerly(worker, self.loop, context)
+        else:
+            task = context.run(self.loop.create_task, worker)
+            task._log_destroy_pending = False
+            if task.done():
+                _retrieve(task)
+            else:
+                task.add_done_callback(_retrieve)
+        if worker in self.running:
+            worker.attach(task)
+            worker.deliver_cancellation()
+        del task
+
+    def gate_passed(self, worker):
+        if self.waits_for_gate is worker:
+            self.waits_for_gate = None
+            if not self.pumping and self.may_start():
+                self.schedule_pump()
+
+    # Outcomes
+
+    def worker_ended(self, worker, value, error):
+        """The item has ended; this runs in its Task's last step."""
+        task = worker.task
+        as_result = error
+        if error is None and task is not None and getattr(task, "_must_cancel", False):
+            # A cancellation came while the item ran; the Task will end cancelled.
+            error = _cancelled_error(task._cancel_message)
+            as_result = asyncio.CancelledError(task._cancel_message or "")
+        elif isinstance(error, asyncio.CancelledError):
+            as_result = asyncio.CancelledError("")
+        self._forget(worker)
+        self.deliver(worker.index, value, error, as_result)
+
+    def future_ended(self, subscription, future):
+        self._forget(subscription)
+        self.deliver_future(subscription.index, future)
+
+    def deliver_future(self, index, future):
+        value = None
+        if future.cancelled():
+            message = getattr(future, "_cancel_message", None)
+            error = future._make_cancelled_error()
+            as_result = asyncio.CancelledError("" if message is None else message)
+        else:
+            error = as_result = future.exception()
+            if error is None:
+                value = future.result()
+        self.deliver(index, value, error, as_result)
+
+    def worker_dropped(self, worker):
+        """The item's Task was destroyed, so the loop is gone: nothing starts any more."""
+        self._forget(worker)
+        self.close_queue_at_once()
+
+    def _forget(self, child):
+        self.running.pop(child, None)
+        if self.waits_for_gate is child:
+            self.waits_for_gate = None
+        self.leave_call_graph(child.task)
+        child.task = child.gathering = child.awaited_future = None
+
+    def deliver(self, index, value, error, as_result):
+        """Take the outcome of one item; *as_result* is what return_exceptions returns."""
+        if self.outer is None:
+            return
+        if self.outer.done():  # somebody else settled it
+            self._let_go()
+        elif error is None:
+            self.source.results[index] = value
+        elif self.first_error is not None:
+            self._note(index, error)
+        elif self.return_exceptions:
+            self.source.results[index] = as_result
+        elif self.cancel_on_error:
+            self.fail(error)
+        else:
+            self.settle(error=error)
+        self.settle_if_over()
+
+    def source_failed(self, error):
+        if self.outer is None or self.outer.done() or self.first_error is not None:
+            return
+        if self.cancel_on_error:
+            self.fail(error)
+        else:
+            self.settle(error=error)
+        self.settle_if_over()
+
+    def fail(self, error):
+        """Stop everything because of *error*, and raise it when nothing runs any more."""
+        self.first_error = error
+        self.close_queue()
+        if not self.cancel_requested:
+            for child in list(self.running):
+                child.cancel(None)
+
+    def _note(self, index, error):
+        if error is self.first_error or isinstance(error, asyncio.CancelledError):
+            return
+        try:
+            message = str(error)
+        except Exception:
+            message = "<exception str() failed>"
+        position = self.source.argument_position(index)
+        self.first_error.add_note(
+            f"while it was being cancelled, item {position} raised {type(error).__name__}: {message}"
+        )
+
+    def settle_if_over(self):
+        if self.outer is None or self.running or self.source.more:
+            return
+        if self.outer.done():
+            self._let_go()
+        elif self.first_error is not None:
+            self.settle(error=self.first_error)
+        elif self.cancel_requested:
+            self.settle(error=_cancelled_error(self.cancel_message))
+        else:
+            self.settle(results=self.source.final_results())
+
+    def settle(self, *, results=None, error=None):
+        if error is not None and self.may_start():
+            self.ensure_keeper()
+        outer = self.outer
+        self._let_go()
+        outer.settle(results, error)
+
+    def _let_go(self):
+        """Keep no reference to what the caller owns from now on, so as to leave no cycle."""
+        for child in self.running:
+            self.leave_call_graph(child.task)
+            child.leave_call_graph_of_future()
+        self.outer = self.caller = self.first_error = None
+        self.source.results = _Nowhere()
+
+    def go_on_after(self, error):
+        """In the last step of an item: start what may start now."""
+        if isinstance(error, _INTERRUPTS):
+            if self.may_start():
+                self.ensure_keeper()
+                self.schedule_pump()
+        else:
+            self.pump()
+
+    # Cancelling
+
+    def cancel(self, msg):
+        """The outer future's cancel(), while that is pending; whether it had any effect."""
+        before = self.cancel_requested, self.cancel_message
+        accepted = self.may_start()
+        self.cancel_requested, self.cancel_message = True, msg
+        self.close_queue()
+        for child in list(self.running):
+            if child.cancel(msg):
+                accepted = True
+        if not accepted:
+            self.cancel_requested, self.cancel_message = before
+        self._settle_if_nothing_ran()
+        return accepted
+
+    def _settle_if_nothing_ran(self):
+        """Settle a cancelled gathering without waiting until its long queue is closed."""
+        if self.outer is not None and not self.running and self.first_error is None:
+            self.settle(error=_cancelled_error(self.cancel_message))
+
+    def cancelled_by_keeper(self, msg):
+        """The keeper was cancelled: items that run go on, the rest never starts."""
+        if self.outer is not None and not self.cancel_requested:
+            self.cancel_requested, self.cancel_message = True, msg
+        self.close_queue()
+        self._settle_if_nothing_ran()
+
+    def close_queue(self):
+        """From now on nothing starts; close what was queued, one slice now, the rest later."""
+        if self.closing:
+            return
+        self.closing = True
+        if self.loop.is_closed():  # there is no later
+            self.close_queue_at_once()
+        elif isinstance(self.source, _Callables):
+            self.source.close_one()
+            self.queue_is_gone()
+        elif self.source.more:
+            self._close_slice()
+
+    def _close_slice(self):
+        began = _clock()
+        while self.source.more:
+            self.source.close_one()
+            if _clock() - began >= SLICE and self.source.more:
+                self.loop.call_soon(self._scheduled_close_slice, context=self.context.copy())
+                return
+        self.queue_is_gone()
+
+    def _scheduled_close_slice(self):
+        self._close_slice()
+        self.settle_if_over()
+
+    def close_queue_at_once(self):
+        self.closing = True
+        while self.source.more:
+            self.source.close_one()
+
+    # The keeper
+
+    def ensure_keeper(self):
+        if self.keeper is None:
+            self.keeper = _Keeper(self, self.loop, self.context.copy())
+
+    def queue_is_gone(self):
+        keeper, self.keeper = self.keeper, None
+        if keeper is not None:
+            keeper.queue_is_gone()
+
+    # The call graph of 3.14+
+
+    def join_call_graph(self, task):
+        if self.caller is not None and task is not None:
+            asyncio.future_add_to_awaited_by(task, self.caller)
+
+    def leave_call_graph(self, task):
+        if self.caller is not None and task is not None:
+            asyncio.future_discard_from_awaited_by(task, self.caller)
+
+
+class _Nowhere:
+    """Where results go that nobody waits for."""
+
+    def append(self, value):
+        pass
+
+    def __setitem__(self, index, value):
+        pass
+
+
+def _cancelled_error(message):
+    return asyncio.CancelledError() if message is None else asyncio.CancelledError(message)
+
+
+async def _outcome(gathering):
+    """Start *gathering* and wait for it; whatever ends the wait early cancels it."""
+    outer = gathering.outer
+    try:
+        gathering.start()
+        return await outer
+    except BaseException:
+        outer.abandon()
+        raise
+    finally:
+        del outer, gathering
+
+
+# Semaphores -----------------------------------------------------------------------------
+
+
+class _CuredSemaphore:
+    """An asyncio.Semaphore that loses and gains no slot when a wait for it ends oddly."""
+
+    def __init__(self, semaphore):
+        self._semaphore = semaphore
+
+    async def __aenter__(self):
+        return await _enter(self._semaphore)
+
+    async def __aexit__(self, *exception):
+        return await type(self._semaphore).__aexit__(self._semaphore, *exception)
+
+
+def _without_defects(gate):
+    cls = type(gate)
+    if (
+        isinstance(gate, asyncio.Semaphore)
+        and cls.acquire is asyncio.Semaphore.acquire
+        and cls.release in (asyncio.Semaphore.release, asyncio.BoundedSemaphore.release)
+        and cls.__aenter__ is asyncio.Semaphore.__aenter__
+    ):
+        return _CuredSemaphore(gate)
+    return gate
+
+
+@types.coroutine
+def _enter(semaphore):
+    """Drive `semaphore.__aenter__()`, minding who has the slot when the wait is ended.
+
+    release() hands the slot over by setting the result of the waiter's Future.  What is
+    thrown in between then and the next step loses the slot, unless it is CancelledError.
+    """
+    entering = type(semaphore).__aenter__(semaphore)
+    thrown = None
+    gives_back = False
+    try:
+        while True:
+            try:
+                waiter = entering.send(None) if thrown is None else entering.throw(thrown)
+            except StopIteration as stop:
+                gives_back = False
+                return stop.value
+            try:
+                yield waiter
+                thrown = None
+            except BaseException as error:
+                thrown = error
+            if thrown is None or not asyncio.isfuture(waiter):
+                continue
+            if not isinstance(thrown, asyncio.CancelledError):
+                gives_back = waiter.done() and not waiter.cancelled()
+            elif _SEMAPHORE_GAINS_SLOTS and not waiter.done():
+                waiter.cancel()
+    finally:
+        del thrown
+        if gives_back:
+            semaphore.release()
+
+
+# Public functions -----------------------------------------------------------------------
+
+
+def _public(*, is_coroutine_function):
+    """Name a function by the package, so that its pickle does not tell the implementation."""
+
+    def mark(function):
+        function.__module__ = "gatedcoro"
+        if is_coroutine_function:
+            if sys.version_info >= (3, 12):
+                inspect.markcoroutinefunction(function)
+            else:
+                function._is_coroutine = asyncio.coroutines._is_coroutine
+        return function
+
+    return mark
+
+
+def _is_gate(limit):
+    return hasattr(type(limit), "__aenter__") and hasattr(type(limit), "__aexit__")
+
+
+def _check_limit(limit, name):
+    """Return *limit* as None, an int of at least 1, or an async context manager."""
+    if limit is None:
+        return None
+    if hasattr(type(limit), "__index__"):
+        limit = operator.index(limit)
+        if limit < 1:
+            raise ValueError(f"{name} must be at least 1, or None for no limit, not {limit}")
+        return limit
+    if _is_gate(limit):
+        return limit
+    raise TypeError(
+        f"{name} must be an integer, None or an async context manager, not {limit!r} ({type(limit).__name__})"
+    )
+
+
+def _check_n(n, count):
+    """Return *n*, the limit for *count* coroutines, as None or an int."""
+    if n is None:
+        return None
+    if not hasattr(type(n), "__index__"):
+        raise TypeError(f"n must be an integer or None, not {n!r} ({type(n).__name__})")
+    n = operator.index(n)
+    if n < 0:
+        raise ValueError(f"n must be at least 1, or None for no limit, not {n}")
+    if n == 0 and count:
+        raise ValueError(f"n must be at least 1, or None for no limit, not 0: none of the {count} items could run")
+    return n
+
+
+@_public(is_coroutine_function=True)
+def gated_coro(semaphore, coro):
+    """Await *coro* while holding *semaphore*, and return its result.
+
+    The coroutine that this returns does what ``async with semaphore: return await coro``
+    does.  Nothing happens before it is awaited.
+
+    semaphore: an async context manager: an asyncio Semaphore, BoundedSemaphore or Lock, one
+        of anyio or trio, an aiolimiter.  What its ``__aenter__`` and ``__aexit__`` raise is
+        raised; an ``__aexit__`` that returns true suppresses the error of *coro*, and None
+        is returned.
+    coro: any awaitable.  If it is a coroutine, it is closed should it not be started.
+
+    Raises TypeError, in the words of ``async with`` and ``await``, if *semaphore* is not an
+    async context manager or *coro* not awaitable; RuntimeError if *coro* is a coroutine that
+    has been awaited or is being awaited; otherwise what *coro* raises.
+
+    Cancelled while it waits for the semaphore, it leaves the queue of waiters; cancelled
+    later, *coro* is cancelled.  However it ends (by an error, ``close()``, ``throw()``, or
+    because it is dropped), an asyncio semaphore gets its slot back exactly once.
+
+    The name, signature and behaviour are those of langchain_core.runnables.utils.gated_coro.
+    """
+    unstarted = _Unstarted((coro,))
+    return _FrontDoor("gated_coro", _gated_coro(semaphore, unstarted), unstarted)
+
+
+async def _gated_coro(semaphore, unstarted):
+    try:
+        async with _without_defects(semaphore):
+            (coro,) = unstarted.take()
+            return await coro
+    finally:
+        unstarted.close()
+
+
+@_public(is_coroutine_function=True)
+def gather_with_concurrency(n, *coros):
+    """Await *coros*, at most *n* of them at a time, and return the list of their results.
+
+    Returns a coroutine; nothing happens before it is awaited.  Each item runs in a Task and
+    a copy of the caller's context of its own.  Items start in the order of the arguments,
+    the next one in the very step that freed its slot.  The results are in the order of the
+    arguments.
+
+    n: an integer, or None for no limit.  Without a limit the items are treated as by
+        asyncio.gather: equal ones run once, Futures are taken as they are.
+    coros: coroutines or other awaitables.
+
+    The first error of an item is raised at once; items that run go on, queued ones still
+    start, later errors are dropped.
+
+    Raises, before any item has started, TypeError if *n* is not an integer or None, and
+    ValueError if it is negative, or 0 with items; without a limit also TypeError for what
+    cannot be awaited and ValueError for a Future of another event loop.  With a limit, what
+    cannot be awaited, or is awaited twice, is that item's error (TypeError, RuntimeError).
+    After such an error, and when closed, thrown into or dropped before it was awaited, every
+    coroutine among the items has been closed.
+
+    Cancelled, it cancels the items that run, closes the queued coroutines, and waits for the
+    running ones: the first of them that then raises decides what is raised, CancelledError
+    if none does.  ``close()``, ``throw()`` and dropping it do the same without waiting.
+
+    The name, signature and results are those of
+    langchain_core.runnables.utils.gather_with_concurrency.
+    """
+    unstarted = _Unstarted(coros)
+    return _FrontDoor("gather_with_concurrency", _gather_with_concurrency(n, unstarted), unstarted)
+
+
+async def _gather_with_concurrency(n, unstarted):
+    try:
+        loop = asyncio.get_running_loop()
+        n = _check_n(n, len(unstarted))
+        if not unstarted:
+            return []
+        source = _checked_awaitables(unstarted, loop)[0] if n is None else _Awaitables(unstarted.take())
+    finally:
+        unstarted.close()
+    return await _outcome(_Gathering(loop, source, n))
+
+
+@_public(is_coroutine_function=False)
+def gather(*aws, limit=None, return_exceptions=False, cancel_on_error=False):
+    """Run *aws* concurrently, as asyncio.gather does, if wanted with a limit.
+
+    A plain function: it returns a Future of the list of results, in the order of the
+    arguments.  The items are started by the event loop, each in a Task and a copy of the
+    caller's context of its own.  Equal items run once, and their result is returned for
+    each.
+
+    aws: coroutines, Futures or other awaitables.  A Future or Task runs already: with a
+        limit it takes its turn and its slot, but is only awaited.
+    limit: how many run at once: an integer of at least 1; None for no limit; or an async
+        context manager, which each item holds while it runs, entered and left in the item's
+        own Task.  At most one item waits for it, and what ``__aenter__`` raises is that
+        item's error.
+    return_exceptions: return the errors among the results instead of raising the first.
+    cancel_on_error: on the first error cancel the items that run, close the queued
+        coroutines, wait, and raise that error; what the other items raise meanwhile, except
+        CancelledError, becomes one note each on it.  Otherwise the first error is raised at
+        once, items that run go on, and queued ones still start.  An item's own cancellation
+        is an error.
+
+    Raises, before anything has started and after closing every coroutine among the items,
+    TypeError if *limit* is of another kind or an item is not awaitable or not hashable,
+    ValueError if *limit* is less than 1 or a Future belongs to another event loop, and
+    RuntimeError if there is no event loop to choose.
+
+    Cancelling the Future cancels the items that run and closes the queue; it is done when
+    they have ended, with the first exception that they then raise, else CancelledError.  If
+    nothing runs yet, it is done at once.
+
+    The signature is that of asyncio.gather with two options more.
+    """
+    unstarted = _Unstarted(aws)
+    try:
+        limit = _check_limit(limit, "limit")
+        loop = asyncio._get_running_loop() if sys.version_info >= (3, 14) else None
+        source, loop = _checked_awaitables(unstarted, loop)
+    finally:
+        unstarted.close()
+    if not source.more:
+        outer = loop.create_future()
+        outer.set_result([])
+        return outer
+    gathering = _Gathering(
+        loop,
+        source,
+        limit,
+        return_exceptions=bool(return_exceptions),
+        cancel_on_error=bool(cancel_on_error),
+        returns_future=True,
+    )
+    outer = gathering.outer
+    try:
+        gathering.start()
+    except BaseException:
+        outer.abandon()
+        raise
+    return outer
+
+
+@_public(is_coroutine_function=True)
+def run_all(async_fns, *, limit=None, return_exceptions=False, cancel_on_error=True):
+    """Call each of *async_fns* when a slot is free, await what it returns, return the results.
+
+    Returns a coroutine; nothing happens before it is awaited.  No coroutine exists before
+    its turn: each function is called without arguments inside its slot, in the item's own
+    Task and its own copy of the caller's context.  The results are in the order of the
+    functions.
+
+    async_fns: an iterable of callables that return awaitables.  It is advanced by one for
+        each free slot, in one copy of the caller's context.  What it raises is treated as
+        the first error of an item, even with *return_exceptions*.
+    limit, return_exceptions, cancel_on_error: as for gather(), except that *cancel_on_error*
+        is true by default.
+
+    Raises, before anything has started, TypeError if *limit* is of another kind or
+    *async_fns* not iterable, and ValueError if *limit* is less than 1.  What is not callable,
+    returns what cannot be awaited (both TypeError) or raises is that item's error, with a
+    note that says which item it was.
+
+    Cancelled, it cancels the items that run, calls no further function, and waits for them
+    as gather_with_concurrency() does.
+    """
+    unstarted = _Unstarted(())
+    body = _run_all(async_fns, limit, "limit", return_exceptions, cancel_on_error)
+    return _FrontDoor("run_all", body, unstarted)
+
+
+@_public(is_coroutine_function=True)
+def constrained_execution(funcs, max_runs):
+    """Call *funcs*, at most *max_runs* of them at a time, and return the list of results.
+
+    The same as ``run_all(funcs, limit=max_runs, cancel_on_error=False)``: the first error is
+    raised at once, what runs goes on, and the rest is still called.
+
+    funcs: an iterable of callables that return awaitables.
+    max_runs: an integer of at least 1, None, or an async context manager.
+    """
+    unstarted = _Unstarted(())
+    body = _run_all(funcs, max_runs, "max_runs", False, False)
+    return _FrontDoor("constrained_execution", body, unstarted)
+
+
+async def _run_all(functions, limit, limit_name, return_exceptions, cancel_on_error):
+    loop = asyncio.get_running_loop()
+    limit = _check_limit(limit, limit_name)
+    source = _Callables(functions, contextvars.copy_context())
+    return await _outcome(
+        _Gathering(
+            loop,
+            source,
+            limit,
+            return_exceptions=bool(return_exceptions),
+            cancel_on_error=bool(cancel_on_error),
+        )
+    )
