@@ -1,0 +1,40 @@
+"""Every test of the contract runs on each implementation: it takes the fixture `impl`."""
+
+import importlib
+import os
+
+import pytest
+
+IMPLEMENTATIONS = ("c", "c-task-per-item", "python")
+
+
+def load_implementation(name):
+    """Return the module that implements the contract, or skip if the extension was not built.
+
+    With GATEDCORO_REQUIRE_C=1 in the environment a missing extension is a failure.
+    """
+    if name == "python":
+        return importlib.import_module("gatedcoro._reference")
+    try:
+        return importlib.import_module("gatedcoro._core")
+    except ImportError as error:
+        if os.environ.get("GATEDCORO_REQUIRE_C") == "1":
+            raise
+        pytest.skip(f"the C extension was not built ({error})")
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def impl(request):
+    """A module with the public functions: the C extension, the same without Task reuse, the reference.
+
+    Its clock stands still, or a slow machine would now and then end a slice and change a trace; a test
+    that is about slices sets a clock of its own.
+    """
+    module = load_implementation(request.param)
+    reuse = module._set_task_reuse(request.param != "c-task-per-item")
+    module._set_clock(lambda: 0.0)
+    try:
+        yield module
+    finally:
+        module._set_clock(None)
+        module._set_task_reuse(reuse)
