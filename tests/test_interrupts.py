@@ -1,0 +1,249 @@
+"""`asyncio.run` ended by Ctrl-C, by SystemExit or by an error while items are queued, forty times each.
+
+No queued item ever starts, nothing is reported as never awaited or never retrieved, nothing is warned about.
+"""
+
+import textwrap
+
+import pytest
+
+from in_subprocess import check_script
+
+COMMON = """
+import logging, signal
+
+ROUNDS = 40
+FRONTS = {
+    "gather_with_concurrency": lambda make: impl.gather_with_concurrency(3, *[make(i) for i in range(12)]),
+    "gather": lambda make: impl.gather(*[make(i) for i in range(12)], limit=3),
+    "gather, cancel_on_error": lambda make: impl.gather(*[make(i) for i in range(12)], limit=3, cancel_on_error=True),
+    "gather, by a semaphore": lambda make: impl.gather(*[make(i) for i in range(12)], limit=asyncio.Semaphore(3)),
+    "run_all": lambda make: impl.run_all([lambda i=i: make(i) for i in range(12)], limit=3),
+    "run_all, go on": lambda make: impl.run_all([lambda i=i: make(i) for i in range(12)], limit=3, cancel_on_error=False),
+    "constrained_execution": lambda make: impl.constrained_execution([lambda i=i: make(i) for i in range(12)], 3),
+}
+
+
+def is_not_of_main(record):
+    return "coro=<check.<locals>.main() done" not in record.getMessage()
+
+
+def check(end, expected, allowed, cleanups=(0, 1), out_of_an_item=False):
+    for name, front in FRONTS.items():
+        if out_of_an_item and name in ("run_all", "gather, cancel_on_error"):
+            # They settle when the other items have ended, so during the teardown: asyncio.run's own main Task then
+            # ends with the interrupt, which nobody retrieves. The same happens with a TaskGroup.
+            logging.getLogger("asyncio").addFilter(is_not_of_main)
+        for cleanup in cleanups:
+            for round in range(ROUNDS):
+                started = []
+
+                async def item(index):
+                    started.append(index)
+                    if index == 1:
+                        await end()
+                        return
+                    try:
+                        await asyncio.sleep(3600)
+                    finally:
+                        if cleanup:
+                            await asyncio.sleep(0)
+
+                async def main():
+                    await front(item)
+
+                try:
+                    asyncio.run(main())
+                except expected as error:
+                    assert type(error) is expected, error
+                else:
+                    raise AssertionError("nothing was raised")
+                assert set(started) <= set(allowed), (name, started)
+            gc.collect()
+        logging.getLogger("asyncio").removeFilter(is_not_of_main)
+    print("ok")
+"""
+
+SCENARIOS = {
+    "Ctrl-C in an item": (
+        """
+        async def end():
+            await asyncio.sleep(0)
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(3600)
+        check(end, KeyboardInterrupt, [0, 1, 2])
+        """
+    ),
+    "Ctrl-C between steps": (
+        """
+        async def end():
+            asyncio.get_running_loop().call_later(0.001, signal.raise_signal, signal.SIGINT)
+            await asyncio.sleep(3600)
+        check(end, KeyboardInterrupt, [0, 1, 2], cleanups=[1])
+        """
+    ),
+    "KeyboardInterrupt from an item's first step": (
+        """
+        async def end():
+            raise KeyboardInterrupt
+        check(end, KeyboardInterrupt, [0, 1, 2], out_of_an_item=True)
+        """
+    ),
+    "KeyboardInterrupt from an item's later step": (
+        """
+        async def end():
+            await asyncio.sleep(0)
+            raise KeyboardInterrupt
+        check(end, KeyboardInterrupt, [0, 1, 2], out_of_an_item=True)
+        """
+    ),
+    "SystemExit from an item's first step": (
+        """
+        async def end():
+            sys.exit(3)
+        check(end, SystemExit, [0, 1, 2], out_of_an_item=True)
+        """
+    ),
+    "SystemExit from an item's later step": (
+        """
+        async def end():
+            await asyncio.sleep(0)
+            sys.exit(3)
+        check(end, SystemExit, [0, 1, 2], out_of_an_item=True)
+        """
+    ),
+    "an error": (
+        # The slot of the failed item is taken at once, by item 3, unless errors cancel the rest.
+        """
+        async def end():
+            await asyncio.sleep(0)
+            raise ValueError("item")
+        check(end, ValueError, [0, 1, 2, 3])
+        """
+    ),
+}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_no_queued_item_starts_and_nothing_is_reported_after(impl, scenario):
+    check_script(impl, COMMON + textwrap.dedent(SCENARIOS[scenario]))
+
+
+def test_an_interrupt_out_of_an_item_that_another_item_started_is_not_reported(impl):
+    check_script(
+        impl,
+        """
+        for error in (KeyboardInterrupt, SystemExit):
+            for round in range(40):
+                ended = []
+
+                async def first():
+                    await asyncio.sleep(0)
+                    ended.append(asyncio.current_task())
+
+                async def second():
+                    raise error
+
+                async def third():
+                    ended.append("third started")
+
+                async def main():
+                    await impl.gather_with_concurrency(1, first(), second(), third())
+
+                try:
+                    asyncio.run(main())
+                except error:
+                    pass
+                # The interrupt leaves through the step of the first item's Task; nobody is told that nobody looked.
+                assert len(ended) == 1 and ended[0].done(), ended
+                ended.clear()
+                gc.collect()
+        print("ok")
+        """,
+    )
+
+
+@pytest.mark.parametrize("front", ["gather_with_concurrency", "gather", "run_all"])
+def test_the_queue_goes_on_if_the_loop_is_run_again(impl, front):
+    check_script(
+        impl,
+        f"""
+        front = {front!r}
+        ran = []
+
+        async def item(index):
+            await asyncio.sleep(0)
+            ran.append(index)
+            if index == 1:
+                raise KeyboardInterrupt
+
+        async def main():
+            items = range(5)
+            if front == "gather_with_concurrency":
+                await impl.gather_with_concurrency(1, *map(item, items))
+            elif front == "gather":
+                await impl.gather(*map(item, items), limit=1)
+            else:
+                await impl.run_all([lambda i=i: item(i) for i in items], limit=1, cancel_on_error=False)
+
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(main())
+        try:
+            loop.run_until_complete(task)
+        except KeyboardInterrupt:
+            pass
+        else:
+            raise AssertionError("the interrupt was swallowed")
+        assert ran == [0, 1], ran
+        while not task.done():
+            try:
+                loop.run_until_complete(asyncio.wait([task]))
+            except KeyboardInterrupt:
+                # The caller's own Task, which awaits the gathering, ends with the interrupt too.
+                assert task.done()
+        assert isinstance(task.exception(), KeyboardInterrupt), task
+        loop.run_until_complete(asyncio.sleep(0.01))
+        assert ran == [0, 1, 2, 3, 4], ran
+        loop.close()
+        print("ok")
+        """,
+    )
+
+
+def test_a_loop_that_never_runs_again_leaves_no_coroutine_unclosed(impl):
+    """An interrupt without any teardown: what is queued is closed when the gathering goes away."""
+    check_script(
+        impl,
+        """
+        closed = []
+
+        class Item:
+            '''A coroutine, by its methods, that tells when it is closed.'''
+            def send(self, value):
+                raise AssertionError("a queued item started")
+            throw = send
+            def close(self):
+                closed.append(1)
+            def __await__(self):
+                return self
+
+        async def interrupts():
+            raise SystemExit
+
+        def go():
+            loop = asyncio.new_event_loop()
+            task = loop.create_task(impl.gather_with_concurrency(1, interrupts(), *[Item() for _ in range(5)]))
+            try:
+                loop.run_until_complete(task)
+            except SystemExit:
+                pass
+            task._log_destroy_pending = False
+            loop.close()
+            del task  # which the traceback of the interrupt would hold, by this frame
+
+        go()
+        gc.collect()
+        assert len(closed) == 5, closed
+        print("ok")
+        """,
+    )
