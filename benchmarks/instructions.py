@@ -1,0 +1,204 @@
+"""Instructions per item, counted by callgrind: `python -m benchmarks instructions`.
+
+(count at 2N less count at N) / N, so that what happens once a process or once a call drops out. PYTHONHASHSEED=0, the garbage
+collector off. Making the item's coroutine and what the item itself does are counted. This is the one stored number that a
+run is compared with: `instructions.json` has a baseline for each interpreter, compiler and valgrind, and a tolerance.
+`--update` stores what was counted.
+"""
+
+import argparse
+import asyncio
+import concurrent.futures
+import functools
+import gc
+import importlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from . import competitors, measure, works
+
+ROOT = Path(__file__).resolve().parent.parent
+BASELINE = Path(__file__).with_name("instructions.json")
+COUNT = 2_000
+TOLERANCE = 0.03
+WORKS = {"nothing": works.nothing, "sleep(0)": works.sleep0, "future": works.future}
+
+CodePath = Callable[[Any, int], Coroutine[Any, Any, list[int]]]  # the subject, N -> the results
+
+
+# --- Paths --------------------------------------------------------------------------------------------------------
+
+
+def gathered(limit: int | None, item: works.Item, reuse: bool = True) -> CodePath:
+    async def run(subject: Any, count: int) -> list[int]:
+        subject._set_task_reuse(reuse)
+        results: list[int] = await subject.gather_with_concurrency(limit, *[item(index) for index in range(count)])
+        return results
+
+    return run
+
+
+def future_gathered(item: works.Item) -> CodePath:
+    async def run(subject: Any, count: int) -> list[int]:
+        results: list[int] = await subject.gather(*[item(index) for index in range(count)], limit=10)
+        return results
+
+    return run
+
+
+async def called(subject: Any, count: int) -> list[int]:
+    results: list[int] = await subject.run_all([functools.partial(works.nothing, i) for i in range(count)], limit=10)
+    return results
+
+
+async def gated(subject: Any, count: int) -> list[int]:
+    semaphore = asyncio.Semaphore(10)
+    return [await subject.gated_coro(semaphore, works.nothing(index)) for index in range(count)]
+
+
+def other(tool: competitors.Run, item: works.Item, limit: int | None) -> CodePath:
+    async def run(_subject: Any, count: int) -> list[int]:
+        return await tool(item, count, limit)
+
+    return run
+
+
+PATHS: dict[str, CodePath] = {
+    **{f"n=10, {name}": gathered(10, item) for name, item in WORKS.items()},
+    **{f"n=10, {name}, a Task per item": gathered(10, item, reuse=False) for name, item in WORKS.items()},
+    **{f"n=None, {name}": gathered(None, item) for name, item in WORKS.items()},
+    "gather(limit=10), sleep(0)": future_gathered(works.sleep0),
+    "run_all(limit=10), nothing": called,
+    "gated_coro, free semaphore, nothing": gated,
+}
+OTHERS: dict[str, CodePath] = {  # for comparison; they have no baseline
+    f"{title}, {name}": other(tool, item, limit)
+    for title, tool, limit in (
+        ("LangChain's, n=10", competitors.langchain, 10),
+        ("pool, n=10", competitors.pool, 10),
+        ("asyncio.gather", competitors.asyncio_gather, None),
+    )
+    for name, item in WORKS.items()
+}
+
+
+# --- Counting -----------------------------------------------------------------------------------------------------
+
+
+def run_here(path: str, count: int, module: str) -> None:
+    """What callgrind watches."""
+    gc.disable()
+    subject = importlib.import_module(module)
+    results = asyncio.run({**PATHS, **OTHERS}[path](subject, count))
+    measure.check(results, range(count))
+
+
+def collected(path: str, count: int, module: str) -> int:
+    # not `python -m benchmarks`, which would import what takes callgrind seconds
+    program = f"from benchmarks.instructions import run_here; run_here({path!r}, {count}, {module!r})"
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out", sys.executable, "-c", program],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    found = re.search(r"Collected\s*:\s*(\d+)", done.stderr)
+    if done.returncode != 0 or found is None:
+        raise RuntimeError(f"{path}: {done.stderr.strip()[-500:]}")
+    return int(found[1])
+
+
+def per_item(path: str, module: str) -> float:
+    return (collected(path, 2 * COUNT, module) - collected(path, COUNT, module)) / COUNT
+
+
+def key(module: str) -> str:
+    """What must be the same for two counts to be compared: interpreter, its build, the extension's compiler, valgrind."""
+    valgrind = subprocess.run(["valgrind", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    origin = importlib.import_module(module).__file__ or ""
+    made_by = "Python"
+    if not origin.endswith(".py"):
+        found = re.findall(rb"(GCC: \([^)]*\) [\d.]+|clang version [\d.]+)", Path(origin).read_bytes())
+        # clang's output also names the gcc whose start-up files it was linked with
+        clang = [name for name in found if name.startswith(b"clang")]
+        made_by = (clang or found or [b"an unknown compiler"])[0].decode()
+    return f"{measure.build()}; extension: {made_by}; {valgrind}; {platform.machine()}"
+
+
+def compared(counts: dict[str, float], baseline: dict[str, float], tolerance: float) -> tuple[list[str], list[str]]:
+    """What grew beyond the tolerance, and what else there is to say."""
+    grown, notes = [], []
+    for path, count in counts.items():
+        before = baseline.get(path)
+        if before is None:
+            notes.append(f"{path}: no baseline ({count:,.0f} instructions per item)")
+            continue
+        change = count / before - 1
+        words = (
+            f"{path}: {before:,.0f} -> {count:,.0f} instructions per item ({change:+.1%}, tolerance {tolerance:.0%})"
+        )
+        if change > tolerance:
+            grown.append(words)
+        elif change < -tolerance:
+            notes.append(f"{words}; store it with --update")
+    return grown, notes
+
+
+# --- The command --------------------------------------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--update", action="store_true", help="store what was counted as the baseline")
+    parser.add_argument("--all", action="store_true", help="count LangChain's, the pool and asyncio.gather as well")
+    parser.add_argument("--only", metavar="TEXT", action="append", help="only paths that contain TEXT")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many valgrinds at once")
+    parser.add_argument("--module", default="gatedcoro._core", help="what is measured (gatedcoro._core)")
+
+
+def main(options: argparse.Namespace) -> int:
+    if shutil.which("valgrind") is None:
+        print("not counted: valgrind is not installed")
+        return 0
+    subject = importlib.import_module(options.module)
+    names = [
+        name
+        for name in {**PATHS, **(OTHERS if options.all else {})}
+        if not options.only or any(text in name for text in options.only)
+    ]
+    lacking = {"gather(limit=10), sleep(0)": "gather", "run_all(limit=10), nothing": "run_all"}
+    names = [name for name in names if hasattr(subject, lacking.get(name, "gather_with_concurrency"))]
+    counts: dict[str, float] = {}
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as threads:
+        for name, count in zip(
+            names, threads.map(functools.partial(per_item, module=options.module), names), strict=True
+        ):
+            print(f"{count:10,.0f}  {name}", flush=True)
+            counts[name] = round(count, 1)
+    stored: dict[str, Any] = (
+        json.loads(BASELINE.read_text()) if BASELINE.exists() else {"tolerance": TOLERANCE, "baselines": {}}
+    )
+    of_ours = {name: count for name, count in counts.items() if name in PATHS}
+    found = key(options.module)
+    if options.update:
+        stored["baselines"].setdefault(found, {}).update(of_ours)
+        BASELINE.write_text(json.dumps(stored, indent=2, sort_keys=True) + "\n")
+        print(f"stored for {found}")
+        return 0
+    if found not in stored["baselines"]:
+        print(f"no baseline for {found}\n(python -m benchmarks instructions --update stores one)")
+        return 0
+    grown, notes = compared(of_ours, stored["baselines"][found], stored["tolerance"])
+    print("\n".join(notes + [f"GREW: {words}" for words in grown]) or "as the baseline")
+    return 1 if grown else 0
