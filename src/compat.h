@@ -71,6 +71,15 @@
    pending acquire(), until 3.13 (gh-111693). */
 #define ACQUIRE_MISCOUNTS_A_THROWN_CANCELLATION (PY_VERSION_HEX < 0x030D0000)
 
+/* Where a native coroutine has the state of its frame, and the value for "it
+   has none" (64-bit builds of 3.14 and 3.15). */
+#ifdef Py_GIL_DISABLED
+#define NATIVE_FRAME_STATE_OFFSET (67 + 16) /* the object header is longer */
+#else
+#define NATIVE_FRAME_STATE_OFFSET 67
+#endif
+#define NATIVE_FRAME_CLEARED (PY_VERSION_HEX >= 0x030F0000 ? 5 : 4)
+
 /* Weak references from asyncio's own register of tasks: a WeakSet until 3.13,
    an intrusive list since 3.14. */
 #define WEAKREFS_OF_A_REGISTERED_TASK (PY_VERSION_HEX < 0x030E0000 ? 1 : 0)

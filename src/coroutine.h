@@ -59,6 +59,7 @@ struct CoroutineObject {
     CoroutineState state;
     bool closing; /* by close(), not by a GeneratorExit that was thrown */
     PyObject *weakreflist;
+    char for_debuggers[32]; /* see coroutine_init() */
 };
 
 static inline CoroutineObject *
@@ -487,6 +488,14 @@ coroutine_init(CoroutineObject *self, const CoroutineKind *kind)
 {
     self->kind = kind;
     self->state = CORO_CREATED;
+    /* `python -m asyncio ps` (3.14+) reads any Task's coroutine in another
+       process as if it were a native one.  Here it finds that there is no
+       frame to look at. */
+    static const size_t at = NATIVE_FRAME_STATE_OFFSET;
+    static const size_t from = offsetof(CoroutineObject, for_debuggers);
+    if (from <= at && at < from + sizeof(self->for_debuggers)) {
+        self->for_debuggers[at - from] = NATIVE_FRAME_CLEARED;
+    }
 }
 
 static void

@@ -108,7 +108,7 @@ gated_enter(core_state *state, GatedObject *self)
     PyObject *entering = NULL;
     const char *source = "__aenter__";
     self->is_semaphore = semaphore_acquire_is_intact(state, self->gate);
-    if (PyErr_Occurred()) {
+    if (!self->is_semaphore && PyErr_Occurred()) {
         return -1;
     }
     if (self->is_semaphore) {
@@ -193,6 +193,28 @@ gated_step_entering(core_state *state, GatedObject *self, PyObject *value,
 
 /*** Leaving ***/
 
+/* Makes the body's exception, if it ended with one, the handled one, as
+   it is in `async with`: what the gate raises has it as its context. */
+static PyObject *
+gated_begin_handling(GatedObject *self)
+{
+    if (self->exception == NULL) {
+        return NULL;
+    }
+    PyObject *before = PyErr_GetHandledException();
+    PyErr_SetHandledException(self->exception);
+    return before;
+}
+
+static void
+gated_end_handling(GatedObject *self, PyObject *before)
+{
+    if (self->exception != NULL) {
+        PyErr_SetHandledException(before);
+        Py_XDECREF(before);
+    }
+}
+
 /* The body has ended: `value` or `exception` is set.  Gives the slot back: the
    final outcome, or PYGEN_NEXT with nothing in `*result` if an iterator has to
    be driven first. */
@@ -201,22 +223,20 @@ gated_leave(core_state *state, GatedObject *self)
 {
     Py_CLEAR(self->delegate);
     self->phase = GATED_EXITING;
-    /* What the gate raises has the body's exception as its context. */
-    PyObject *handled = PyErr_GetHandledException();
-    if (self->exception != NULL) {
-        PyErr_SetHandledException(self->exception);
-    }
+    PyObject *handled = gated_begin_handling(self);
     PySendResult status = PYGEN_ERROR;
     if (self->is_semaphore) {
-        int given = semaphore_release_is_intact(state, self->gate)
-                        ? semaphore_count(state, self->gate, 1)
-                        : 0;
-        if (given == 0 && !PyErr_Occurred()) {
+        int given = 0;
+        if (semaphore_release_is_intact(state, self->gate)) {
+            given = semaphore_count(state, self->gate, 1);
+        }
+        else if (PyErr_Occurred()) {
+            given = -1;
+        }
+        if (given == 0) {
             given =
-                call_method_for_effect(self->gate, state->str_release, NULL)
-                        < 0
-                    ? -1
-                    : 1;
+                1
+                + call_method_for_effect(self->gate, state->str_release, NULL);
         }
         if (given > 0) {
             status = PYGEN_RETURN;
@@ -241,8 +261,7 @@ gated_leave(core_state *state, GatedObject *self)
             status = PYGEN_NEXT;
         }
     }
-    PyErr_SetHandledException(handled);
-    Py_XDECREF(handled);
+    gated_end_handling(self, handled);
     return status;
 }
 
@@ -276,14 +295,10 @@ gated_step_exiting(core_state *state, GatedObject *self, PyObject *value,
                    PyObject *exception, PyObject **result)
 {
     PyObject *delegate = Py_NewRef(self->delegate);
-    PyObject *handled = PyErr_GetHandledException();
-    if (self->exception != NULL) {
-        PyErr_SetHandledException(self->exception);
-    }
+    PyObject *handled = gated_begin_handling(self);
     PySendResult status =
         delegate_step(state, delegate, value, exception, result);
-    PyErr_SetHandledException(handled);
-    Py_XDECREF(handled);
+    gated_end_handling(self, handled);
     Py_DECREF(delegate);
     return status;
 }
@@ -416,12 +431,13 @@ gated_step(CoroutineObject *op, PyObject *value, PyObject *exception,
     GatedObject *self = (GatedObject *)op;
     PySendResult status =
         gated_run(state_of((PyObject *)op), self, value, exception, result);
-    if (status != PYGEN_NEXT) {
+    if (status == PYGEN_RETURN) {
+        gated_clear_iteration(self);
+    }
+    else if (status == PYGEN_ERROR) {
         PyObject *raised = fetch_exception();
         gated_clear_iteration(self);
-        if (raised != NULL) {
-            raise_exception(raised);
-        }
+        raise_exception(raised);
     }
     return status;
 }

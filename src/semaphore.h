@@ -50,11 +50,10 @@ semaphore_class_is_known(core_state *state, PyTypeObject *type)
 static bool
 method_is_intact(core_state *state, PyObject *op, SemaphoreMethod method)
 {
-    PyObject *const *known =
-        PyType_IsSubtype(Py_TYPE(op),
-                         (PyTypeObject *)state->bounded_semaphore_type)
-            ? state->bounded_semaphore_methods
-            : state->semaphore_methods;
+    PyTypeObject *bounded = (PyTypeObject *)state->bounded_semaphore_type;
+    PyObject *const *known = PyObject_TypeCheck(op, bounded)
+                                 ? state->bounded_semaphore_methods
+                                 : state->semaphore_methods;
     PyObject *found = NULL;
     (void)_PyObject_GetMethod(op, state->semaphore_names[method], &found);
     bool intact = found == known[method];
