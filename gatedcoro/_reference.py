@@ -860,7 +860,8 @@ class _Gathering:
     def pump(self):
         """Start items while there is room, for about a millisecond if there is a limit.
 
-        An item that ends while another is being started does not recurse into this.
+        An item that ends while another is being started does not recurse into this.  Once a
+        pass has used up its millisecond, others in the same turn of the loop start one item.
         """
         if self.pumping:
             return
@@ -871,7 +872,7 @@ class _Gathering:
                 if self.is_limited:
                     if began is None:
                         began = _clock()
-                    elif _clock() - began >= SLICE:
+                    elif self.pump_is_scheduled or _clock() - began >= SLICE:
                         self.schedule_pump()
                         break
                 self.start_next()

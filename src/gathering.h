@@ -19,7 +19,8 @@
    ends inside another's start finds `pumping` set and leaves the next start
    to the pass that is under way (or takes the next item in the same Task,
    worker.h).  A pass ends after about a millisecond if there is a limit, so
-   that items which never suspend do not starve the loop.
+   that items which never suspend do not starve the loop; the other passes of
+   that turn then start one item each.
 
    A coroutine of ours is not suspended on a pending outer future, and the
    queue is not empty?  Then a keeper Task stands for the queue (keeper.h), so
@@ -109,6 +110,7 @@ struct GatheringObject {
     bool cancel_requested;
     bool abandoned; /* nobody waits for the outer future */
     bool pumping;
+    bool pass_started; /* has started an item */
     bool pass_timed;
     bool pass_over; /* its slice is used up */
     bool pump_scheduled;
@@ -521,6 +523,11 @@ gathering_admits(GatheringObject *self)
     if (self->limit == NO_LIMIT && self->gate == NULL) {
         return 1; /* all first steps happen in one turn */
     }
+    if (self->pass_started && self->pump_scheduled) {
+        self->pass_over = true; /* so is the slice of this turn */
+        return 0;
+    }
+    self->pass_started = true;
     core_state *state = state_of((PyObject *)self);
     if (self->starts_unread > 0 && state->clock == NULL) {
         self->starts_unread--;
@@ -550,6 +557,7 @@ gathering_begin_pass(GatheringObject *self)
 {
     assert(!self->pumping);
     self->pumping = true;
+    self->pass_started = false;
     self->pass_timed = false;
     self->pass_over = false;
     self->starts_unread = 1; /* most passes start one item */

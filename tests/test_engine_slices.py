@@ -220,3 +220,24 @@ def test_without_a_clock_of_the_tests_real_time_counts(impl):
     turns = run(main)
     assert " ".join(turns).split() == ["a", "b", "c"]
     assert len(turns) > 2, "they did not all run in one turn"
+
+
+def test_workers_that_wake_in_one_turn_share_its_slice(impl, clock):
+    async def main():
+        trace = Trace()
+
+        async def suspends(name):
+            await asyncio.sleep(0)
+            trace(f"-{name}")
+
+        async def takes(name):
+            clock.now += 0.0005
+            trace(name)
+
+        trace.start()
+        await impl.gather_with_concurrency(3, *(suspends(name) for name in "rst"), *(takes(name) for name in "abcdefgh"))
+        trace.stop()
+        return trace.turns
+
+    # r's end starts two items, which use up the slice; the ends of s and t start one each, in the slot that they free.
+    assert run(main) == ["", "", "-r a b -s c -t d", "e f", "g h"]
