@@ -149,24 +149,39 @@ done:
     return status;
 }
 
-/* The current Task of the running loop, which will be shown as the one that
-   awaits the items: new reference; NULL without an exception if there is
-   none. */
-static PyObject *
-current_awaiter(core_state *state)
+/* Notes the current Task of the running loop, if there is one: it will be shown
+   as the one that awaits the items (3.14+).  Whatever stands in for asyncio's
+   functions at the moment is used. */
+static int
+gathering_note_awaiter(core_state *state, GatheringObject *gathering)
 {
     if (!HAS_AWAITED_BY) {
-        return NULL;
+        return 0;
     }
     PyObject *task = PyObject_CallMethodNoArgs(state->asyncio_tasks,
                                                state->str_current_task);
-    if (task == NULL && PyErr_ExceptionMatches(PyExc_RuntimeError)) {
+    if (task == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_RuntimeError)) {
+            return -1;
+        }
         PyErr_Clear(); /* no running loop */
+        return 0;
     }
-    else if (task == Py_None) {
-        Py_CLEAR(task);
+    if (task == Py_None) {
+        Py_DECREF(task);
+        return 0;
     }
-    return task;
+    gathering->add_awaited_by = PyObject_GetAttr(
+        state->asyncio_futures, state->str_future_add_to_awaited_by);
+    gathering->discard_awaited_by = PyObject_GetAttr(
+        state->asyncio_futures, state->str_future_discard_from_awaited_by);
+    if (gathering->add_awaited_by == NULL
+        || gathering->discard_awaited_by == NULL) {
+        Py_DECREF(task);
+        return -1;
+    }
+    gathering->awaiter = task;
+    return 0;
 }
 
 /* What a gathering is opened with (all borrowed). */
@@ -203,11 +218,8 @@ gathering_begin(core_state *state, GatheringObject *gathering,
         gathering->calls = true;
         gathering->queue = QUEUE_OPEN;
     }
-    if (gathering_choose_tasks(state, gathering) < 0) {
-        return -1;
-    }
-    gathering->awaiter = current_awaiter(state);
-    if (PyErr_Occurred()) {
+    if (gathering_choose_tasks(state, gathering) < 0
+        || gathering_note_awaiter(state, gathering) < 0) {
         return -1;
     }
     if (opening->futures > 0

@@ -67,9 +67,11 @@ typedef struct RunningLink {
 struct GatheringObject {
     PyObject_HEAD
     PyObject *loop;
-    PyObject *context;     /* of the caller; never entered itself */
-    PyObject *awaiter;     /* the Task that called; 3.14+, else NULL */
-    PyObject *task_kwargs; /* with which Tasks are made, or NULL */
+    PyObject *context;            /* of the caller; never entered itself */
+    PyObject *awaiter;            /* the Task that called; 3.14+, else NULL */
+    PyObject *add_awaited_by;     /* functions of asyncio.futures, */
+    PyObject *discard_awaited_by; /* if there is an awaiter */
+    PyObject *task_kwargs;        /* with which Tasks are made, or NULL */
 
     /* The queue. */
     QueueState queue;
@@ -279,19 +281,16 @@ gathering_cancel_running(GatheringObject *self, PyObject *message)
 /*** Awaited-by edges (3.14+) ***/
 
 /* Adds or discards the edge "`awaiter` awaits `target`" in the call graph;
-   `method` is the name of a function of asyncio.futures.  Keeps the exception
-   being raised. */
+   `function` is one of asyncio.futures.  Keeps the exception being raised. */
 static void
-change_edge(core_state *state, PyObject *method, PyObject *target,
-            PyObject *awaiter)
+change_edge(PyObject *function, PyObject *target, PyObject *awaiter)
 {
     if (awaiter == NULL || target == NULL) {
         return;
     }
     PyObject *raised = fetch_exception();
-    PyObject *args[] = {state->asyncio_futures, target, awaiter};
-    PyObject *ignored = PyObject_VectorcallMethod(
-        method, args, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    PyObject *args[] = {target, awaiter};
+    PyObject *ignored = PyObject_Vectorcall(function, args, 2, NULL);
     if (ignored == NULL) {
         PyErr_WriteUnraisable(target);
     }
@@ -304,17 +303,13 @@ change_edge(core_state *state, PyObject *method, PyObject *target,
 static void
 gathering_add_edge(GatheringObject *self, PyObject *target)
 {
-    core_state *state = state_of((PyObject *)self);
-    change_edge(state, state->str_future_add_to_awaited_by, target,
-                self->awaiter);
+    change_edge(self->add_awaited_by, target, self->awaiter);
 }
 
 static void
 gathering_discard_edge(GatheringObject *self, PyObject *target)
 {
-    core_state *state = state_of((PyObject *)self);
-    change_edge(state, state->str_future_discard_from_awaited_by, target,
-                self->awaiter);
+    change_edge(self->discard_awaited_by, target, self->awaiter);
 }
 
 /*** The queue ***/
@@ -1031,6 +1026,8 @@ gathering_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->loop);
     Py_VISIT(self->context);
     Py_VISIT(self->awaiter);
+    Py_VISIT(self->add_awaited_by);
+    Py_VISIT(self->discard_awaited_by);
     Py_VISIT(self->task_kwargs);
     int stop = gathering_visit_list(self->list, visit, arg);
     if (stop != 0) {
@@ -1059,6 +1056,8 @@ gathering_tp_clear(PyObject *op)
     Py_CLEAR(self->loop);
     Py_CLEAR(self->context);
     Py_CLEAR(self->awaiter);
+    Py_CLEAR(self->add_awaited_by);
+    Py_CLEAR(self->discard_awaited_by);
     Py_CLEAR(self->task_kwargs);
     Py_CLEAR(self->list);
     Py_CLEAR(self->source);

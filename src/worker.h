@@ -130,14 +130,14 @@ worker_join_awaiter(WorkerObject *self)
 static void
 worker_leave_future(core_state *state, const RunningLink *link)
 {
-    PyObject *item = WorkerObject_CAST(link->owner)->item;
-    int future = item == NULL ? 0 : is_future(state, item);
+    WorkerObject *self = WorkerObject_CAST(link->owner);
+    int future = self->item == NULL ? 0 : is_future(state, self->item);
     if (future > 0) {
-        change_edge(state, state->str_future_discard_from_awaited_by, item,
+        change_edge(self->gathering->discard_awaited_by, self->item,
                     link->target);
     }
     else if (future < 0) {
-        PyErr_WriteUnraisable(item);
+        PyErr_WriteUnraisable(self->item);
     }
 }
 
