@@ -1281,18 +1281,19 @@ def _check_n(n, count):
 def gated_coro(semaphore, coro):
     """Await *coro* while holding *semaphore*, and return its result.
 
-    The coroutine that this returns does what ``async with semaphore: return await coro``
-    does.  Nothing happens before it is awaited.
+    Returns a coroutine, which does what ``async with semaphore: return await coro`` does.
+    Nothing happens before it is awaited.
 
     semaphore: an async context manager: an asyncio Semaphore, BoundedSemaphore or Lock, one
-        of anyio or trio, an aiolimiter.  What its ``__aenter__`` and ``__aexit__`` raise is
+        of anyio's, an aiolimiter.  What its ``__aenter__`` and ``__aexit__`` raise is
         raised; an ``__aexit__`` that returns true suppresses the error of *coro*, and None
         is returned.
     coro: any awaitable.  If it is a coroutine, it is closed should it not be started.
 
     Raises TypeError, in the words of ``async with`` and ``await``, if *semaphore* is not an
     async context manager or *coro* not awaitable; RuntimeError if *coro* is a coroutine that
-    has been awaited or is being awaited; otherwise what *coro* raises.
+    has been awaited or is being awaited, or if the returned coroutine is awaited twice;
+    otherwise what *coro* raises.
 
     Cancelled while it waits for the semaphore, it leaves the queue of waiters; cancelled
     later, *coro* is cancelled.  However it ends (by an error, ``close()``, ``throw()``, or
@@ -1322,23 +1323,28 @@ def gather_with_concurrency(n, *coros):
     the next one in the very step that freed its slot.  The results are in the order of the
     arguments.
 
-    n: an integer, or None for no limit.  Without a limit the items are treated as by
-        asyncio.gather: equal ones run once, Futures are taken as they are.
-    coros: coroutines or other awaitables.
+    n: how many items run at once: an integer of at least 1 (anything with ``__index__``),
+        or None for no limit.  Without a limit the items are treated as by asyncio.gather:
+        equal ones run once, Futures are taken as they are.
+    coros: coroutines or other awaitables.  A Future or Task runs already: with a limit it
+        takes its turn and its slot, but is only awaited.
 
     The first error of an item is raised at once; items that run go on, queued ones still
-    start, later errors are dropped.
+    start, later errors are dropped.  KeyboardInterrupt and SystemExit of an item also leave
+    the event loop.
 
     Raises, before any item has started, TypeError if *n* is not an integer or None, and
-    ValueError if it is negative, or 0 with items; without a limit also TypeError for what
-    cannot be awaited and ValueError for a Future of another event loop.  With a limit, what
-    cannot be awaited, or is awaited twice, is that item's error (TypeError, RuntimeError).
-    After such an error, and when closed, thrown into or dropped before it was awaited, every
-    coroutine among the items has been closed.
+    ValueError if it is negative, or 0 with items; without a limit also TypeError for what is
+    not awaitable or not hashable and ValueError for a Future of another event loop.  With a
+    limit, what cannot be awaited, or is awaited twice, is that item's error (TypeError,
+    RuntimeError).  After an error that comes before any item has started, and when closed,
+    thrown into or dropped before it was awaited, every coroutine among the items has been
+    closed.  Awaiting the returned coroutine twice is a RuntimeError.
 
-    Cancelled, it cancels the items that run, closes the queued coroutines, and waits for the
-    running ones: the first of them that then raises decides what is raised, CancelledError
-    if none does.  ``close()``, ``throw()`` and dropping it do the same without waiting.
+    Cancelled, it cancels the items that run and closes the queued coroutines.  The first
+    running item that then ends with an exception, CancelledError as a rule, decides what is
+    raised, and when; if all of them return, that is CancelledError at the end, and if none
+    ran, at once.  ``close()``, ``throw()`` and dropping it do the same without waiting.
 
     The name, signature and results are those of
     langchain_core.runnables.utils.gather_with_concurrency.
@@ -1386,11 +1392,14 @@ def gather(*aws, limit=None, return_exceptions=False, cancel_on_error=False):
     ValueError if *limit* is less than 1 or a Future belongs to another event loop, and
     RuntimeError if there is no event loop to choose.
 
-    Cancelling the Future cancels the items that run and closes the queue; it is done when
-    they have ended, with the first exception that they then raise, else CancelledError.  If
-    nothing runs yet, it is done at once.
+    Cancelling the Future cancels the items that run and closes the queue.  It is done with
+    the first exception that a running item then raises, CancelledError as a rule: as soon as
+    that is raised, or with *cancel_on_error* when all have ended.  If all of them return, or
+    with *return_exceptions*, it is done with CancelledError when all have ended; if nothing
+    runs yet, at once.  A queued Future is left alone.
 
-    The signature is that of asyncio.gather with two options more.
+    The signature is that of asyncio.gather with two options more; without them it does what
+    asyncio.gather of the running Python version does.
     """
     unstarted = _Unstarted(aws)
     try:
@@ -1438,10 +1447,14 @@ def run_all(async_fns, *, limit=None, return_exceptions=False, cancel_on_error=T
     Raises, before anything has started, TypeError if *limit* is of another kind or
     *async_fns* not iterable, and ValueError if *limit* is less than 1.  What is not callable,
     returns what cannot be awaited (both TypeError) or raises is that item's error, with a
-    note that says which item it was.
+    note that says which item it was.  Awaiting the returned coroutine twice is a
+    RuntimeError.
 
-    Cancelled, it cancels the items that run, calls no further function, and waits for them
-    as gather_with_concurrency() does.
+    Cancelled, it cancels the items that run and calls no further function; what is raised,
+    and when, is as for a cancelled gather() with the same options.  ``close()``, ``throw()``
+    and dropping it do the same without waiting.
+
+    The name is that of aiometer's function for the same job.
     """
     unstarted = _Unstarted(())
     body = _run_all(async_fns, limit, "limit", return_exceptions, cancel_on_error)
@@ -1452,11 +1465,15 @@ def run_all(async_fns, *, limit=None, return_exceptions=False, cancel_on_error=T
 def constrained_execution(funcs, max_runs):
     """Call *funcs*, at most *max_runs* of them at a time, and return the list of results.
 
-    The same as ``run_all(funcs, limit=max_runs, cancel_on_error=False)``: the first error is
-    raised at once, what runs goes on, and the rest is still called.
+    Returns a coroutine; nothing happens before it is awaited.  It is the same as
+    ``run_all(funcs, limit=max_runs, cancel_on_error=False)``, exceptions and cancellation
+    included: the first error is raised at once, what runs goes on, the rest is still called.
 
     funcs: an iterable of callables that return awaitables.
-    max_runs: an integer of at least 1, None, or an async context manager.
+    max_runs: how many run at once: an integer of at least 1, None for no limit, or an async
+        context manager.
+
+    Name and signature are those of a recipe that many programs contain.
     """
     unstarted = _Unstarted(())
     body = _run_all(funcs, max_runs, "max_runs", False, False)

@@ -73,6 +73,13 @@ outer_cancel(PyObject *op, PyObject *args, PyObject *kwargs)
     if (gathering == NULL) {
         Py_RETURN_FALSE;
     }
+    /* Somebody may have called set_result() on it. */
+    PyObject *done = PyObject_CallMethodNoArgs(op, state_of(op)->str_done);
+    if (done != Py_False) {
+        Py_XDECREF(done);
+        return done == NULL ? NULL : Py_NewRef(Py_False);
+    }
+    Py_DECREF(done);
     Py_INCREF(gathering);
     int cancelled = gathering_cancel(gathering, message);
     Py_DECREF(gathering);

@@ -578,6 +578,7 @@ def test_a_future_settled_by_somebody_else_is_left_alone(impl):
         outer = impl.gather(item(trace, "a", 3), item(trace, "b", 3), limit=1)
         await idle(2)
         outer.set_result("by somebody else")
+        assert not outer.cancel()
         assert await outer == "by somebody else"
         await idle(8)
         return trace.events
