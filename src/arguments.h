@@ -189,13 +189,17 @@ hidden_list(PyObject *const *items, Py_ssize_t size)
     return list;
 }
 
-/* Closes every coroutine in the list, which nobody else sees. */
+/* Closes every coroutine in the list, which nobody else sees; a gathering that
+   came to nothing may have taken some out. */
 static void
 close_items(core_state *state, PyObject *list)
 {
     Py_ssize_t size = PyList_GET_SIZE(list);
     for (Py_ssize_t i = 0; i < size; i++) {
-        close_unstarted(state, PyList_GET_ITEM(list, i));
+        PyObject *item = PyList_GET_ITEM(list, i);
+        if (item != NULL) {
+            close_unstarted(state, item);
+        }
     }
 }
 
@@ -356,9 +360,9 @@ sort_out_awaitables(core_state *state, PyObject *list, bool futures_first,
     }
     int status = -1;
     PyObject *places = PyDict_New();   /* argument -> index */
-    PyObject *futures = PyList_New(0); /* hold no NULL: may be tracked */
+    PyObject *futures = PyList_New(0); /* hold no NULL, and are tracked */
     PyObject *others = PyList_New(0);
-    PyObject *positions = PyList_New(size);
+    PyObject *positions = PyList_New(0);
     if (places == NULL || futures == NULL || others == NULL
         || positions == NULL) {
         goto done;
@@ -367,7 +371,9 @@ sort_out_awaitables(core_state *state, PyObject *list, bool futures_first,
         PyObject *op = PyList_GET_ITEM(list, i);
         PyObject *place = PyDict_GetItemWithError(places, op);
         if (place != NULL) {
-            PyList_SET_ITEM(positions, i, Py_NewRef(place));
+            if (PyList_Append(positions, place) < 0) {
+                goto done;
+            }
             continue;
         }
         if (PyErr_Occurred()) {
@@ -387,8 +393,12 @@ sort_out_awaitables(core_state *state, PyObject *list, bool futures_first,
         if (place == NULL) {
             goto done;
         }
-        PyList_SET_ITEM(positions, i, place);
-        if (PyDict_SetItem(places, op, place) < 0) {
+        int noted = PyList_Append(positions, place) < 0
+                            || PyDict_SetItem(places, op, place) < 0
+                        ? -1
+                        : 0;
+        Py_DECREF(place);
+        if (noted < 0) {
             goto done;
         }
     }

@@ -130,7 +130,9 @@ stop_iteration_to_return(PyObject **result)
         return PYGEN_ERROR;
     }
     PyObject *stop = fetch_exception();
-    *result = Py_NewRef(((PyStopIterationObject *)stop)->value);
+    /* NULL if a subclass did not call __init__(). */
+    PyObject *value = ((PyStopIterationObject *)stop)->value;
+    *result = Py_NewRef(value == NULL ? Py_None : value);
     Py_DECREF(stop);
     return PYGEN_RETURN;
 }

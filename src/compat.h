@@ -142,6 +142,19 @@ raise_exception(PyObject *exception)
 }
 #endif
 
+/* Makes `exception` (stolen; may be NULL) the one that is being handled, and
+   returns what was in its place (owned; may be NULL), to be put back likewise.
+   PyErr_GetHandledException() would look further up the stack, and what it
+   finds there must not be put back here. */
+static inline PyObject *
+swap_handled_exception(PyObject *exception)
+{
+    _PyErr_StackItem *item = PyThreadState_Get()->exc_info;
+    PyObject *replaced = item->exc_value;
+    item->exc_value = exception;
+    return replaced;
+}
+
 /*** Generators ***/
 
 /* New reference. */

@@ -201,17 +201,14 @@ gated_begin_handling(GatedObject *self)
     if (self->exception == NULL) {
         return NULL;
     }
-    PyObject *before = PyErr_GetHandledException();
-    PyErr_SetHandledException(self->exception);
-    return before;
+    return swap_handled_exception(Py_NewRef(self->exception));
 }
 
 static void
 gated_end_handling(GatedObject *self, PyObject *before)
 {
     if (self->exception != NULL) {
-        PyErr_SetHandledException(before);
-        Py_XDECREF(before);
+        Py_XDECREF(swap_handled_exception(before));
     }
 }
 

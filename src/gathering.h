@@ -111,6 +111,7 @@ struct GatheringObject {
     /* Where things stand. */
     bool cancel_requested;
     bool abandoned; /* nobody waits for the outer future */
+    bool item_lost; /* an item's worker was closed: it has no outcome */
     bool pumping;
     bool pass_started; /* has started an item */
     bool pass_timed;
@@ -127,7 +128,8 @@ GatheringObject_CAST(PyObject *op)
 /* In worker.h and keeper.h. */
 static int worker_start(core_state *state, GatheringObject *gathering,
                         PyObject *item, Py_ssize_t index);
-static void worker_leave_future(core_state *state, const RunningLink *link);
+static void worker_leave_future(GatheringObject *gathering, PyObject *worker,
+                                PyObject *task);
 static int keeper_start(core_state *state, GatheringObject *gathering);
 
 static int gathering_settle(GatheringObject *self, PyObject *value,
@@ -312,6 +314,40 @@ gathering_discard_edge(GatheringObject *self, PyObject *target)
     change_edge(self->discard_awaited_by, target, self->awaiter);
 }
 
+/* The call is over: nobody awaits what still runs. */
+static void
+gathering_discard_edges(GatheringObject *self)
+{
+    if (self->awaiter == NULL) {
+        return;
+    }
+    /* Python code may run, which may change the list. */
+    core_state *state = state_of((PyObject *)self);
+    PyObject *running = PyList_New(0); /* owner, target, owner, ... */
+    for (RunningLink *link = self->running.next;
+         running != NULL && link != &self->running; link = link->next) {
+        if (link->target != NULL
+            && (PyList_Append(running, link->owner) < 0
+                || PyList_Append(running, link->target) < 0)) {
+            Py_CLEAR(running);
+        }
+    }
+    if (running == NULL) {
+        PyErr_WriteUnraisable((PyObject *)self);
+        return;
+    }
+    Py_ssize_t size = PyList_GET_SIZE(running);
+    for (Py_ssize_t i = 0; i < size; i += 2) {
+        PyObject *owner = PyList_GET_ITEM(running, i);
+        PyObject *target = PyList_GET_ITEM(running, i + 1);
+        gathering_discard_edge(self, target);
+        if (Py_TYPE(owner) == state->worker_type) {
+            worker_leave_future(self, owner, target);
+        }
+    }
+    Py_DECREF(running);
+}
+
 /*** The queue ***/
 
 /* Nothing is queued any more: the keeper may go. */
@@ -348,31 +384,6 @@ gathering_pop_item(GatheringObject *self)
     return item;
 }
 
-/* Closes queued items until a slice is used up; the rest has its turn soon. */
-static int
-gathering_close_some(GatheringObject *self)
-{
-    core_state *state = state_of((PyObject *)self);
-    double start, now;
-    assert(self->queue == QUEUE_CLOSING);
-    if (now_seconds(state, &start) < 0) {
-        return -1;
-    }
-    while (self->next < PyList_GET_SIZE(self->list)) {
-        PyObject *item = gathering_pop_item(self);
-        close_unstarted(state, item);
-        Py_DECREF(item);
-        if (now_seconds(state, &now) < 0) {
-            return -1;
-        }
-        if (now - start >= SLICE_SECONDS
-            && self->next < PyList_GET_SIZE(self->list)) {
-            return gathering_call_soon(self, &gathering_close_def);
-        }
-    }
-    return gathering_queue_is_empty(self);
-}
-
 /* Whatever is queued never starts: closes it all. */
 static void
 gathering_close_rest(GatheringObject *self)
@@ -389,6 +400,44 @@ gathering_close_rest(GatheringObject *self)
         Py_DECREF(item);
     }
     self->queue = QUEUE_EMPTY;
+}
+
+/* Closes queued items until a slice is used up; the rest has its turn soon, or
+   now if the clock or the loop fails.  -1 on an interrupt, or if the keeper
+   could not be told. */
+static int
+gathering_close_some(GatheringObject *self)
+{
+    core_state *state = state_of((PyObject *)self);
+    double start, now;
+    assert(self->queue == QUEUE_CLOSING);
+    int status = now_seconds(state, &start);
+    while (status == 0 && self->next < PyList_GET_SIZE(self->list)) {
+        PyObject *item = gathering_pop_item(self);
+        close_unstarted(state, item);
+        Py_DECREF(item);
+        status = now_seconds(state, &now);
+        if (status == 0 && now - start >= SLICE_SECONDS
+            && self->next < PyList_GET_SIZE(self->list)) {
+            status = gathering_call_soon(self, &gathering_close_def);
+            if (status == 0) {
+                return 0;
+            }
+        }
+    }
+    if (status == 0) {
+        return gathering_queue_is_empty(self);
+    }
+    status = report_error((PyObject *)self);
+    PyObject *raised = fetch_exception();
+    gathering_close_rest(self);
+    if (gathering_queue_is_empty(self) < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    if (raised != NULL) {
+        raise_exception(raised);
+    }
+    return status;
 }
 
 /* OPEN -> CLOSING or EMPTY: nothing starts from here on. */
@@ -457,7 +506,11 @@ gathering_take(GatheringObject *self, PyObject **item, Py_ssize_t *index)
         if (self->next == PyList_GET_SIZE(self->list)
             && gathering_queue_is_empty(self) < 0
             && report_error((PyObject *)self) < 0) {
-            Py_CLEAR(*item);
+            /* It has its turn when the loop runs again. */
+            self->next--;
+            PyList_SET_ITEM(self->list, self->next, *item);
+            *item = NULL;
+            self->queue = QUEUE_OPEN;
             return -1;
         }
         return 1;
@@ -641,19 +694,27 @@ gathering_pump_callback(PyObject *op, PyObject *Py_UNUSED(ignored))
 
 /*** Outcomes ***/
 
-/* The list of results, each where the caller expects it: new reference. */
+/* The list of results, each where the caller expects it: new reference.  The
+   gathering keeps its list on failure. */
 static PyObject *
 gathering_results(GatheringObject *self)
 {
+    PyObject *results = NULL;
+    Py_ssize_t size = 0;
+    if (self->positions != NULL) {
+        size = PyList_GET_SIZE(self->positions);
+        results = PyList_New(size);
+        if (results == NULL) {
+            return NULL;
+        }
+    }
     PyObject *list = self->list;
     self->list = NULL;
     PyObject_GC_Track(list);
-    if (self->positions == NULL) {
+    if (results == NULL) {
         return list;
     }
-    Py_ssize_t size = PyList_GET_SIZE(self->positions);
-    PyObject *results = PyList_New(size);
-    for (Py_ssize_t i = 0; results != NULL && i < size; i++) {
+    for (Py_ssize_t i = 0; i < size; i++) {
         Py_ssize_t at = PyLong_AsSsize_t(PyList_GET_ITEM(self->positions, i));
         PyList_SET_ITEM(results, i, Py_NewRef(PyList_GET_ITEM(list, at)));
     }
@@ -671,47 +732,62 @@ gathering_keep_queue(GatheringObject *self)
     return keeper_start(state_of((PyObject *)self), self);
 }
 
-/* Ends the outer future with a value or an exception (borrowed). */
+/* Ends a future of ours with a value or an exception (borrowed). */
+static int
+outer_end(core_state *state, PyObject *outer, PyObject *value,
+          PyObject *exception)
+{
+    if (exception == NULL) {
+        return call_method_for_effect(outer, state->str_set_result, value);
+    }
+    int status =
+        call_method_for_effect(outer, state->str_set_exception, exception);
+    if (status < 0 && PyErr_ExceptionMatches(PyExc_TypeError)) {
+        /* What a Future of the user's called its exception is none. */
+        PyObject *refusal = fetch_exception();
+        status =
+            call_method_for_effect(outer, state->str_set_exception, refusal);
+        Py_DECREF(refusal);
+    }
+    return status;
+}
+
+/* Ends the outer future with a value or an exception (borrowed), even if the
+   keeper could not be made (-1). */
 static int
 gathering_settle(GatheringObject *self, PyObject *value, PyObject *exception)
 {
     core_state *state = state_of((PyObject *)self);
-    if (gathering_keep_queue(self) < 0) {
-        return -1;
-    }
+    PyObject *raised =
+        gathering_keep_queue(self) < 0 ? fetch_exception() : NULL;
     PyObject *outer = self->outer;
-    if (outer == NULL) {
-        return 0; /* settled while the keeper was made */
-    }
-    self->outer = NULL;
-    Py_INCREF(self);
-    outer_forget(outer);
-    for (RunningLink *link = self->running.next; link != &self->running;
-         link = link->next) {
-        gathering_discard_edge(self, link->target);
-        if (self->awaiter != NULL
-            && Py_TYPE(link->owner) == state->worker_type) {
-            worker_leave_future(state, link);
+    int status = 0;
+    if (outer != NULL) { /* else settled while the keeper was made */
+        self->outer = NULL;
+        Py_INCREF(self);
+        outer_forget(outer);
+        gathering_discard_edges(self);
+        PyObject *done = PyObject_CallMethodNoArgs(outer, state->str_done);
+        if (done == NULL) {
+            status = -1;
         }
-    }
-    int status = -1;
-    PyObject *done = PyObject_CallMethodNoArgs(outer, state->str_done);
-    if (done == Py_True) {
-        status = 0; /* by somebody else: as asyncio.gather, leave it */
-    }
-    else if (done != NULL) {
-        status = call_method_for_effect(outer,
-                                        exception == NULL
-                                            ? state->str_set_result
-                                            : state->str_set_exception,
-                                        exception == NULL ? value : exception);
-        if (self->abandoned) {
-            outer_silence(state, outer);
+        else if (done != Py_True) { /* else by somebody: leave it */
+            status = outer_end(state, outer, value, exception);
+            if (self->abandoned) {
+                outer_silence(state, outer);
+            }
         }
+        Py_XDECREF(done);
+        Py_DECREF(outer);
+        Py_DECREF(self);
     }
-    Py_XDECREF(done);
-    Py_DECREF(outer);
-    Py_DECREF(self);
+    if (raised != NULL) {
+        if (status < 0) {
+            PyErr_WriteUnraisable((PyObject *)self);
+        }
+        raise_exception(raised);
+        status = -1;
+    }
     return status;
 }
 
@@ -747,15 +823,14 @@ gathering_settle_if_complete(GatheringObject *self)
         Py_DECREF(error);
         return status;
     }
-    if (self->cancel_requested) {
+    if (self->cancel_requested || self->item_lost) {
         return gathering_settle_cancelled(self);
     }
     PyObject *results = gathering_results(self);
-    if (results == NULL) {
-        return -1;
-    }
-    int status = gathering_settle(self, results, NULL);
-    Py_DECREF(results);
+    PyObject *exception = results == NULL ? fetch_exception() : NULL;
+    int status = gathering_settle(self, results, exception);
+    Py_XDECREF(results);
+    Py_XDECREF(exception);
     return status;
 }
 
@@ -780,16 +855,26 @@ gathering_note_error(GatheringObject *self, Py_ssize_t index,
                      PyObject *exception)
 {
     core_state *state = state_of((PyObject *)self);
-    PyObject *note = PyUnicode_FromFormat(
-        "while it was being cancelled, item %zd raised %s: %S",
-        gathering_argument_index(self, index), Py_TYPE(exception)->tp_name,
-        exception);
-    if (note == NULL) {
-        return -1;
+    PyObject *error = Py_NewRef(self->error);
+    PyObject *text = PyObject_Str(exception);
+    if (text == NULL && PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_Clear();
+        text = PyUnicode_FromString("<exception str() failed>");
     }
+    PyObject *note =
+        text == NULL
+            ? NULL
+            : PyUnicode_FromFormat(
+                "while it was being cancelled, item %zd raised %s: %U",
+                gathering_argument_index(self, index),
+                Py_TYPE(exception)->tp_name, text);
     int status =
-        call_method_for_effect(self->error, state->str_add_note, note);
-    Py_DECREF(note);
+        note == NULL
+            ? -1
+            : call_method_for_effect(error, state->str_add_note, note);
+    Py_XDECREF(note);
+    Py_XDECREF(text);
+    Py_DECREF(error);
     return status;
 }
 
@@ -879,7 +964,10 @@ gathering_deliver(GatheringObject *self, RunningLink *link, PyObject *value,
         PyList_SET_ITEM(self->list, index, outcome);
         Py_XDECREF(empty);
     }
-    if (status < 0 || gathering_settle_if_complete(self) < 0) {
+    if (status < 0 && report_error((PyObject *)self) < 0) {
+        return -1;
+    }
+    if (gathering_settle_if_complete(self) < 0) {
         return report_error((PyObject *)self);
     }
     return 0;

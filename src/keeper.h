@@ -71,7 +71,8 @@ keeper_step(CoroutineObject *op, PyObject *Py_UNUSED(value),
         return PYGEN_ERROR;
     }
     GatheringObject *gathering = self->gathering;
-    if (gathering->queue == QUEUE_EMPTY) {
+    /* NULL: making the Task failed when its step had been scheduled. */
+    if (gathering == NULL || gathering->queue == QUEUE_EMPTY) {
         keeper_finish(self);
         *result = Py_NewRef(Py_None);
         return PYGEN_RETURN;
@@ -149,7 +150,7 @@ keeper_start(core_state *state, GatheringObject *gathering)
     if (task == NULL) {
         return -1;
     }
-    gathering->keeper = Py_NewRef(task);
+    Py_XSETREF(gathering->keeper, Py_NewRef(task));
     int status = task_start_soon(state, task, gathering->loop);
     if (status < 0) {
         keeper_finish((KeeperObject *)task_fields(task)->driver);

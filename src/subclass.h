@@ -44,6 +44,7 @@ subclass_dealloc(PyObject *op, void (*clear)(PyObject *))
     bool drop_type = base_is_static(op);
     PyObject_GC_UnTrack(op);
     clear(op);
+    PyObject_GC_Track(op); /* the base's dealloc expects it, in debug builds */
     type->tp_base->tp_dealloc(op);
     if (drop_type) {
         Py_DECREF(type);

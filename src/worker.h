@@ -53,26 +53,29 @@ worker_user_coroutine(core_state *state, CoroutineObject *op)
         && self->delegate != item) {
         item = GatedObject_CAST(self->delegate)->item;
     }
+    Py_XINCREF(item);
     int is_coro = item == NULL ? 0 : is_coroutine(state, item);
-    if (is_coro < 0) {
-        return NULL;
+    if (is_coro > 0) {
+        return item;
     }
-    return Py_NewRef(is_coro ? item : (PyObject *)self);
+    Py_XDECREF(item);
+    return is_coro < 0 ? NULL : Py_NewRef(self);
 }
 
 static PyObject *
 worker_name(CoroutineObject *op)
 {
-    PyObject *item = ((WorkerObject *)op)->item;
+    PyObject *item = Py_XNewRef(((WorkerObject *)op)->item);
     PyObject *name;
     core_state *state = state_of((PyObject *)op);
     if (item == NULL) {
         return PyUnicode_InternFromString("gather_with_concurrency");
     }
-    if (lookup_attribute(item, state->str_dunder_qualname, &name) < 0) {
-        return NULL;
+    if (lookup_attribute(item, state->str_dunder_qualname, &name) == 0) {
+        name = PyType_GetName(Py_TYPE(item));
     }
-    return name != NULL ? name : Py_NewRef(PyType_GetName(Py_TYPE(item)));
+    Py_DECREF(item);
+    return name;
 }
 
 static PyObject *
@@ -128,17 +131,19 @@ worker_join_awaiter(WorkerObject *self)
 /* The call is over.  A Future that its Task awaits in the caller's name must
    not show that any more (gh-157213). */
 static void
-worker_leave_future(core_state *state, const RunningLink *link)
+worker_leave_future(GatheringObject *gathering, PyObject *worker,
+                    PyObject *task)
 {
-    WorkerObject *self = WorkerObject_CAST(link->owner);
-    int future = self->item == NULL ? 0 : is_future(state, self->item);
+    core_state *state = state_of(worker);
+    PyObject *item = Py_XNewRef(WorkerObject_CAST(worker)->item);
+    int future = item == NULL ? 0 : is_future(state, item);
     if (future > 0) {
-        change_edge(self->gathering->discard_awaited_by, self->item,
-                    link->target);
+        change_edge(gathering->discard_awaited_by, item, task);
     }
     else if (future < 0) {
-        PyErr_WriteUnraisable(self->item);
+        PyErr_WriteUnraisable(item);
     }
+    Py_XDECREF(item);
 }
 
 /*** Steps ***/
@@ -359,16 +364,33 @@ worker_forget_item(core_state *state, WorkerObject *self)
     }
 }
 
-/* Closes the item: its Task is gone, because the loop that ran it is.  There
-   is nobody to tell. */
+/* Ends without an outcome.  There is nobody to tell: the Task is gone, because
+   the loop that ran it is.  So nothing starts any more; should something else
+   end nevertheless, the gathering does so as if this item had been cancelled.
+   Keeps the exception being raised. */
+static void
+worker_is_lost(WorkerObject *self)
+{
+    PyObject *raised = fetch_exception();
+    GatheringObject *gathering = (GatheringObject *)Py_NewRef(self->gathering);
+    gathering->item_lost = true;
+    gathering_unlink(gathering, &self->link);
+    worker_finish(self);
+    gathering_close_rest(gathering);
+    Py_DECREF(gathering);
+    if (raised != NULL) {
+        raise_exception(raised);
+    }
+}
+
+/* Closes the item. */
 static PySendResult
 worker_step_exiting(core_state *state, WorkerObject *self, PyObject *exception,
                     PyObject **result)
 {
     PySendResult status = worker_drive(state, self, NULL, exception, result);
     if (status != PYGEN_NEXT) {
-        gathering_unlink(self->gathering, &self->link);
-        worker_finish(self);
+        worker_is_lost(self);
     }
     return status;
 }
@@ -463,8 +485,7 @@ worker_discard(CoroutineObject *op, PyObject *exception)
     worker_forget_item(state, self);
     int status = 0;
     if (exception == NULL) {
-        gathering_unlink(gathering, &self->link);
-        worker_finish(self);
+        worker_is_lost(self);
     }
     else {
         status =
@@ -641,10 +662,11 @@ worker_start(core_state *state, GatheringObject *gathering, PyObject *item,
         worker_join_awaiter(self);
         if (self->link.cancel_pending) {
             self->link.cancel_pending = false;
-            PyObject *message = gathering->cancel_message;
+            PyObject *message = Py_XNewRef(gathering->cancel_message);
             if (call_method_for_effect(task, state->str_cancel, message) < 0) {
                 status = report_error(task);
             }
+            Py_XDECREF(message);
         }
     }
     Py_XDECREF(task);

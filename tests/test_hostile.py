@@ -742,6 +742,181 @@ SCENARIOS = {
                 assert len(seen) == 5_000
         run(main())
     """,
+    "a loop whose get_debug fails while the gathering is made": """
+        class Loop(asyncio.SelectorEventLoop):
+            fails = False
+            def get_debug(self):
+                if self.fails:
+                    raise ValueError("no debug")
+                return super().get_debug()
+        loop = Loop()
+        coros = [item(), item()]
+        async def main():
+            loop.fails = True
+            try:
+                return await impl.gather_with_concurrency(1, *coros)
+            finally:
+                loop.fails = False
+        async def judge():
+            error = await outcome(main())
+            same(error, ValueError("no debug"))
+        loop.run_until_complete(judge())
+        loop.close()
+        if impl.__name__.endswith("_core"):
+            assert all(map(is_closed, coros))
+        for coro in coros:
+            coro.close()
+    """,
+    "a task factory that closes what it is given": """
+        async def main():
+            loop = asyncio.get_running_loop()
+            def factory(loop, coro, **options):
+                if getattr(coro, "__qualname__", "") != "closed_by_factory":
+                    return asyncio.Task(coro, loop=loop, **options)
+                coro.close()
+                return loop.create_future()
+            async def closed_by_factory():
+                raise AssertionError
+            loop.set_task_factory(factory)
+            ended = await outcome(impl.gather(item(1), closed_by_factory()))
+            assert "NULL" not in repr(ended), ended
+        try:
+            run(main())
+        except RuntimeError as error:
+            if impl.__name__.endswith("_core"):
+                raise AssertionError("hangs") from error
+    """,
+    "a sibling whose error has no str": """
+        class Speechless(Exception):
+            def __str__(self):
+                raise RuntimeError("no words")
+        class Stubborn(asyncio.Future):
+            def cancel(self, msg=None):
+                self.get_loop().call_soon(self.set_exception, Speechless())
+                return True
+        async def main():
+            first = asyncio.get_running_loop().create_future()
+            both = impl.gather(first, Stubborn(), cancel_on_error=True)
+            first.set_exception(ValueError("first"))
+            same(await outcome(both), ValueError("first"))
+        run(main())
+    """,
+    "a Future whose exception is none": """
+        class Odd(asyncio.Future):
+            def exception(self):
+                super().exception()
+                return 5
+        async def main():
+            odd = Odd()
+            both = impl.gather(odd)
+            odd.set_exception(ValueError())
+            assert isinstance(await outcome(both), TypeError)
+        if impl.__name__.endswith("_core"):
+            run(main())
+    """,
+    "a StopIteration without a value": """
+        class Bare(StopIteration):
+            def __init__(self):
+                pass
+        class Odd:
+            def __await__(self):
+                return self
+            def __iter__(self):
+                return self
+            def __next__(self):
+                return None
+            def throw(self, *args):
+                raise Bare
+        async def main():
+            task = asyncio.ensure_future(impl.gather_with_concurrency(1, Odd()))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            task.cancel()
+            await outcome(task)
+        if impl.__name__.endswith("_core"):  # `await` itself crashes up to 3.15
+            run(main())
+    """,
+    "asyncio cannot register a Task": """
+        async def main():
+            registry = getattr(asyncio.tasks, "_all_tasks", None) or getattr(asyncio.tasks, "_scheduled_tasks")
+            def add(task):
+                raise OverflowError("full")
+            registry.add = add
+            try:
+                made = impl.gather(item(1), item(2), limit=1)
+            except OverflowError:
+                made = None
+            finally:
+                del registry.add
+            await asyncio.sleep(1)
+            if made is not None:
+                await made
+        if impl.__name__.endswith("_core"):
+            run(main())
+    """,
+    "the name of an awaitable is asked for again and again": """
+        class Waits:
+            def __await__(self):
+                name = type(self).__name__
+                coro = asyncio.current_task().get_coro()
+                before = sys.getrefcount(name)
+                for _ in range(100):
+                    coro.__qualname__
+                assert sys.getrefcount(name) < before + 50
+                return iter(())
+        async def main():
+            await impl.gather_with_concurrency(1, Waits())
+        run(main())
+    """,
+    "an exception that the driver handles does not stay in the driven coroutine": """
+        class Gate:
+            async def __aenter__(self):
+                pass
+            async def __aexit__(self, *args):
+                return True
+        async def body():
+            raise KeyError
+        async def driven():
+            await impl.gated_coro(Gate(), body())
+            await bounce()
+            return sys.exc_info()[1]
+        coro = driven()
+        try:
+            raise ValueError
+        except ValueError:
+            coro.send(None)
+        try:
+            coro.send(None)
+        except StopIteration as stop:
+            assert stop.value is None, stop.value
+    """,
+    "a walker of the call graph that closes workers": """
+        victims = []
+        class Evil:
+            @property
+            def __class__(self):
+                while victims:
+                    try:
+                        victims.pop().close()
+                    except (RuntimeError, ValueError):
+                        pass
+                gc.collect()
+                return Evil
+            def __await__(self):
+                yield from asyncio.sleep(5).__await__()
+        async def fails():
+            await asyncio.sleep(1)
+            coros = [task.get_coro() for task in asyncio.all_tasks()]
+            victims.extend(coro for coro in coros if "Worker" in str(type(coro)))
+            raise ValueError("first")
+        async def main():
+            asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+            evil = [Evil() for _ in range(6)]
+            ended = await outcome(impl.gather_with_concurrency(9, *evil[:3], fails(), *evil[3:]))
+            same(ended, ValueError("first"))
+        if impl.__name__.endswith("_core"):
+            run(main())
+    """,
 }
 
 
