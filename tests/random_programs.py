@@ -28,6 +28,7 @@ import warnings
 import weakref
 from typing import NamedTuple
 
+from effort import part_of
 from virtual_time import DeadlockError, VirtualTimeLoop
 
 # Bits that tell the delays of one program apart; the drawn delay stands above them.
@@ -696,7 +697,7 @@ def smallest_failing(program, fails):
 
 def check_programs(seeds, check, **kinds):
     """Call `check` on the program of each seed; report the first failure with the smallest such program."""
-    for seed in seeds:
+    for seed in part_of(seeds):
         program = ProgramMaker(seed, **kinds).program()
         try:
             check(program)
@@ -722,17 +723,6 @@ def check_programs(seeds, check, **kinds):
 def with_short_delays(text):
     """For reading only: delays as they were drawn, without the bits that tell them apart."""
     return re.sub(r"\d{60,}", lambda number: str(int(number[0]) >> DISTINCT_BITS), text)
-
-
-@contextlib.contextmanager
-def cheap_collections():
-    """Keep what exists already out of `gc.collect`, which every run calls."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 @contextlib.contextmanager

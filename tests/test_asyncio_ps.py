@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from in_subprocess import run_script
 
 if sys.version_info < (3, 14):

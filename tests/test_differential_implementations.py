@@ -19,12 +19,6 @@ OPTIONS = {
 CLOCK_STEPS = [0.0, 0.0006, 0.002]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cheap_collections():
-    with rp.cheap_collections():
-        yield
-
-
 class SteppingClock:
     """A clock for `_set_clock` that goes on by the same amount at each reading."""
 

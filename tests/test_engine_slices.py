@@ -235,7 +235,9 @@ def test_workers_that_wake_in_one_turn_share_its_slice(impl, clock):
             trace(name)
 
         trace.start()
-        await impl.gather_with_concurrency(3, *(suspends(name) for name in "rst"), *(takes(name) for name in "abcdefgh"))
+        await impl.gather_with_concurrency(
+            3, *(suspends(name) for name in "rst"), *(takes(name) for name in "abcdefgh")
+        )
         trace.stop()
         return trace.turns
 

@@ -7,12 +7,15 @@ import textwrap
 
 import pytest
 
+from effort import SHORT
 from in_subprocess import check_script
+
+ROUNDS = 4 if SHORT else 40
 
 COMMON = """
 import logging, signal
 
-ROUNDS = 40
+ROUNDS = int(sys.argv[1])
 FRONTS = {
     "gather_with_concurrency": lambda make: impl.gather_with_concurrency(3, *[make(i) for i in range(12)]),
     "gather": lambda make: impl.gather(*[make(i) for i in range(12)], limit=3),
@@ -126,7 +129,7 @@ SCENARIOS = {
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_no_queued_item_starts_and_nothing_is_reported_after(impl, scenario):
-    check_script(impl, COMMON + textwrap.dedent(SCENARIOS[scenario]))
+    check_script(impl, COMMON + textwrap.dedent(SCENARIOS[scenario]), arguments=[str(ROUNDS)])
 
 
 def test_an_interrupt_out_of_an_item_that_another_item_started_is_not_reported(impl):
@@ -134,7 +137,7 @@ def test_an_interrupt_out_of_an_item_that_another_item_started_is_not_reported(i
         impl,
         """
         for error in (KeyboardInterrupt, SystemExit):
-            for round in range(40):
+            for round in range(int(sys.argv[1])):
                 ended = []
 
                 async def first():
@@ -160,6 +163,7 @@ def test_an_interrupt_out_of_an_item_that_another_item_started_is_not_reported(i
                 gc.collect()
         print("ok")
         """,
+        arguments=[str(ROUNDS)],
     )
 
 

@@ -39,15 +39,6 @@ def nothing_left_installed():
     uninstall()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def fast_collections():
-    """Every test collects garbage, so that no warning comes late; what exists before them need not be looked through."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @contextlib.contextmanager
 def helper_calls():
     """The arguments of every call that reaches gatedcoro's two functions."""

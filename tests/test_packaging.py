@@ -161,7 +161,8 @@ def test_without_a_compiler_the_package_builds_and_runs_on_python(source_tree):
     code = (
         "import asyncio, gatedcoro; print(gatedcoro.implementation, asyncio.run(gatedcoro.gather_with_concurrency(2)))"
     )
-    assert python("-c", code, PYTHONPATH=str(built), GATEDCORO_IMPLEMENTATION="").stdout == "python []\n"
+    # -S: an editable installation would find the checkout's extension for the package that was built here.
+    assert python("-S", "-c", code, PYTHONPATH=str(built), GATEDCORO_IMPLEMENTATION="").stdout == "python []\n"
 
 
 @needs_the_source_tree

@@ -14,6 +14,8 @@ import warnings
 
 import pytest
 
+from effort import sequence_length
+
 
 class ModelSemaphore:
     """A fair semaphore: a slot that is released goes to the waiter that has waited longest."""
@@ -255,7 +257,7 @@ def check_sequences(make, make_semaphore, length):
     async def check_all():
         for item in ITEMS:
             for slots, taken in ((1, 0), (1, 1), (2, 1)):
-                for sequence in sequences(length):
+                for sequence in sequences(sequence_length(length)):
                     expected = play(ModelCoroutine, ModelSemaphore(slots), taken, item, sequence)
                     actual = play(make, make_semaphore(slots), taken, item, sequence)
                     assert actual == expected, (item.__name__, slots, taken, sequence)

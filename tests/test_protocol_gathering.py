@@ -13,6 +13,7 @@ import warnings
 
 import pytest
 
+from effort import sequence_length
 from gatedcoro import _reference
 
 
@@ -166,7 +167,7 @@ def check_sequences(front, module, length, name="gather_with_concurrency", *, ow
     async def check_all():
         reports = []
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: reports.append(context["message"]))
-        for sequence in sequences(length):
+        for sequence in sequences(sequence_length(length)):
             expected, ends, closed, _ = await play(native_gather_with_concurrency, _reference, sequence)
             expected = [
                 (step, [text.replace("gather_with_concurrency", name) for text in what] if step == "dropped" else what)

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+
 from in_subprocess import check_script
 
 if sys.version_info < (3, 13):
