@@ -184,10 +184,17 @@ delegate_step(core_state *state, PyObject *delegate, PyObject *value,
 
 /*** Items ***/
 
-/* A StopIteration must not look like a return (PEP 479). */
+/* Makes the exception being raised one that a coroutine may raise: a
+   StopIteration must not look like a return (PEP 479).  An awaitable may have
+   failed and set none; 3.12.1's own coroutines do, when memory runs out. */
 static void
-replace_stop_iteration(void)
+make_raisable(void)
 {
+    if (!PyErr_Occurred()) {
+        PyErr_SetString(PyExc_SystemError,
+                        "an awaitable failed without setting an exception");
+        return;
+    }
     if (!PyErr_ExceptionMatches(PyExc_StopIteration)) {
         return;
     }
@@ -203,7 +210,7 @@ replace_stop_iteration(void)
 static void
 note_item(core_state *state, Py_ssize_t index)
 {
-    replace_stop_iteration();
+    make_raisable();
     PyObject *raised = fetch_exception();
     PyObject *note = PyUnicode_FromFormat("raised by item %zd", index);
     if (note == NULL

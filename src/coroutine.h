@@ -97,7 +97,7 @@ coroutine_settle(CoroutineObject *self, PySendResult status)
     assert(self->state == CORO_RUNNING);
     self->state = status == PYGEN_NEXT ? CORO_SUSPENDED : CORO_CLOSED;
     if (status == PYGEN_ERROR) {
-        replace_stop_iteration();
+        make_raisable();
     }
     return status;
 }
@@ -113,8 +113,8 @@ coroutine_step(CoroutineObject *self, PyObject *value, PyObject *exception,
     Py_INCREF(self); /* the step may drop the last reference */
     PySendResult status = self->kind->step(self, value, exception, result);
     assert((status == PYGEN_ERROR) == (*result == NULL));
-    assert((status == PYGEN_ERROR) == (PyErr_Occurred() != NULL));
     status = coroutine_settle(self, status);
+    assert((status == PYGEN_ERROR) == (PyErr_Occurred() != NULL));
     Py_DECREF(self);
     return status;
 }
@@ -153,7 +153,7 @@ coroutine_throw(CoroutineObject *self, PyObject *exception, PyObject **result)
     if (self->state == CORO_CREATED) {
         coroutine_discard(self, exception);
         raise_exception(Py_NewRef(exception));
-        replace_stop_iteration();
+        make_raisable();
         return PYGEN_ERROR;
     }
     if (coroutine_claim(self) < 0) {

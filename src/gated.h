@@ -397,7 +397,7 @@ gated_run(core_state *state, GatedObject *self, PyObject *value,
             *result = NULL;
         }
         else {
-            replace_stop_iteration();
+            make_raisable();
             self->exception = fetch_exception();
         }
         Py_CLEAR(self->item);

@@ -473,7 +473,7 @@ gathering_close_callback(PyObject *op, PyObject *Py_UNUSED(ignored))
 static int
 gathering_source_failed(GatheringObject *self)
 {
-    replace_stop_iteration();
+    make_raisable();
     PyObject *exception = fetch_exception();
     int status = gathering_close_queue(self);
     if (status == 0 && self->outer != NULL && self->error == NULL) {

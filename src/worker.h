@@ -213,7 +213,7 @@ worker_deliver(core_state *state, WorkerObject *self, PyObject *result,
 {
     PyObject *exception;
     if (result == NULL) {
-        replace_stop_iteration();
+        make_raisable();
         *raised = fetch_exception();
         exception = Py_NewRef(*raised);
     }

@@ -468,8 +468,8 @@ def test_nest_asyncio(impl):
         print("ok")
         """,
         warnings_are_errors=False,
-        # nest_asyncio leaves a loop of its own open, which debug builds of Python report.
-        environment={"PYTHONWARNINGS": "ignore::ResourceWarning"},
+        # nest_asyncio leaves a loop of its own open and calls what is deprecated, which debug builds of Python report.
+        environment={"PYTHONWARNINGS": "ignore::ResourceWarning,ignore::DeprecationWarning"},
     )
 
 

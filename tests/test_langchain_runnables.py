@@ -349,6 +349,9 @@ def test_the_calls_that_cancel_on_error_saves(swap):
         with pytest.raises(LookupError):
             await RunnableLambda(call).abatch([*range(50)], {"max_concurrency": 5})
         await asyncio.sleep(0.1)
+        async with asyncio.timeout(30):
+            while not swap and calls < 50:
+                await asyncio.sleep(0.01)
 
     with warnings_ignored(), swapped(cancel_on_error=swap):
         asyncio.run(main())

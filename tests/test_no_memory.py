@@ -82,7 +82,9 @@ def attempt(start):
             if error is None:
                 assert "NULL" not in repr(task.result()), task.result()
             else:
-                assert isinstance(error, (MemoryError, ValueError, asyncio.CancelledError)), error
+                # A coroutine of 3.12 may fail and lose the exception, in plain Python as well.
+                lost = sys.version_info[:2] == (3, 12) and isinstance(error, SystemError) and "without" in str(error)
+                assert lost or isinstance(error, (MemoryError, ValueError, asyncio.CancelledError)), error
     finally:
         loop.close()
 
