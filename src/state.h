@@ -83,7 +83,6 @@
     X(get_task_factory, "get_task_factory") \
     X(log_destroy_pending, "_log_destroy_pending") \
     X(is_closed, "is_closed") \
-    X(locked, "locked") \
     X(loop, "loop") \
     X(make_cancelled_error, "_make_cancelled_error") \
     X(msg, "msg") \
