@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 import threading
@@ -51,16 +52,13 @@ class Service:
 async def serve() -> None:
     server = await asyncio.start_server(Service().connection, "127.0.0.1", 0, backlog=1000)
     print(server.sockets[0].getsockname()[1], flush=True)
-    loop = asyncio.get_running_loop()
-    parent_left = asyncio.Event()
+    threading.Thread(target=end_with_the_parent, daemon=True).start()
+    await server.serve_forever()
 
-    def wait_for_end_of_input() -> None:
-        sys.stdin.buffer.read()
-        loop.call_soon_threadsafe(parent_left.set)
 
-    threading.Thread(target=wait_for_end_of_input, daemon=True).start()
-    await parent_left.wait()
-    server.close()
+def end_with_the_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(0)  # at once, connections and all: there is nothing to put in order, and nobody to tell of it
 
 
 if __name__ == "__main__":

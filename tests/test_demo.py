@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +69,30 @@ def test_it_shows_progress_to_a_person_and_ctrl_c_leaves_without_a_traceback():
     text = shown.decode()
     assert text.rstrip().endswith("interrupted")
     assert "Traceback" not in text and "never awaited" not in text
+
+
+def test_the_service_ends_with_the_demo_and_without_a_word_whatever_is_under_way():
+    program = Path(_demo.__file__).with_name("_demo_server.py")
+    with (
+        subprocess.Popen(
+            [sys.executable, "-X", "dev", str(program)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process,
+        contextlib.ExitStack() as connections,
+    ):
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        address = ("127.0.0.1", int(process.stdout.readline()))
+        for i in range(60):
+            connection = connections.enter_context(socket.create_connection(address))
+            if i % 3:
+                connection.sendall(b"GET /item/%d HTTP/1.1\r\n\r\n" % i)
+            if i % 3 == 2:
+                assert connection.recv(1000).startswith(b"HTTP/1.1 200 OK")
+        process.stdin.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 0
 
 
 def test_wrong_results_are_an_error_and_no_figures_are_shown(monkeypatch, capsys):
