@@ -541,7 +541,8 @@ coroutine_tp_finalize(PyObject *op)
 static void
 coroutine_dealloc(PyObject *op, inquiry clear)
 {
-    if (PyObject_CallFinalizerFromDealloc(op) < 0) {
+    if (CoroutineObject_CAST(op)->state != CORO_CLOSED
+        && PyObject_CallFinalizerFromDealloc(op) < 0) {
         return; /* resurrected */
     }
     PyTypeObject *type = Py_TYPE(op);

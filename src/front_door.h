@@ -210,9 +210,12 @@ gathering_begin(core_state *state, GatheringObject *gathering,
         TASKS_TAKE_GENERATORS && opening->as_asyncio_gather;
     gathering->positions = Py_XNewRef(opening->positions);
     if (opening->source != NULL) {
-        gathering->source_context = PyContext_Copy(gathering->context);
-        if (gathering->source_context == NULL) {
-            return -1;
+        if (!Py_IS_TYPE(opening->source, &PyListIter_Type)
+            && !Py_IS_TYPE(opening->source, &PyTupleIter_Type)) {
+            gathering->source_context = PyContext_Copy(gathering->context);
+            if (gathering->source_context == NULL) {
+                return -1;
+            }
         }
         gathering->source = Py_NewRef(opening->source);
         gathering->calls = true;

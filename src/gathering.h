@@ -78,7 +78,8 @@ struct GatheringObject {
     PyObject *list;           /* items, then results */
     Py_ssize_t next;          /* the next item's index */
     PyObject *source;         /* iterator of callables, or NULL */
-    PyObject *source_context; /* in which it is advanced */
+    PyObject *source_context; /* in which it is advanced; NULL if that runs
+                                 no Python code */
     PyObject *positions;      /* where the results go, if any is repeated */
 
     /* The limit. */
@@ -493,6 +494,35 @@ gathering_source_failed(GatheringObject *self)
     return status;
 }
 
+/* next(source) in the context that is kept for it: new reference; NULL at the
+   end, or with an exception. */
+static PyObject *
+gathering_advance_source(GatheringObject *self)
+{
+    PyObject *source = Py_NewRef(self->source);
+    if (self->source_context == NULL) {
+        PyObject *item = PyIter_Next(source);
+        Py_DECREF(source);
+        return item;
+    }
+    PyObject *context = Py_NewRef(self->source_context);
+    PyObject *item = NULL;
+    if (PyContext_Enter(context) == 0) {
+        item = PyIter_Next(source);
+        PyObject *raised = item == NULL ? fetch_exception() : NULL;
+        if (PyContext_Exit(context) < 0) {
+            Py_CLEAR(item);
+            Py_XDECREF(raised);
+        }
+        else if (raised != NULL) {
+            raise_exception(raised);
+        }
+    }
+    Py_DECREF(context);
+    Py_DECREF(source);
+    return item;
+}
+
 /* Takes the next item: 1 with new reference and index; 0 if there is none
    after all; -1 on an interrupt.  The caller looks whether the queue is OPEN
    first; the iterator may have closed it in the meantime. */
@@ -515,23 +545,8 @@ gathering_take(GatheringObject *self, PyObject **item, Py_ssize_t *index)
         }
         return 1;
     }
-    PyObject *source = Py_NewRef(self->source);
-    PyObject *context = Py_NewRef(self->source_context);
-    *item = NULL;
     *index = PyList_GET_SIZE(self->list);
-    if (PyContext_Enter(context) == 0) {
-        *item = PyIter_Next(source);
-        PyObject *raised = *item == NULL ? fetch_exception() : NULL;
-        if (PyContext_Exit(context) < 0) {
-            Py_CLEAR(*item);
-            Py_XDECREF(raised);
-        }
-        else if (raised != NULL) {
-            raise_exception(raised);
-        }
-    }
-    Py_DECREF(context);
-    Py_DECREF(source);
+    *item = gathering_advance_source(self);
     if (*item == NULL) {
         if (PyErr_Occurred()) {
             return gathering_source_failed(self);
@@ -923,8 +938,9 @@ gathering_cancellation_as_result(core_state *state, PyObject *child)
 
 /* What ran under `link` has ended with a value or an exception (borrowed);
    `child` is the Task or Future that was cancelled, if it was (a Task whose
-   coroutine raised CancelledError no longer knows the message).  Takes it off the list; the caller gets the reference to `link->owner`.
-   Runs Python code.  -1 on an interrupt. */
+   coroutine raised CancelledError no longer knows the message).  Takes it off
+   the list; the caller gets the reference to `link->owner`.  Runs Python code.
+   -1 on an interrupt. */
 static int
 gathering_deliver(GatheringObject *self, RunningLink *link, PyObject *value,
                   PyObject *exception, PyObject *child)

@@ -515,13 +515,8 @@ task_tp_clear(PyObject *op)
 static void
 task_tp_finalize(PyObject *op)
 {
-    PyObject *raised = fetch_exception();
-    if (state_of(op)->future_set_log_traceback(op, Py_False, NULL) < 0) {
-        PyErr_WriteUnraisable(op);
-    }
-    if (raised != NULL) {
-        raise_exception(raised);
-    }
+    /* Cannot fail: only True is refused. */
+    (void)state_of(op)->future_set_log_traceback(op, Py_False, NULL);
     Py_TYPE(op)->tp_base->tp_finalize(op);
 }
 

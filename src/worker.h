@@ -95,6 +95,11 @@ worker_pending_cancellation(core_state *state, WorkerObject *self)
     PyObject *must_cancel = NULL;
     if (task != NULL && is_own_task(state, task)) {
         must_cancel = state->task_get_must_cancel(task, NULL);
+        if (must_cancel == Py_False) {
+            Py_DECREF(must_cancel);
+            Py_DECREF(task);
+            return NULL;
+        }
     }
     else {
         if (task == NULL) {
@@ -316,9 +321,9 @@ worker_next_item(core_state *state, WorkerObject *self, bool began_pass,
         status = gathering_take(gathering, &item, &index);
     }
     if (status > 0) {
-        /* An iterator of items is the user's code, and may be the clock. */
+        /* An iterator may be the user's code, and so may the clock. */
         bool may_go_on =
-            (gathering->source == NULL && state->clock == NULL)
+            (gathering->source_context == NULL && state->clock == NULL)
             || task_is_untouched(state, task, references, weakrefs);
         if (may_go_on && worker_go_on(self, item, index) == 0) {
             return 1;
@@ -330,7 +335,8 @@ worker_next_item(core_state *state, WorkerObject *self, bool began_pass,
 }
 
 /* The last item has ended, and the list's reference is ours: lets go of
-   everything but the item, for which the Task may be asked.  Keeps the exception being raised. */
+   everything but the item, for which the Task may be asked.  Keeps the
+   exception being raised. */
 static void
 worker_finish(WorkerObject *self)
 {
