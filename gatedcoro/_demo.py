@@ -84,10 +84,14 @@ class Client:
     async def get(self, path: str) -> Any:
         connection = self.idle.pop() if self.idle else await asyncio.open_connection("127.0.0.1", self.port)
         reader, writer = connection
-        writer.write(b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % path.encode())
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0])
-        body = await reader.readexactly(length)
+        try:
+            writer.write(b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % path.encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0])
+            body = await reader.readexactly(length)
+        except BaseException:
+            writer.close()  # the rest of an answer may still be to come
+            raise
         self.idle.append(connection)
         return json.loads(body)
 
