@@ -107,15 +107,16 @@ gated_enter(core_state *state, GatedObject *self)
 {
     PyObject *entering = NULL;
     const char *source = "__aenter__";
+    int taken = semaphore_count(state, self->gate, -1);
+    if (taken != 0) {
+        self->is_semaphore = true;
+        return taken;
+    }
     self->is_semaphore = semaphore_acquire_is_intact(state, self->gate);
     if (!self->is_semaphore && PyErr_Occurred()) {
         return -1;
     }
     if (self->is_semaphore) {
-        int taken = semaphore_count(state, self->gate, -1);
-        if (taken != 0) {
-            return taken;
-        }
         entering = PyObject_CallMethodNoArgs(self->gate, state->str_acquire);
         source = NULL;
     }
@@ -223,13 +224,7 @@ gated_leave(core_state *state, GatedObject *self)
     PyObject *handled = gated_begin_handling(self);
     PySendResult status = PYGEN_ERROR;
     if (self->is_semaphore) {
-        int given = 0;
-        if (semaphore_release_is_intact(state, self->gate)) {
-            given = semaphore_count(state, self->gate, 1);
-        }
-        else if (PyErr_Occurred()) {
-            given = -1;
-        }
+        int given = semaphore_count(state, self->gate, 1);
         if (given == 0) {
             given =
                 1

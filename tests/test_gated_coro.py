@@ -328,23 +328,132 @@ def test_a_subclass_of_semaphore_is_asked(impl):
 
 
 @pytest.mark.parametrize("name", ["acquire", "release"])
-def test_a_patched_semaphore_is_asked(impl, monkeypatch, name):
+@pytest.mark.parametrize("semaphore_class", [asyncio.Semaphore, asyncio.BoundedSemaphore])
+def test_a_patched_semaphore_class_is_asked(impl, semaphore_class, monkeypatch, name):
     async def main():
         called = []
-        original = getattr(asyncio.Semaphore, name)
+        original = getattr(semaphore_class, name)
 
         def patched(self):
             called.append(name)
             return original(self)
 
         with monkeypatch.context() as patch:
-            patch.setattr(asyncio.Semaphore, name, patched)
-            assert await impl.gated_coro(asyncio.Semaphore(1), asyncio.sleep(0, 1)) == 1
+            patch.setattr(semaphore_class, name, patched)
+            assert await impl.gated_coro(semaphore_class(1), asyncio.sleep(0, 1)) == 1
         assert called == [name]
-        semaphore = asyncio.Semaphore(1)
-        setattr(semaphore, name, lambda: patched(semaphore))
+        assert await impl.gated_coro(semaphore_class(1), asyncio.sleep(0, 1)) == 1
+        assert called == [name]
+
+    run(main)
+
+
+@pytest.mark.parametrize("name", ["acquire", "locked", "release", "_wake_up_next"])
+@pytest.mark.parametrize("semaphore_class", [asyncio.Semaphore, asyncio.BoundedSemaphore])
+@pytest.mark.parametrize("has_waited", [False, True])
+@pytest.mark.parametrize("while_it_runs", [False, True])
+def test_a_method_hidden_on_one_semaphore_is_asked(impl, name, semaphore_class, has_waited, while_it_runs):
+    async def native(semaphore, coro):
+        async with semaphore:
+            return await coro
+
+    async def called_by(gated):
+        called = []
+        semaphore = semaphore_class(1)
+        if has_waited:  # and knows its loop from then on
+            await asyncio.gather(*(gated(semaphore, asyncio.sleep(0)) for _ in range(2)))
+
+        def hide():
+            original = getattr(semaphore, name)
+
+            def hiding():
+                called.append(name)
+                return original()
+
+            setattr(semaphore, name, hiding)
+
+        async def item():
+            if while_it_runs:
+                hide()
+            return 1
+
+        if not while_it_runs:
+            hide()
+        for _ in range(2):
+            assert await gated(semaphore, item()) == 1
+        assert semaphore._value == 1
+        return called
+
+    async def main():
+        expected = await called_by(native)
+        assert expected
+        assert await called_by(impl.gated_coro) == expected
+
+    run(main)
+
+
+@pytest.mark.parametrize("semaphore_class", [asyncio.Semaphore, asyncio.BoundedSemaphore])
+def test_other_attributes_of_a_semaphore_do_not_matter(impl, semaphore_class):
+    async def main():
+        semaphore = semaphore_class(2)
+        semaphore.name = "downloads"
         assert await impl.gated_coro(semaphore, asyncio.sleep(0, 1)) == 1
-        assert called == [name] * 2
+        assert (semaphore._value, semaphore.name) == (2, "downloads")
+
+    run(main)
+
+
+def test_the_bound_of_a_semaphore_is_minded(impl):
+    async def main():
+        semaphore = asyncio.BoundedSemaphore(1)
+
+        async def item():
+            semaphore.release()
+
+        with pytest.raises(ValueError, match="BoundedSemaphore released too many times"):
+            await impl.gated_coro(semaphore, item())
+        assert semaphore._value == 1
+
+    run(main)
+
+
+@pytest.mark.parametrize("name", ["__setattr__", "__getattribute__", "_value"])
+@pytest.mark.parametrize("semaphore_class", [asyncio.Semaphore, asyncio.BoundedSemaphore])
+def test_a_class_patched_to_watch_the_counter_sees_it(impl, semaphore_class, name, monkeypatch):
+    async def main():
+        await impl.gated_coro(semaphore_class(1), asyncio.sleep(0))  # the class is known by now
+        seen = []
+
+        def set_attribute(self, attribute, value):
+            if attribute == "_value":
+                seen.append(value)
+            object.__setattr__(self, attribute, value)
+
+        def get_attribute(self, attribute):
+            if attribute == "_value":
+                seen.append("read")
+            return object.__getattribute__(self, attribute)
+
+        def set_value(self, value):
+            seen.append(value)
+            self.__dict__["_value"] = value
+
+        patches = {
+            "__setattr__": set_attribute,
+            "__getattribute__": get_attribute,
+            "_value": property(lambda self: self.__dict__["_value"], set_value),
+        }
+        with monkeypatch.context() as patch:
+            patch.setattr(semaphore_class, name, patches[name], raising=False)
+            semaphore = semaphore_class(2)
+            seen.clear()
+            assert await impl.gated_coro(semaphore, asyncio.sleep(0, 1)) == 1
+        if name == "__getattribute__":
+            assert len(seen) >= 3  # locked(), and both changes
+        else:
+            assert seen == [1, 2]
+        assert await impl.gated_coro(semaphore, asyncio.sleep(0, 1)) == 1
+        assert semaphore._value == 2
 
     run(main)
 
