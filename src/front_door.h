@@ -188,7 +188,7 @@ gathering_note_awaiter(core_state *state, GatheringObject *gathering)
 typedef struct {
     PyObject *loop;
     PyObject *list;      /* items, hidden from the garbage collector */
-    PyObject *source;    /* iterator of callables, instead of items */
+    PyObject *source;    /* of callables (see GatheringObject), not items */
     PyObject *positions; /* see Awaitables */
     Py_ssize_t futures; /* so many items are Futures to be taken as they are */
     Limit limit;
@@ -210,12 +210,9 @@ gathering_begin(core_state *state, GatheringObject *gathering,
         TASKS_TAKE_GENERATORS && opening->as_asyncio_gather;
     gathering->positions = Py_XNewRef(opening->positions);
     if (opening->source != NULL) {
-        if (!Py_IS_TYPE(opening->source, &PyListIter_Type)
-            && !Py_IS_TYPE(opening->source, &PyTupleIter_Type)) {
-            gathering->source_context = PyContext_Copy(gathering->context);
-            if (gathering->source_context == NULL) {
-                return -1;
-            }
+        gathering->source_context = PyContext_Copy(gathering->context);
+        if (gathering->source_context == NULL) {
+            return -1;
         }
         gathering->source = Py_NewRef(opening->source);
         gathering->calls = true;
@@ -419,7 +416,9 @@ open_calls(core_state *state, FrontDoorObject *self, PyObject *callables)
     }
     opening.loop = PyObject_CallNoArgs(state->get_running_loop);
     opening.list = hidden_list(NULL, 0);
-    opening.source = PyObject_GetIter(callables);
+    opening.source = source_is_indexed(callables)
+                         ? Py_NewRef(callables)
+                         : PyObject_GetIter(callables);
     if (opening.loop != NULL && opening.list != NULL
         && opening.source != NULL) {
         outer = gathering_open(state, &opening);

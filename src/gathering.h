@@ -75,11 +75,10 @@ struct GatheringObject {
 
     /* The queue. */
     QueueState queue;
-    PyObject *list;           /* items, then results */
-    Py_ssize_t next;          /* the next item's index */
-    PyObject *source;         /* iterator of callables, or NULL */
-    PyObject *source_context; /* in which it is advanced; NULL if that runs
-                                 no Python code */
+    PyObject *list;   /* items, then results */
+    Py_ssize_t next;  /* the next item's index */
+    PyObject *source; /* list, tuple or iterator of callables, or NULL */
+    PyObject *source_context; /* in which its Python code runs */
     PyObject *positions;      /* where the results go, if any is repeated */
 
     /* The limit. */
@@ -494,21 +493,36 @@ gathering_source_failed(GatheringObject *self)
     return status;
 }
 
+/* A list or tuple of callables is indexed, which runs no Python code. */
+static inline bool
+source_is_indexed(PyObject *source)
+{
+    return PyList_CheckExact(source) || PyTuple_CheckExact(source);
+}
+
 /* next(source) in the context that is kept for it: new reference; NULL at the
    end, or with an exception. */
 static PyObject *
 gathering_advance_source(GatheringObject *self)
 {
-    PyObject *source = Py_NewRef(self->source);
-    if (self->source_context == NULL) {
-        PyObject *item = PyIter_Next(source);
-        Py_DECREF(source);
-        return item;
+    PyObject *source = self->source;
+    bool indexed = source_is_indexed(source);
+    Py_ssize_t index = PyList_GET_SIZE(self->list);
+    if (indexed && index < PySequence_Fast_GET_SIZE(source)) {
+        return Py_NewRef(PySequence_Fast_GET_ITEM(source, index));
     }
     PyObject *context = Py_NewRef(self->source_context);
     PyObject *item = NULL;
     if (PyContext_Enter(context) == 0) {
-        item = PyIter_Next(source);
+        if (indexed) {
+            /* The callables may go with it, and run their destructors. */
+            Py_SETREF(self->source, Py_NewRef(Py_None));
+        }
+        else {
+            Py_INCREF(source);
+            item = PyIter_Next(source);
+            Py_DECREF(source);
+        }
         PyObject *raised = item == NULL ? fetch_exception() : NULL;
         if (PyContext_Exit(context) < 0) {
             Py_CLEAR(item);
@@ -519,7 +533,6 @@ gathering_advance_source(GatheringObject *self)
         }
     }
     Py_DECREF(context);
-    Py_DECREF(source);
     return item;
 }
 

@@ -50,7 +50,12 @@ semaphore_class_is_known(core_state *state, PyTypeObject *type)
         }
     }
     if (version != NULL) {
-        if (!semaphore_attributes_are_plain(state, type)) {
+        /* BoundedSemaphore.release() goes on to that of its base. */
+        if (!semaphore_attributes_are_plain(state, type)
+            || (type == bounded
+                && _PyType_Lookup(type->tp_base,
+                                  state->semaphore_names[SEMAPHORE_RELEASE])
+                       != state->semaphore_methods[SEMAPHORE_RELEASE])) {
             return false;
         }
         *version = type->tp_version_tag;
@@ -217,8 +222,8 @@ count_attribute(core_state *state, PyObject *attributes, bool bounded,
 }
 
 /* Takes (-1) or gives back (1) a slot of an exact semaphore: 1 if that could be
-   done here, 0 if its own methods have to, -1 on error.  Runs no Python
-   code. */
+   done here, 0 if its own methods have to, -1 on error.  Runs no Python code
+   (but what compares a key of the dict that is no str). */
 static int
 semaphore_count(core_state *state, PyObject *op, long change)
 {

@@ -322,8 +322,11 @@ worker_next_item(core_state *state, WorkerObject *self, bool began_pass,
     }
     if (status > 0) {
         /* An iterator may be the user's code, and so may the clock. */
+        bool runs_python = state->clock != NULL
+                           || (gathering->source != NULL
+                               && !source_is_indexed(gathering->source));
         bool may_go_on =
-            (gathering->source_context == NULL && state->clock == NULL)
+            !runs_python
             || task_is_untouched(state, task, references, weakrefs);
         if (may_go_on && worker_go_on(self, item, index) == 0) {
             return 1;

@@ -348,6 +348,31 @@ def test_a_patched_semaphore_class_is_asked(impl, semaphore_class, monkeypatch, 
     run(main)
 
 
+@pytest.mark.parametrize("while_it_runs", [False, True])
+def test_the_method_that_a_bounded_semaphore_goes_on_to_is_asked(impl, monkeypatch, while_it_runs):
+    async def main():
+        called = []
+        original = asyncio.Semaphore.release
+
+        def release(self):
+            called.append("release")
+            original(self)
+
+        with monkeypatch.context() as patch:
+
+            async def item():
+                if while_it_runs:
+                    patch.setattr(asyncio.Semaphore, "release", release)
+
+            if not while_it_runs:
+                patch.setattr(asyncio.Semaphore, "release", release)
+            semaphore = asyncio.BoundedSemaphore(1)
+            await impl.gated_coro(semaphore, item())
+            assert (called, semaphore._value) == (["release"], 1)
+
+    run(main)
+
+
 @pytest.mark.parametrize("name", ["acquire", "locked", "release", "_wake_up_next"])
 @pytest.mark.parametrize("semaphore_class", [asyncio.Semaphore, asyncio.BoundedSemaphore])
 @pytest.mark.parametrize("has_waited", [False, True])

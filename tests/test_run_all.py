@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import gc
 
 import pytest
 
@@ -146,6 +147,61 @@ def test_the_iterable_runs_in_one_copy_of_the_caller_s_context(impl):
         assert VARIABLE.get() == "caller's"
 
     run(main)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, iter])
+def test_functions_that_go_with_their_iterable_go_in_its_context(impl, kind):
+    async def main():
+        VARIABLE.set("caller's")
+        seen = []
+
+        class Function:
+            def __call__(self):
+                return self.item()
+
+            async def item(self):
+                VARIABLE.set("item's")
+                await asyncio.sleep(0)
+
+            def __del__(self):
+                seen.append(VARIABLE.get())
+
+        call = impl.run_all(kind([Function(), Function()]), limit=1)
+        await call
+        del call
+        gc.collect()
+        assert seen == ["caller's"] * 2
+
+    run(main)
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_a_list_that_changes_meanwhile_is_read_as_iteration_reads_it(impl, limit):
+    async def main():
+        called = []
+        work = []
+
+        def function(name, change):
+            async def item():
+                called.append(name)
+                await asyncio.sleep(0)
+                change()
+
+            return item
+
+        def shrink():
+            del work[-2:]
+
+        def grow():
+            work.append(function("new", lambda: None))
+
+        names = "abcd"
+        work += [function(name, change) for name, change in zip(names, [grow, shrink, shrink, grow])]
+        results = await impl.run_all(work, limit=limit)
+        assert len(results) == len(called)
+        return called
+
+    assert run(main) == ["a", "b", "c"]
 
 
 def test_an_endless_iterable_is_advanced_no_further_than_needed(impl):
