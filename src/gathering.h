@@ -514,16 +514,16 @@ gathering_advance_source(GatheringObject *self)
     PyObject *context = Py_NewRef(self->source_context);
     PyObject *item = NULL;
     if (PyContext_Enter(context) == 0) {
-        if (indexed) {
-            /* The callables may go with it, and run their destructors. */
-            Py_SETREF(self->source, Py_NewRef(Py_None));
-        }
-        else {
-            Py_INCREF(source);
+        Py_INCREF(source);
+        if (!indexed) {
             item = PyIter_Next(source);
-            Py_DECREF(source);
         }
         PyObject *raised = item == NULL ? fetch_exception() : NULL;
+        if (item == NULL && self->source == source) {
+            /* At its end it goes, and callables with it: destructors run. */
+            Py_SETREF(self->source, Py_NewRef(Py_None));
+        }
+        Py_DECREF(source);
         if (PyContext_Exit(context) < 0) {
             Py_CLEAR(item);
             Py_XDECREF(raised);
