@@ -11,6 +11,7 @@
       gated.h        drives one item inside of an async context manager
       semaphore.h    asyncio's semaphores, without their coroutines
       watcher.h      a Future that needs neither Task nor slot
+      waiter.h       what a Task of ours waits on until we wake it
       keeper.h       stands for the queue among the loop's Tasks
       task.h         our asyncio.Task; when it may be reused
       probe.h        measures what an untouched Task looks like
@@ -260,6 +261,7 @@ core_make_types(PyObject *module, core_state *state)
     MAKE_TYPE(gathering_type, gathering_spec)
     MAKE_TYPE(catcher_type, catcher_spec)
     MAKE_TYPE(probe_type, probe_spec)
+    MAKE_TYPE(waiter_type, waiter_spec)
     MAKE_TYPE(watcher_type, watcher_spec)
     MAKE_TYPE(worker_type, worker_spec)
     MAKE_TYPE(keeper_type, keeper_spec)

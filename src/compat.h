@@ -155,6 +155,41 @@ swap_handled_exception(PyObject *exception)
     return replaced;
 }
 
+/*** Recursion ***/
+
+/* A coroutine of ours drives another one: -1 with RecursionError where that
+   goes too deep.  3.12 and 3.13 count recursions in C up to a constant, which
+   not every stack holds; so there they count as the frames of Python functions
+   do as well, as those of native coroutines would. */
+static inline int
+enter_coroutine_recursion(void)
+{
+#if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000
+    PyThreadState *thread = PyThreadState_Get();
+    if (thread->py_recursion_remaining <= 0) {
+        PyErr_SetString(PyExc_RecursionError,
+                        "maximum recursion depth exceeded in a coroutine");
+        return -1;
+    }
+    if (Py_EnterRecursiveCall(" in a coroutine")) {
+        return -1;
+    }
+    thread->py_recursion_remaining--;
+    return 0;
+#else
+    return Py_EnterRecursiveCall(" in a coroutine") ? -1 : 0;
+#endif
+}
+
+static inline void
+leave_coroutine_recursion(void)
+{
+#if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000
+    PyThreadState_Get()->py_recursion_remaining++;
+#endif
+    Py_LeaveRecursiveCall();
+}
+
 /*** Generators ***/
 
 /* New reference. */

@@ -34,6 +34,13 @@ typedef enum {
 
 typedef struct CoroutineObject CoroutineObject;
 
+/* Coroutines of ours that never began and are to be given up, linked through
+   themselves: so a chain of them is closed in a loop, whatever its depth. */
+typedef struct DiscardList {
+    CoroutineObject *first; /* owned, as each next one is */
+    CoroutineObject *last;
+} DiscardList;
+
 typedef struct {
     /* Exactly one of `value` and `exception` is not NULL (both borrowed).  On
        PYGEN_NEXT and PYGEN_RETURN `*result` is a new reference, on PYGEN_ERROR
@@ -41,8 +48,17 @@ typedef struct {
     PySendResult (*step)(CoroutineObject *self, PyObject *value,
                          PyObject *exception, PyObject **result);
     /* Called at most once, instead of step(); `exception` is what was thrown
-       (borrowed), or NULL.  Keeps the exception being raised. */
-    void (*discard)(CoroutineObject *self, PyObject *exception);
+       (borrowed), or NULL.  Coroutines of ours that it holds go into `rest`.
+       Keeps the exception being raised, and returns 0; -1 only if an interrupt
+       has to take its place. */
+    int (*discard)(CoroutineObject *self, PyObject *exception,
+                   DiscardList *rest);
+    /* Somebody steps the coroutine although it is closed, which is the error
+       being raised; it may be replaced.  May be NULL. */
+    void (*refused)(CoroutineObject *self);
+    /* The object goes, and nobody will step it any more.  Keeps the exception
+       being raised.  May be NULL. */
+    void (*dropped)(CoroutineObject *self);
     /* The name for __name__, __qualname__ and the warning: new reference. */
     PyObject *(*name)(CoroutineObject *self);
     /* Whose cr_code, cr_frame and cr_origin are shown: borrowed or NULL. */
@@ -59,6 +75,8 @@ struct CoroutineObject {
     CoroutineState state;
     bool closing; /* by close(), not by a GeneratorExit that was thrown */
     PyObject *weakreflist;
+    CoroutineObject *next_discarded; /* in a DiscardList */
+    bool never_awaited;              /* dropped, and still to be reported */
     char for_debuggers[32]; /* see coroutine_init() */
 };
 
@@ -85,6 +103,11 @@ coroutine_claim(CoroutineObject *self)
     case CORO_CLOSED:
         PyErr_SetString(PyExc_RuntimeError,
                         "cannot reuse already awaited coroutine");
+        if (self->kind->refused != NULL) {
+            Py_INCREF(self);
+            self->kind->refused(self);
+            Py_DECREF(self);
+        }
         return -1;
     }
     Py_UNREACHABLE();
@@ -135,15 +158,111 @@ coroutine_send(CoroutineObject *self, PyObject *value, PyObject **result)
     return coroutine_step(self, value, NULL, result);
 }
 
-/* CREATED -> CLOSED without a step. */
 static void
-coroutine_discard(CoroutineObject *self, PyObject *exception)
+warn_never_awaited(CoroutineObject *self)
+{
+    PyObject *name = self->kind->name(self);
+    if (name == NULL
+        || PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
+                            "coroutine '%S' was never awaited", name)
+               < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    Py_XDECREF(name);
+}
+
+/* If the object goes without having been awaited: says so, and lets go of what
+   it belongs to.  Keeps the exception being raised. */
+static void
+coroutine_is_dropped(CoroutineObject *self)
+{
+    if (!self->never_awaited) {
+        return;
+    }
+    self->never_awaited = false;
+    PyObject *raised = fetch_exception();
+    if (self->kind->dropped != NULL) {
+        self->kind->dropped(self);
+    }
+    if (self->kind->warns) {
+        warn_never_awaited(self);
+    }
+    if (raised != NULL) {
+        raise_exception(raised);
+    }
+}
+
+/* CREATED -> CLOSED, for a coroutine that the loop over `list` will give up. */
+static void
+discard_later(DiscardList *list, CoroutineObject *self)
 {
     assert(self->state == CORO_CREATED);
     self->state = CORO_CLOSED;
     Py_INCREF(self);
-    self->kind->discard(self, exception);
-    Py_DECREF(self);
+    if (list->last == NULL) {
+        list->first = self;
+    }
+    else {
+        list->last->next_discarded = self;
+    }
+    list->last = self;
+}
+
+/* Closes an awaitable that never ran, if it is a coroutine: one of ours later,
+   with the rest of the list.  Keeps the exception being raised. */
+static void
+discard_unstarted(core_state *state, PyObject *awaitable, DiscardList *list)
+{
+    if (!is_own_coroutine(state, awaitable)) {
+        close_unstarted(state, awaitable);
+    }
+    else if (CoroutineObject_CAST(awaitable)->state == CORO_CREATED) {
+        discard_later(list, CoroutineObject_CAST(awaitable));
+    }
+}
+
+/* The list of the loop that this thread is in, or NULL. */
+static DiscardList *
+current_discard_list(core_state *state)
+{
+    if (state->discard_list == NULL
+        || state->discard_thread != PyThread_get_thread_ident()) {
+        return NULL;
+    }
+    return state->discard_list;
+}
+
+/* CREATED -> CLOSED without a step, for it and for the coroutines of ours that
+   it holds, and so on.  Keeps the exception being raised (0), unless an
+   interrupt has to take its place (-1). */
+static int
+coroutine_discard(CoroutineObject *self, PyObject *exception)
+{
+    core_state *state = state_of((PyObject *)self);
+    DiscardList list = {NULL, NULL};
+    DiscardList *outer_list = state->discard_list;
+    unsigned long outer_thread = state->discard_thread;
+    int status = 0;
+    discard_later(&list, self);
+    while (list.first != NULL) {
+        CoroutineObject *op = list.first;
+        list.first = op->next_discarded;
+        if (list.first == NULL) {
+            list.last = NULL;
+        }
+        op->next_discarded = NULL;
+        /* What is closed may drop others of ours: their finalizers add them. */
+        state->discard_list = &list;
+        state->discard_thread = PyThread_get_thread_ident();
+        if (op->kind->discard(op, op == self ? exception : NULL, &list) < 0) {
+            status = -1;
+        }
+        coroutine_is_dropped(op);
+        Py_DECREF(op);
+        state->discard_list = outer_list;
+        state->discard_thread = outer_thread;
+    }
+    return status;
 }
 
 static PySendResult
@@ -151,9 +270,10 @@ coroutine_throw(CoroutineObject *self, PyObject *exception, PyObject **result)
 {
     *result = NULL;
     if (self->state == CORO_CREATED) {
-        coroutine_discard(self, exception);
-        raise_exception(Py_NewRef(exception));
-        make_raisable();
+        if (coroutine_discard(self, exception) == 0) {
+            raise_exception(Py_NewRef(exception));
+            make_raisable();
+        }
         return PYGEN_ERROR;
     }
     if (coroutine_claim(self) < 0) {
@@ -168,8 +288,7 @@ coroutine_close(CoroutineObject *self)
 {
     switch (self->state) {
     case CORO_CREATED:
-        coroutine_discard(self, NULL);
-        Py_RETURN_NONE;
+        return coroutine_discard(self, NULL) < 0 ? NULL : Py_NewRef(Py_None);
     case CORO_CLOSED:
         Py_RETURN_NONE;
     case CORO_RUNNING:
@@ -499,30 +618,18 @@ coroutine_init(CoroutineObject *self, const CoroutineKind *kind)
 }
 
 static void
-warn_never_awaited(CoroutineObject *self)
-{
-    PyObject *name = self->kind->name(self);
-    if (name == NULL
-        || PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
-                            "coroutine '%S' was never awaited", name)
-               < 0) {
-        PyErr_WriteUnraisable((PyObject *)self);
-    }
-    Py_XDECREF(name);
-}
-
-static void
 coroutine_tp_finalize(PyObject *op)
 {
     CoroutineObject *self = CoroutineObject_CAST(op);
-    if (self->state == CORO_CLOSED) {
-        return;
-    }
     PyObject *raised = fetch_exception();
     if (self->state == CORO_CREATED) {
-        coroutine_discard(self, NULL);
-        if (self->kind->warns) {
-            warn_never_awaited(self);
+        self->never_awaited = true;
+        DiscardList *list = current_discard_list(state_of(op));
+        if (list != NULL) {
+            discard_later(list, self); /* it lives on until then */
+        }
+        else if (coroutine_discard(self, NULL) < 0) {
+            PyErr_WriteUnraisable(op);
         }
     }
     else {
@@ -531,6 +638,9 @@ coroutine_tp_finalize(PyObject *op)
             PyErr_WriteUnraisable(op);
         }
         Py_XDECREF(closed);
+        if (self->kind->dropped != NULL) {
+            self->kind->dropped(self);
+        }
     }
     if (raised != NULL) {
         raise_exception(raised);

@@ -93,7 +93,22 @@ gathering_choose_tasks(core_state *state, GatheringObject *gathering)
     return 0;
 }
 
-/* Takes the first `count` items, which are Futures, as they are. */
+/* Is the Future done, where asyncio.gather asks?  1, 0, or -1 on error. */
+static int
+watched_future_is_done(core_state *state, PyObject *future)
+{
+    if (!GATHER_TAKES_DONE_FUTURES_AT_ONCE) {
+        return 0;
+    }
+    PyObject *answer = PyObject_CallMethodNoArgs(future, state->str_done);
+    int is_done = answer == NULL ? -1 : PyObject_IsTrue(answer);
+    Py_XDECREF(answer);
+    return is_done;
+}
+
+/* Takes the first `count` items, which are Futures, as they are.  Theirs may be
+   any code: a Future that fails in the middle of this closes the queue, and
+   those behind it are left alone, as what is queued. */
 static int
 gathering_watch_futures(core_state *state, GatheringObject *gathering,
                         Py_ssize_t count)
@@ -103,18 +118,13 @@ gathering_watch_futures(core_state *state, GatheringObject *gathering,
     if (done == NULL) {
         return -1;
     }
-    for (Py_ssize_t i = 0; i < count; i++) {
+    for (Py_ssize_t i = 0; i < count && gathering->queue == QUEUE_OPEN; i++) {
         PyObject *future = gathering_pop_item(gathering);
+        gathering->item_taken = true;
         PyObject *callback = watcher_new(state, gathering, future, i);
         int added = -1;
         if (callback != NULL) {
-            int is_done = 0;
-            if (GATHER_TAKES_DONE_FUTURES_AT_ONCE) {
-                PyObject *answer =
-                    PyObject_CallMethodNoArgs(future, state->str_done);
-                is_done = answer == NULL ? -1 : PyObject_IsTrue(answer);
-                Py_XDECREF(answer);
-            }
+            int is_done = watched_future_is_done(state, future);
             if (is_done > 0) {
                 added = PyList_Append(done, callback) < 0
                                 || PyList_Append(done, future) < 0
@@ -125,15 +135,20 @@ gathering_watch_futures(core_state *state, GatheringObject *gathering,
                 added = call_method_for_effect(
                     future, state->str_add_done_callback, callback);
             }
+            if (added < 0) {
+                watcher_give_up(callback);
+            }
             Py_DECREF(callback);
         }
+        gathering->item_taken = false;
         Py_DECREF(future);
         if (added < 0) {
             goto done;
         }
     }
-    if (gathering->next == PyList_GET_SIZE(gathering->list)) {
-        gathering->queue = QUEUE_EMPTY;
+    if (gathering->queue == QUEUE_OPEN && !gathering_list_goes_on(gathering)
+        && gathering_end_queue(gathering, QUEUE_EXHAUSTED) < 0) {
+        goto done;
     }
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(done); i += 2) {
         PyObject *ignored = PyObject_CallOneArg(PyList_GET_ITEM(done, i),
@@ -445,13 +460,26 @@ front_door_open(core_state *state, FrontDoorObject *self)
     return outer;
 }
 
+/* It does not wait any more, because of the exception being raised: what runs
+   is cancelled. */
+static PySendResult
+front_door_fail(core_state *state, FrontDoorObject *self)
+{
+    PyObject *outer = self->outer;
+    self->outer = NULL;
+    gathering_abandon(state, outer);
+    Py_DECREF(outer);
+    return PYGEN_ERROR;
+}
+
 static PySendResult
 front_door_step(CoroutineObject *op, PyObject *Py_UNUSED(value),
                 PyObject *exception, PyObject **result)
 {
     FrontDoorObject *self = (FrontDoorObject *)op;
     core_state *state = state_of((PyObject *)op);
-    if (self->outer == NULL) {
+    bool resumed = self->outer != NULL;
+    if (!resumed) {
         self->outer = front_door_open(state, self);
         if (self->outer == NULL) {
             return PYGEN_ERROR;
@@ -459,31 +487,34 @@ front_door_step(CoroutineObject *op, PyObject *Py_UNUSED(value),
     }
     PyObject *outer = self->outer;
     if (exception != NULL) {
-        self->outer = NULL;
-        gathering_abandon(state, outer);
-        Py_DECREF(outer);
         raise_exception(Py_NewRef(exception));
-        return PYGEN_ERROR;
+        return front_door_fail(state, self);
     }
-    if (outer_fields(outer)->gathering != NULL) {
+    int pending = outer_fields(outer)->gathering != NULL;
+    if (pending && resumed) {
+        /* Somebody else may have set it. */
+        pending = outer_is_pending(state, outer);
+        if (pending == 0) {
+            pending = gathering_lost_outer(outer) < 0 ? -1 : 0;
+        }
+        if (pending < 0) {
+            return front_door_fail(state, self);
+        }
+    }
+    if (pending) {
         /* As a Future does: whoever drives us takes its mark away. */
         PyObject *blocking =
             PyObject_GetAttr(outer, state->str_asyncio_future_blocking);
         Py_XDECREF(blocking);
-        if (blocking != Py_False) {
-            self->outer = NULL;
-            gathering_abandon(state, outer);
-            Py_DECREF(outer);
-            if (blocking != NULL) {
-                PyErr_SetString(PyExc_RuntimeError,
-                                "await wasn't used with future");
-            }
-            return PYGEN_ERROR;
+        if (blocking != NULL && blocking != Py_False) {
+            PyErr_SetString(PyExc_RuntimeError,
+                            "await wasn't used with future");
         }
-        if (PyObject_SetAttr(outer, state->str_asyncio_future_blocking,
-                             Py_True)
-            < 0) {
-            return PYGEN_ERROR;
+        if (blocking != Py_False
+            || PyObject_SetAttr(outer, state->str_asyncio_future_blocking,
+                                Py_True)
+                   < 0) {
+            return front_door_fail(state, self);
         }
         *result = Py_NewRef(outer);
         return PYGEN_NEXT;
@@ -494,16 +525,26 @@ front_door_step(CoroutineObject *op, PyObject *Py_UNUSED(value),
     return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
 }
 
-static void
-front_door_discard(CoroutineObject *op, PyObject *Py_UNUSED(exception))
+static int
+front_door_discard(CoroutineObject *op, PyObject *Py_UNUSED(exception),
+                   DiscardList *rest)
 {
     FrontDoorObject *self = (FrontDoorObject *)op;
+    core_state *state = state_of((PyObject *)op);
     PyObject *items = self->items;
+    PyObject *raised = fetch_exception();
     self->items = NULL;
     if (self->door == DOOR_GATHER_WITH_CONCURRENCY) {
-        close_items(state_of((PyObject *)op), items);
+        Py_ssize_t size = PyList_GET_SIZE(items);
+        for (Py_ssize_t i = 0; i < size; i++) {
+            discard_unstarted(state, PyList_GET_ITEM(items, i), rest);
+        }
     }
     Py_DECREF(items);
+    if (raised != NULL) {
+        raise_exception(raised);
+    }
+    return 0;
 }
 
 static PyObject *

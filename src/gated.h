@@ -297,34 +297,72 @@ gated_step_exiting(core_state *state, GatedObject *self, PyObject *value,
 
 /*** Steps ***/
 
-static void
-gated_close_item(core_state *state, GatedObject *self)
+/* The item is never reached: nobody waits for the gate any more, and the item
+   is the caller's (owned; NULL for a callable). */
+static PyObject *
+gated_give_up(GatedObject *self)
 {
     PyObject *item = self->item;
-    self->item = NULL;
-    if (item != NULL) {
-        if (self->call_index < 0) {
-            close_unstarted(state, item);
-        }
-        Py_DECREF(item);
-    }
-}
-
-/* The item could not even be started, or was never reached. */
-static void
-gated_give_up(core_state *state, GatedObject *self)
-{
-    PyObject *raised = fetch_exception();
     GatheringObject *gathering = self->gathering;
+    self->item = NULL;
     self->gathering = NULL;
     if (gathering != NULL) {
         gathering->waiting--;
         Py_DECREF(gathering);
     }
-    gated_close_item(state, self);
+    if (self->call_index >= 0) {
+        Py_CLEAR(item);
+    }
+    return item;
+}
+
+/* The same, and the item is closed.  Keeps the exception being raised. */
+static void
+gated_close_item(core_state *state, GatedObject *self)
+{
+    PyObject *raised = fetch_exception();
+    PyObject *item = gated_give_up(self);
+    if (item != NULL) {
+        close_unstarted(state, item);
+        Py_DECREF(item);
+    }
     if (raised != NULL) {
         raise_exception(raised);
     }
+}
+
+/* Drives the item.  A chain of gated coroutines is a recursion in C, of which
+   the interpreter knows nothing by itself. */
+static PySendResult
+gated_step_body(core_state *state, GatedObject *self, bool first,
+                PyObject *value, PyObject *exception, PyObject **result)
+{
+    /* What is closed has been run, and must be closed. */
+    bool counts =
+        exception == NULL
+        || !PyErr_GivenExceptionMatches(exception, PyExc_GeneratorExit);
+    if (counts && enter_coroutine_recursion() < 0) {
+        if (first) {
+            gated_close_item(state, self);
+        }
+        return PYGEN_ERROR;
+    }
+    PySendResult status = PYGEN_ERROR;
+    if (first) {
+        value = Py_None;
+        exception = NULL;
+        self->delegate = item_iterator(state, &self->item, self->call_index,
+                                       self->plain_generators);
+    }
+    if (self->delegate != NULL) {
+        PyObject *delegate = Py_NewRef(self->delegate);
+        status = delegate_step(state, delegate, value, exception, result);
+        Py_DECREF(delegate);
+    }
+    if (counts) {
+        leave_coroutine_recursion();
+    }
+    return status;
 }
 
 static void
@@ -351,7 +389,7 @@ gated_run(core_state *state, GatedObject *self, PyObject *value,
             entered = gated_enter(state, self);
         }
         if (entered < 0) {
-            gated_give_up(state, self);
+            gated_close_item(state, self);
             return PYGEN_ERROR;
         }
         if (!entered) {
@@ -361,7 +399,7 @@ gated_run(core_state *state, GatedObject *self, PyObject *value,
                 return status;
             }
             if (status == PYGEN_ERROR) {
-                gated_give_up(state, self);
+                gated_close_item(state, self);
                 return status;
             }
             Py_CLEAR(*result); /* what __aenter__() returned */
@@ -372,18 +410,7 @@ gated_run(core_state *state, GatedObject *self, PyObject *value,
         first = true;
     }
     if (self->phase == GATED_BODY) {
-        status = PYGEN_ERROR;
-        if (first) {
-            value = Py_None;
-            exception = NULL;
-            self->delegate = item_iterator(
-                state, &self->item, self->call_index, self->plain_generators);
-        }
-        if (self->delegate != NULL) {
-            PyObject *delegate = Py_NewRef(self->delegate);
-            status = delegate_step(state, delegate, value, exception, result);
-            Py_DECREF(delegate);
-        }
+        status = gated_step_body(state, self, first, value, exception, result);
         if (status == PYGEN_NEXT) {
             return status;
         }
@@ -434,12 +461,22 @@ gated_step(CoroutineObject *op, PyObject *value, PyObject *exception,
     return status;
 }
 
-static void
-gated_discard(CoroutineObject *op, PyObject *Py_UNUSED(exception))
+static int
+gated_discard(CoroutineObject *op, PyObject *Py_UNUSED(exception),
+              DiscardList *rest)
 {
     GatedObject *self = (GatedObject *)op;
-    gated_give_up(state_of((PyObject *)op), self);
+    PyObject *raised = fetch_exception();
+    PyObject *item = gated_give_up(self);
+    if (item != NULL) {
+        discard_unstarted(state_of((PyObject *)op), item, rest);
+        Py_DECREF(item);
+    }
     gated_clear_iteration(self);
+    if (raised != NULL) {
+        raise_exception(raised);
+    }
+    return 0;
 }
 
 static PyObject *

@@ -8,9 +8,10 @@
    slots may be empty the list is hidden from the garbage collector, and the
    gathering visits its contents.
 
-      queue    OPEN ---> CLOSING ---> EMPTY      items start while it is OPEN
-                 |                      ^        only; closing a long queue
-                 +----------------------+        takes several turns
+      queue    OPEN -------> EXHAUSTED           items start while it is OPEN
+                 |               |               only, until every one has been
+                 v               v               taken; closing a long queue
+              CLOSING ------> CLOSED             takes several turns
 
       outer    pending ---> settled, once: with all results, with the first
                error, or cancelled.  After an error the queue goes on.
@@ -27,15 +28,22 @@
    that asyncio.run() can close it.
 
    Python code runs wherever an item starts or is closed, the clock or an
-   iterator is asked, or the loop is called; it may cancel or close anything.
-   State is therefore changed before each such call, and looked at again after
-   it. */
+   iterator is asked, the loop is called, or (up to 3.11) the garbage collector
+   is: wherever an object is made that it tracks.  It may cancel or close
+   anything.  State is therefore changed before each such call, and looked at
+   again after it; an item that has been taken starts only if the queue has not
+   been closed in the meantime.
+
+   An error that belongs to no item (no memory, a loop that refuses) ends the
+   call: what cannot fail is done first, and steps that must all be taken are
+   taken whatever fails. */
 
 #ifndef GATEDCORO_GATHERING_H
 #define GATEDCORO_GATHERING_H
 
 #include "outer.h"
 #include "task.h"
+#include "waiter.h"
 
 #define NO_LIMIT PY_SSIZE_T_MAX
 
@@ -49,8 +57,9 @@
 
 typedef enum {
     QUEUE_OPEN,
-    QUEUE_CLOSING,
-    QUEUE_EMPTY,
+    QUEUE_EXHAUSTED, /* every item has been taken */
+    QUEUE_CLOSING,   /* nothing starts any more; the rest is being closed */
+    QUEUE_CLOSED,
 } QueueState;
 
 /* Something that runs for a gathering: a link in the list of those. */
@@ -92,10 +101,10 @@ struct GatheringObject {
 
     /* The outcome. */
     PyObject *outer; /* NULL once settled */
-    PyObject *error; /* with cancel_on_error: the first one */
+    PyObject *error; /* what the call will end with, or NULL */
     PyObject *cancel_message;
     PyObject *keeper;        /* Task, or NULL */
-    PyObject *keeper_wakeup; /* Future that it waits on, or NULL */
+    PyObject *keeper_waiter; /* on which it waits, or NULL */
     double pass_start;
     double pass_read;  /* when the clock was read last */
     int starts_unread; /* so many may go by without reading it */
@@ -111,7 +120,8 @@ struct GatheringObject {
     /* Where things stand. */
     bool cancel_requested;
     bool abandoned; /* nobody waits for the outer future */
-    bool item_lost; /* an item's worker was closed: it has no outcome */
+    bool item_lost;  /* an item's Task went with its loop: it has no outcome */
+    bool item_taken; /* one neither runs yet nor has been dropped */
     bool pumping;
     bool pass_started; /* has started an item */
     bool pass_timed;
@@ -134,6 +144,7 @@ static int keeper_start(core_state *state, GatheringObject *gathering);
 
 static int gathering_settle(GatheringObject *self, PyObject *value,
                             PyObject *exception);
+static int gathering_settle_with_error(GatheringObject *self);
 static int gathering_settle_if_complete(GatheringObject *self);
 static int gathering_keep_queue(GatheringObject *self);
 static PyObject *gathering_pump_callback(PyObject *op, PyObject *ignored);
@@ -213,16 +224,31 @@ gathering_schedule_pump(GatheringObject *self)
 
 /*** What runs ***/
 
+static void
+running_insert_before(RunningLink *link, RunningLink *next)
+{
+    link->next = next;
+    link->previous = next->previous;
+    link->previous->next = link;
+    next->previous = link;
+}
+
+static void
+running_remove(RunningLink *link)
+{
+    link->previous->next = link->next;
+    link->next->previous = link->previous;
+    link->previous = link->next = NULL;
+}
+
 /* Takes over the caller's reference to `link->owner`. */
 static void
 gathering_link(GatheringObject *self, RunningLink *link, Py_ssize_t index)
 {
     link->index = index;
-    link->previous = self->running.previous;
-    link->next = &self->running;
-    link->previous->next = link;
-    link->next->previous = link;
+    running_insert_before(link, &self->running);
     self->running_count++;
+    self->item_taken = false;
 }
 
 /* Gives the list's reference to `link->owner` to the caller. */
@@ -230,54 +256,86 @@ static void
 gathering_unlink(GatheringObject *self, RunningLink *link)
 {
     assert(link->next != NULL);
-    link->previous->next = link->next;
-    link->next->previous = link->previous;
-    link->previous = link->next = NULL;
+    running_remove(link);
     self->running_count--;
 }
 
-/* Cancels everything that runs.  1 if anything could be, 0, or -1. */
+/* A walk over what runs now, in the order of start, whatever changes in the
+   meantime: two links without an owner, which stand in the list for the place
+   that the walk has reached and for its end.  It needs no memory. */
+typedef struct {
+    RunningLink place;
+    RunningLink end;
+} RunningWalk;
+
+static void
+running_walk_begin(GatheringObject *self, RunningWalk *walk)
+{
+    walk->place.owner = walk->place.target = NULL;
+    walk->end.owner = walk->end.target = NULL;
+    running_insert_before(&walk->place, self->running.next);
+    running_insert_before(&walk->end, &self->running);
+}
+
+/* The next link, with a new reference to its owner; NULL, once, at the end. */
+static RunningLink *
+running_walk_next(RunningWalk *walk)
+{
+    RunningLink *link = walk->place.next;
+    while (link != &walk->end && link->owner == NULL) {
+        link = link->next; /* of another walk */
+    }
+    RunningLink *after = link == &walk->end ? link : link->next;
+    running_remove(&walk->place);
+    if (link == &walk->end) {
+        running_remove(&walk->end);
+        return NULL;
+    }
+    running_insert_before(&walk->place, after);
+    Py_INCREF(link->owner);
+    return link;
+}
+
+/* Cancels everything that runs.  1 if anything could be, 0, or -1 if anything
+   failed; the rest has been cancelled all the same. */
 static int
 gathering_cancel_running(GatheringObject *self, PyObject *message)
 {
     core_state *state = state_of((PyObject *)self);
     int cancelled = 0;
-    /* cancel() runs Python code, which may change the list. */
-    PyObject *targets = PyList_New(0);
-    if (targets == NULL) {
-        return -1;
-    }
-    for (RunningLink *link = self->running.next; link != &self->running;
-         link = link->next) {
+    PyObject *failure = NULL;
+    RunningLink *link;
+    RunningWalk walk;
+    running_walk_begin(self, &walk);
+    while ((link = running_walk_next(&walk)) != NULL) {
+        PyObject *owner = link->owner;
         bool has_begun =
             !link->starting
-            || (Py_TYPE(link->owner) == state->worker_type
-                && CoroutineObject_CAST(link->owner)->state != CORO_CREATED);
+            || (Py_TYPE(owner) == state->worker_type
+                && CoroutineObject_CAST(owner)->state != CORO_CREATED);
         if (link->target == NULL || !has_begun) {
             link->cancel_pending = true;
             cancelled = 1;
         }
-        else if (PyList_Append(targets, link->target) < 0) {
-            Py_DECREF(targets);
-            return -1;
+        else {
+            PyObject *target = Py_NewRef(link->target);
+            PyObject *args[] = {target, message};
+            PyObject *answer = PyObject_VectorcallMethod(
+                state->str_cancel, args, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                state->msg_kwname);
+            int truth = answer == NULL ? -1 : PyObject_IsTrue(answer);
+            Py_XDECREF(answer);
+            Py_DECREF(target);
+            if (truth < 0) {
+                collect_exception(&failure);
+            }
+            else {
+                cancelled |= truth;
+            }
         }
+        Py_DECREF(owner);
     }
-    Py_ssize_t size = PyList_GET_SIZE(targets);
-    for (Py_ssize_t i = 0; i < size; i++) {
-        PyObject *args[] = {PyList_GET_ITEM(targets, i), message};
-        PyObject *answer = PyObject_VectorcallMethod(
-            state->str_cancel, args, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET,
-            state->msg_kwname);
-        int truth = answer == NULL ? -1 : PyObject_IsTrue(answer);
-        Py_XDECREF(answer);
-        if (truth < 0) {
-            Py_DECREF(targets);
-            return -1;
-        }
-        cancelled |= truth;
-    }
-    Py_DECREF(targets);
-    return cancelled;
+    return raise_collected(failure) < 0 ? -1 : cancelled;
 }
 
 /*** Awaited-by edges (3.14+) ***/
@@ -321,57 +379,64 @@ gathering_discard_edges(GatheringObject *self)
     if (self->awaiter == NULL) {
         return;
     }
-    /* Python code may run, which may change the list. */
     core_state *state = state_of((PyObject *)self);
-    PyObject *running = PyList_New(0); /* owner, target, owner, ... */
-    for (RunningLink *link = self->running.next;
-         running != NULL && link != &self->running; link = link->next) {
-        if (link->target != NULL
-            && (PyList_Append(running, link->owner) < 0
-                || PyList_Append(running, link->target) < 0)) {
-            Py_CLEAR(running);
+    RunningLink *link;
+    RunningWalk walk;
+    running_walk_begin(self, &walk);
+    while ((link = running_walk_next(&walk)) != NULL) {
+        PyObject *owner = link->owner;
+        PyObject *target = Py_XNewRef(link->target);
+        if (target != NULL) {
+            gathering_discard_edge(self, target);
+            if (Py_TYPE(owner) == state->worker_type) {
+                worker_leave_future(self, owner, target);
+            }
+            Py_DECREF(target);
         }
+        Py_DECREF(owner);
     }
-    if (running == NULL) {
-        PyErr_WriteUnraisable((PyObject *)self);
-        return;
-    }
-    Py_ssize_t size = PyList_GET_SIZE(running);
-    for (Py_ssize_t i = 0; i < size; i += 2) {
-        PyObject *owner = PyList_GET_ITEM(running, i);
-        PyObject *target = PyList_GET_ITEM(running, i + 1);
-        gathering_discard_edge(self, target);
-        if (Py_TYPE(owner) == state->worker_type) {
-            worker_leave_future(self, owner, target);
-        }
-    }
-    Py_DECREF(running);
 }
 
 /*** The queue ***/
 
-/* Nothing is queued any more: the keeper may go. */
-static int
-gathering_queue_is_empty(GatheringObject *self)
+/* Does nothing start any more, whether or not everything has started? */
+static inline bool
+gathering_is_closed(GatheringObject *self)
 {
-    self->queue = QUEUE_EMPTY;
-    Py_CLEAR(self->source_context);
-    PyObject *wakeup = self->keeper_wakeup;
-    self->keeper_wakeup = NULL;
-    if (wakeup == NULL) {
+    return self->queue == QUEUE_CLOSING || self->queue == QUEUE_CLOSED;
+}
+
+/* Is nothing queued any more? */
+static inline bool
+gathering_has_no_queue(GatheringObject *self)
+{
+    return self->queue == QUEUE_EXHAUSTED || self->queue == QUEUE_CLOSED;
+}
+
+/* The keeper may go.  -1 if it could not be told: it waits on. */
+static int
+gathering_release_keeper(GatheringObject *self)
+{
+    PyObject *waiter = Py_XNewRef(self->keeper_waiter);
+    if (waiter == NULL) {
         return 0;
     }
-    core_state *state = state_of((PyObject *)self);
-    int status = -1;
-    PyObject *done = PyObject_CallMethodNoArgs(wakeup, state->str_done);
-    if (done != NULL) {
-        status = done == Py_True ? 0
-                                 : call_method_for_effect(
-                                     wakeup, state->str_set_result, Py_None);
-        Py_DECREF(done);
+    int status = waiter_wake(waiter);
+    if (status == 0 && self->keeper_waiter == waiter) {
+        Py_CLEAR(self->keeper_waiter);
     }
-    Py_DECREF(wakeup);
+    Py_DECREF(waiter);
     return status;
+}
+
+/* Nothing is queued any more, since `state` says so.  -1 if the keeper could
+   not be told. */
+static int
+gathering_end_queue(GatheringObject *self, QueueState state)
+{
+    self->queue = state;
+    Py_CLEAR(self->source_context);
+    return gathering_release_keeper(self);
 }
 
 /* Takes the item at `next` out of the list: new reference. */
@@ -384,72 +449,83 @@ gathering_pop_item(GatheringObject *self)
     return item;
 }
 
+/* Is there an item in the list that has not been taken? */
+static inline bool
+gathering_list_goes_on(GatheringObject *self)
+{
+    return self->list != NULL && self->next < PyList_GET_SIZE(self->list);
+}
+
 /* Whatever is queued never starts: closes it all. */
 static void
 gathering_close_rest(GatheringObject *self)
 {
     core_state *state = state_of((PyObject *)self);
-    if (self->queue == QUEUE_EMPTY) {
+    if (gathering_has_no_queue(self)) {
+        self->queue = QUEUE_CLOSED;
         return;
     }
     self->queue = QUEUE_CLOSING;
     Py_CLEAR(self->source);
-    while (self->list != NULL && self->next < PyList_GET_SIZE(self->list)) {
+    while (gathering_list_goes_on(self)) {
         PyObject *item = gathering_pop_item(self);
         close_unstarted(state, item);
         Py_DECREF(item);
     }
-    self->queue = QUEUE_EMPTY;
+    self->queue = QUEUE_CLOSED;
 }
 
 /* Closes queued items until a slice is used up; the rest has its turn soon, or
    now if the clock or the loop fails.  -1 on an interrupt, or if the keeper
-   could not be told. */
+   could not be told; the queue is closed, or goes on closing, all the same. */
 static int
 gathering_close_some(GatheringObject *self)
 {
     core_state *state = state_of((PyObject *)self);
     double start, now;
     assert(self->queue == QUEUE_CLOSING);
+    PyObject *failure = NULL;
     int status = now_seconds(state, &start);
-    while (status == 0 && self->next < PyList_GET_SIZE(self->list)) {
+    while (status == 0 && gathering_list_goes_on(self)) {
         PyObject *item = gathering_pop_item(self);
         close_unstarted(state, item);
         Py_DECREF(item);
         status = now_seconds(state, &now);
         if (status == 0 && now - start >= SLICE_SECONDS
-            && self->next < PyList_GET_SIZE(self->list)) {
+            && gathering_list_goes_on(self)) {
             status = gathering_call_soon(self, &gathering_close_def);
             if (status == 0) {
                 return 0;
             }
         }
     }
-    if (status == 0) {
-        return gathering_queue_is_empty(self);
+    if (status < 0) {
+        if (report_error((PyObject *)self) < 0) {
+            collect_exception(&failure);
+        }
+        gathering_close_rest(self);
     }
-    status = report_error((PyObject *)self);
-    PyObject *raised = fetch_exception();
-    gathering_close_rest(self);
-    if (gathering_queue_is_empty(self) < 0) {
-        PyErr_WriteUnraisable((PyObject *)self);
+    if (gathering_end_queue(self, QUEUE_CLOSED) < 0) {
+        collect_exception(&failure);
     }
-    if (raised != NULL) {
-        raise_exception(raised);
-    }
-    return status;
+    return raise_collected(failure);
 }
 
-/* OPEN -> CLOSING or EMPTY: nothing starts from here on. */
+/* Nothing starts from here on, not even what has been taken and not begun.  -1
+   on an interrupt, or if the keeper could not be told. */
 static int
 gathering_close_queue(GatheringObject *self)
 {
+    if (self->queue == QUEUE_EXHAUSTED) {
+        self->queue = QUEUE_CLOSED;
+        return 0;
+    }
     if (self->queue != QUEUE_OPEN) {
         return 0;
     }
     self->queue = QUEUE_CLOSING;
     if (self->source != NULL) {
-        int status = gathering_queue_is_empty(self);
+        int status = gathering_end_queue(self, QUEUE_CLOSED);
         Py_CLEAR(self->source); /* may be a generator, which closes now */
         return status;
     }
@@ -460,37 +536,58 @@ static PyObject *
 gathering_close_callback(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     GatheringObject *self = GatheringObject_CAST(op);
-    if (self->queue == QUEUE_CLOSING
-        && (gathering_close_some(self) < 0
-            || gathering_settle_if_complete(self) < 0)) {
+    PyObject *failure = NULL;
+    if (self->queue == QUEUE_CLOSING) {
+        if (gathering_close_some(self) < 0) {
+            collect_exception(&failure);
+        }
+        if (gathering_settle_if_complete(self) < 0) {
+            collect_exception(&failure);
+        }
+    }
+    if (raise_collected(failure) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
 }
 
-/* The iterator of callables failed: an error of the call, whatever
-   return_exceptions says.  The exception being raised is taken. */
+/* An error that belongs to no item ends the call, whatever return_exceptions
+   says; what is queued never starts.  The exception being raised is taken.  -1
+   on an interrupt. */
 static int
-gathering_source_failed(GatheringObject *self)
+gathering_fail_call(GatheringObject *self)
 {
     make_raisable();
     PyObject *exception = fetch_exception();
-    int status = gathering_close_queue(self);
-    if (status == 0 && self->outer != NULL && self->error == NULL) {
-        if (self->cancel_on_error) {
-            self->error = Py_NewRef(exception);
-            status = gathering_cancel_running(self, Py_None) < 0 ? -1 : 0;
-        }
-        else {
-            status = gathering_settle(self, NULL, exception);
+    PyObject *failure = NULL;
+    bool decides = self->outer != NULL && self->error == NULL;
+    if (decides) {
+        /* First of all: there is an outcome now, whatever fails below, and
+           nobody takes what is there of the results for it. */
+        self->error = Py_NewRef(exception);
+    }
+    if (gathering_close_queue(self) < 0) {
+        collect_exception(&failure);
+    }
+    if (decides) {
+        int status = self->cancel_on_error
+                         ? gathering_cancel_running(self, Py_None)
+                         : gathering_settle_with_error(self);
+        if (status < 0) {
+            collect_exception(&failure);
         }
     }
-    if (status == 0 && is_interrupt(exception)) {
+    if (is_interrupt(exception)) {
         raise_exception(exception);
-        return -1;
+        collect_exception(&failure);
     }
-    Py_DECREF(exception);
-    return status;
+    else {
+        Py_DECREF(exception);
+    }
+    if (gathering_settle_if_complete(self) < 0) {
+        collect_exception(&failure);
+    }
+    return raise_collected(failure) < 0 ? report_error((PyObject *)self) : 0;
 }
 
 /* A list or tuple of callables is indexed, which runs no Python code. */
@@ -536,43 +633,75 @@ gathering_advance_source(GatheringObject *self)
     return item;
 }
 
+/* The item that has been taken never starts.  Keeps the exception being
+   raised. */
+static void
+gathering_drop_item(GatheringObject *self, PyObject *item)
+{
+    if (!self->calls) {
+        close_unstarted(state_of((PyObject *)self), item);
+    }
+    self->item_taken = false;
+}
+
+/* The iterator of callables has ended.  -1 if the keeper could not be told. */
+static int
+gathering_end_source(GatheringObject *self)
+{
+    if (self->queue != QUEUE_OPEN) {
+        return 0;
+    }
+    int status = gathering_end_queue(self, QUEUE_EXHAUSTED);
+    Py_CLEAR(self->source);
+    return status;
+}
+
 /* Takes the next item: 1 with new reference and index; 0 if there is none
    after all; -1 on an interrupt.  The caller looks whether the queue is OPEN
    first; the iterator may have closed it in the meantime. */
 static int
 gathering_take(GatheringObject *self, PyObject **item, Py_ssize_t *index)
 {
-    assert(self->queue == QUEUE_OPEN && self->pumping);
+    assert(self->queue == QUEUE_OPEN && self->pumping && !self->item_taken);
+    int status;
     if (self->source == NULL) {
         *index = self->next;
         *item = gathering_pop_item(self);
-        if (self->next == PyList_GET_SIZE(self->list)
-            && gathering_queue_is_empty(self) < 0
-            && report_error((PyObject *)self) < 0) {
+        self->item_taken = true;
+        if (gathering_list_goes_on(self)) {
+            return 1;
+        }
+        status = gathering_end_queue(self, QUEUE_EXHAUSTED);
+        if (status < 0) {
+            status = report_error((PyObject *)self);
+        }
+        if (status < 0 && self->queue == QUEUE_EXHAUSTED) {
             /* It has its turn when the loop runs again. */
             self->next--;
             PyList_SET_ITEM(self->list, self->next, *item);
-            *item = NULL;
             self->queue = QUEUE_OPEN;
+            self->item_taken = false;
             return -1;
         }
-        return 1;
     }
-    *index = PyList_GET_SIZE(self->list);
-    *item = gathering_advance_source(self);
-    if (*item == NULL) {
-        if (PyErr_Occurred()) {
-            return gathering_source_failed(self);
+    else {
+        *index = PyList_GET_SIZE(self->list);
+        *item = gathering_advance_source(self);
+        if (*item == NULL) {
+            return PyErr_Occurred() ? gathering_fail_call(self)
+                                    : gathering_end_source(self);
         }
-        return gathering_close_queue(self);
+        self->item_taken = true;
+        status = 0;
+        if (self->queue == QUEUE_OPEN
+            && PyList_Append(self->list, Py_None) < 0) {
+            status = gathering_fail_call(self);
+        }
     }
-    if (self->queue != QUEUE_OPEN) {
+    if (status < 0 || gathering_is_closed(self)) {
+        gathering_drop_item(self, *item);
         Py_CLEAR(*item);
-        return 0;
-    }
-    if (PyList_Append(self->list, Py_None) < 0) {
-        Py_CLEAR(*item);
-        return gathering_source_failed(self);
+        return status;
     }
     return 1;
 }
@@ -639,13 +768,30 @@ gathering_begin_pass(GatheringObject *self)
     self->starts_unread = 1; /* most passes start one item */
 }
 
+/* The loop or the clock has failed, so no pass is scheduled.  Is there nothing
+   that runs, either, at whose end the next one would begin?  Then the call ends
+   with the exception being raised, which otherwise is reported.  -1 on an
+   interrupt. */
+static int
+gathering_pass_failed(GatheringObject *self)
+{
+    if (self->queue == QUEUE_OPEN && self->running_count == 0
+        && !self->pump_scheduled) {
+        return gathering_fail_call(self);
+    }
+    return report_error((PyObject *)self);
+}
+
 /* An interrupt leaves the loop: nothing more starts in this step, but if the
    loop is run again the queue goes on.  The exception being raised is kept. */
 static void
 gathering_interrupted(GatheringObject *self)
 {
     PyObject *raised = fetch_exception();
-    if (gathering_keep_queue(self) < 0 || gathering_schedule_pump(self) < 0) {
+    if (gathering_keep_queue(self) < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    if (gathering_schedule_pump(self) < 0 && gathering_pass_failed(self) < 0) {
         PyErr_WriteUnraisable((PyObject *)self);
     }
     raise_exception(raised);
@@ -656,11 +802,15 @@ static int
 gathering_end_pass(GatheringObject *self, int status)
 {
     self->pumping = false;
-    if (status < 0 && report_error((PyObject *)self) < 0) {
+    if (status == 0) {
+        return 0;
+    }
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)
+        || PyErr_ExceptionMatches(PyExc_SystemExit)) {
         gathering_interrupted(self);
         return -1;
     }
-    return 0;
+    return gathering_pass_failed(self);
 }
 
 /* Starts items while there is room, and ends the pass.  -1 on an interrupt. */
@@ -786,51 +936,67 @@ static int
 gathering_settle(GatheringObject *self, PyObject *value, PyObject *exception)
 {
     core_state *state = state_of((PyObject *)self);
-    PyObject *raised =
-        gathering_keep_queue(self) < 0 ? fetch_exception() : NULL;
+    PyObject *failure = NULL;
+    if (gathering_keep_queue(self) < 0) {
+        collect_exception(&failure);
+    }
     PyObject *outer = self->outer;
-    int status = 0;
     if (outer != NULL) { /* else settled while the keeper was made */
         self->outer = NULL;
         Py_INCREF(self);
         outer_forget(outer);
         gathering_discard_edges(self);
-        PyObject *done = PyObject_CallMethodNoArgs(outer, state->str_done);
-        if (done == NULL) {
-            status = -1;
+        int pending = outer_is_pending(state, outer);
+        if (pending < 0) {
+            collect_exception(&failure);
         }
-        else if (done != Py_True) { /* else by somebody: leave it */
-            status = outer_end(state, outer, value, exception);
+        if (pending != 0) { /* else somebody has set it: leave it */
+            if (outer_end(state, outer, value, exception) < 0) {
+                collect_exception(&failure);
+            }
             if (self->abandoned) {
                 outer_silence(state, outer);
             }
         }
-        Py_XDECREF(done);
         Py_DECREF(outer);
+        Py_CLEAR(self->error);
         Py_DECREF(self);
     }
-    if (raised != NULL) {
-        if (status < 0) {
-            PyErr_WriteUnraisable((PyObject *)self);
-        }
-        raise_exception(raised);
-        status = -1;
+    return raise_collected(failure);
+}
+
+/* Settles with `error`, if there is one. */
+static int
+gathering_settle_with_error(GatheringObject *self)
+{
+    PyObject *error = Py_XNewRef(self->error);
+    if (error == NULL) {
+        return 0;
     }
+    int status = gathering_settle(self, NULL, error);
+    Py_DECREF(error);
     return status;
+}
+
+/* A CancelledError with the message of the cancellation: new reference.  Where
+   it cannot be made, the error that says so takes its place. */
+static PyObject *
+gathering_cancelled_error(GatheringObject *self)
+{
+    core_state *state = state_of((PyObject *)self);
+    PyObject *message = Py_XNewRef(self->cancel_message);
+    PyObject *cancelled =
+        message == NULL || message == Py_None
+            ? PyObject_CallNoArgs(state->cancelled_error)
+            : PyObject_CallOneArg(state->cancelled_error, message);
+    Py_XDECREF(message);
+    return cancelled == NULL ? fetch_exception() : cancelled;
 }
 
 static int
 gathering_settle_cancelled(GatheringObject *self)
 {
-    core_state *state = state_of((PyObject *)self);
-    PyObject *message = self->cancel_message;
-    PyObject *cancelled =
-        message == NULL || message == Py_None
-            ? PyObject_CallNoArgs(state->cancelled_error)
-            : PyObject_CallOneArg(state->cancelled_error, message);
-    if (cancelled == NULL) {
-        return -1;
-    }
+    PyObject *cancelled = gathering_cancelled_error(self);
     int status = gathering_settle(self, NULL, cancelled);
     Py_DECREF(cancelled);
     return status;
@@ -840,19 +1006,24 @@ gathering_settle_cancelled(GatheringObject *self)
 static int
 gathering_settle_if_complete(GatheringObject *self)
 {
-    if (self->outer == NULL || self->queue != QUEUE_EMPTY
-        || self->running_count > 0) {
+    if (!gathering_has_no_queue(self) || self->running_count > 0) {
+        return 0;
+    }
+    if (self->keeper_waiter != NULL && gathering_release_keeper(self) < 0
+        && report_error((PyObject *)self) < 0) {
+        return -1;
+    }
+    if (self->outer == NULL) {
         return 0;
     }
     if (self->error != NULL) {
-        PyObject *error = self->error;
-        self->error = NULL;
-        int status = gathering_settle(self, NULL, error);
-        Py_DECREF(error);
-        return status;
+        return gathering_settle_with_error(self);
     }
     if (self->cancel_requested || self->item_lost) {
         return gathering_settle_cancelled(self);
+    }
+    if (self->item_taken) {
+        return 0;
     }
     PyObject *results = gathering_results(self);
     PyObject *exception = results == NULL ? fetch_exception() : NULL;
@@ -919,14 +1090,16 @@ gathering_fail(GatheringObject *self, Py_ssize_t index, PyObject *exception)
         }
         return gathering_note_error(self, index, exception);
     }
+    PyObject *failure = NULL;
     self->error = Py_NewRef(exception);
     if (gathering_close_queue(self) < 0) {
-        return -1;
+        collect_exception(&failure);
     }
-    if (self->cancel_requested) {
-        return 0; /* they have been cancelled with the caller */
+    if (!self->cancel_requested /* else cancelled with the caller */
+        && gathering_cancel_running(self, Py_None) < 0) {
+        collect_exception(&failure);
     }
-    return gathering_cancel_running(self, Py_None) < 0 ? -1 : 0;
+    return raise_collected(failure);
 }
 
 /* What asyncio.gather puts among the results for a cancelled child: a
@@ -960,11 +1133,11 @@ gathering_deliver(GatheringObject *self, RunningLink *link, PyObject *value,
 {
     Py_ssize_t index = link->index;
     gathering_unlink(self, link);
-    if (self->outer == NULL) {
-        return 0; /* dropped */
-    }
     int status = 0;
-    if (exception != NULL && !self->return_exceptions) {
+    if (self->outer == NULL) {
+        /* dropped */
+    }
+    else if (exception != NULL && !self->return_exceptions) {
         status = self->cancel_on_error
                      ? gathering_fail(self, index, exception)
                      : gathering_settle(self, NULL, exception);
@@ -986,20 +1159,22 @@ gathering_deliver(GatheringObject *self, RunningLink *link, PyObject *value,
         }
         if (self->outer == NULL) {
             Py_DECREF(outcome);
-            return 0;
         }
-        PyObject *empty = PyList_GET_ITEM(self->list, index);
-        assert(empty == NULL || empty == Py_None);
-        PyList_SET_ITEM(self->list, index, outcome);
-        Py_XDECREF(empty);
+        else {
+            PyObject *empty = PyList_GET_ITEM(self->list, index);
+            assert(empty == NULL || empty == Py_None);
+            PyList_SET_ITEM(self->list, index, outcome);
+            Py_XDECREF(empty);
+        }
     }
-    if (status < 0 && report_error((PyObject *)self) < 0) {
-        return -1;
+    PyObject *failure = NULL;
+    if (status < 0) {
+        collect_exception(&failure);
     }
     if (gathering_settle_if_complete(self) < 0) {
-        return report_error((PyObject *)self);
+        collect_exception(&failure);
     }
-    return 0;
+    return raise_collected(failure) < 0 ? report_error((PyObject *)self) : 0;
 }
 
 /*** Cancellation ***/
@@ -1030,24 +1205,32 @@ gathering_cancel(GatheringObject *self, PyObject *message)
     if (self->outer == NULL) {
         return 0;
     }
+    PyObject *failure = NULL;
     if (self->queue == QUEUE_OPEN || self->running_count == 0) {
         gathering_request_cancel(self, message);
-        if (gathering_close_queue(self) < 0
-            || gathering_settle_if_stopped(self) < 0) {
-            return -1;
+        if (gathering_close_queue(self) < 0) {
+            collect_exception(&failure);
         }
-        if (self->outer == NULL) {
-            return 1;
+        if (gathering_settle_if_stopped(self) < 0) {
+            collect_exception(&failure);
         }
     }
     else {
         Py_XSETREF(self->cancel_message, Py_NewRef(message));
     }
-    int cancelled = gathering_cancel_running(self, message);
-    if (cancelled > 0) {
-        self->cancel_requested = true;
+    if (self->outer != NULL) {
+        int cancelled = gathering_cancel_running(self, message);
+        if (cancelled < 0) {
+            collect_exception(&failure);
+        }
+        else if (cancelled > 0) {
+            self->cancel_requested = true;
+            if (gathering_close_queue(self) < 0) {
+                collect_exception(&failure);
+            }
+        }
     }
-    return cancelled < 0 ? -1 : self->cancel_requested;
+    return raise_collected(failure) < 0 ? -1 : self->cancel_requested;
 }
 
 /* The loop will never run again: nothing can be cancelled or called back. */
@@ -1061,6 +1244,24 @@ gathering_strand(GatheringObject *self)
         Py_DECREF(outer);
     }
     gathering_close_rest(self);
+}
+
+/* Somebody else has set the future, and who waited for it goes on.  What runs
+   does so, too, and what is queued, as after an error.  -1 on an interrupt. */
+static int
+gathering_lost_outer(PyObject *outer)
+{
+    GatheringObject *self = outer_fields(outer)->gathering;
+    if (self == NULL) {
+        return 0;
+    }
+    Py_INCREF(self);
+    int status = gathering_settle(self, Py_None, NULL);
+    if (status < 0) {
+        status = report_error((PyObject *)self);
+    }
+    Py_DECREF(self);
+    return status;
 }
 
 /* The caller has gone: cancel what runs, report nothing. */
@@ -1080,8 +1281,13 @@ gathering_abandon(core_state *state, PyObject *outer)
         if (closed == Py_True) {
             gathering_strand(self);
         }
-        else if (closed == NULL || gathering_cancel(self, Py_None) < 0) {
-            PyErr_WriteUnraisable(outer);
+        else {
+            if (closed == NULL) {
+                PyErr_WriteUnraisable(outer);
+            }
+            if (gathering_cancel(self, Py_None) < 0) {
+                PyErr_WriteUnraisable(outer);
+            }
         }
         Py_XDECREF(closed);
         Py_DECREF(self);
@@ -1107,7 +1313,7 @@ gathering_new(core_state *state, PyObject *loop, PyObject *list)
     self->list = Py_NewRef(list);
     self->running.previous = self->running.next = &self->running;
     self->limit = NO_LIMIT;
-    self->queue = PyList_GET_SIZE(list) > 0 ? QUEUE_OPEN : QUEUE_EMPTY;
+    self->queue = PyList_GET_SIZE(list) > 0 ? QUEUE_OPEN : QUEUE_EXHAUSTED;
     self->loop = Py_NewRef(loop);
     self->context = PyContext_CopyCurrent();
     if (self->context == NULL) {
@@ -1162,7 +1368,7 @@ gathering_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->error);
     Py_VISIT(self->cancel_message);
     Py_VISIT(self->keeper);
-    Py_VISIT(self->keeper_wakeup);
+    Py_VISIT(self->keeper_waiter);
     return 0;
 }
 
@@ -1191,7 +1397,7 @@ gathering_tp_clear(PyObject *op)
     Py_CLEAR(self->error);
     Py_CLEAR(self->cancel_message);
     Py_CLEAR(self->keeper);
-    Py_CLEAR(self->keeper_wakeup);
+    Py_CLEAR(self->keeper_waiter);
     return 0;
 }
 

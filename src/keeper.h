@@ -6,7 +6,7 @@
    Closing it in the keeper's own step would be too late: other Tasks end
    before that, and each would have the next item started.
 
-   The keeper waits on a future, which gathering_queue_is_empty() sets. */
+   The keeper waits until gathering_release_keeper() wakes it. */
 
 #ifndef GATEDCORO_KEEPER_H
 #define GATEDCORO_KEEPER_H
@@ -35,12 +35,15 @@ keeper_cancelled(CoroutineObject *op, PyObject *message)
     }
     Py_INCREF(gathering);
     gathering_request_cancel(gathering, message);
-    int status = gathering_close_queue(gathering);
-    if (status == 0) {
-        status = gathering_settle_if_stopped(gathering);
+    PyObject *failure = NULL;
+    if (gathering_close_queue(gathering) < 0) {
+        collect_exception(&failure);
+    }
+    if (gathering_settle_if_stopped(gathering) < 0) {
+        collect_exception(&failure);
     }
     Py_DECREF(gathering);
-    return status;
+    return raise_collected(failure);
 }
 
 static void
@@ -50,7 +53,7 @@ keeper_finish(KeeperObject *self)
     self->gathering = NULL;
     if (gathering != NULL) {
         PyObject *raised = fetch_exception();
-        Py_CLEAR(gathering->keeper_wakeup);
+        Py_CLEAR(gathering->keeper_waiter);
         Py_CLEAR(gathering->keeper);
         Py_DECREF(gathering);
         if (raised != NULL) {
@@ -72,36 +75,27 @@ keeper_step(CoroutineObject *op, PyObject *Py_UNUSED(value),
     }
     GatheringObject *gathering = self->gathering;
     /* NULL: making the Task failed when its step had been scheduled. */
-    if (gathering == NULL || gathering->queue == QUEUE_EMPTY) {
+    if (gathering == NULL || gathering_has_no_queue(gathering)) {
         keeper_finish(self);
         *result = Py_NewRef(Py_None);
         return PYGEN_RETURN;
     }
-    PyObject *kwargs = PyDict_New();
-    PyObject *wakeup = NULL;
-    if (kwargs != NULL
-        && PyDict_SetItem(kwargs, state->str_loop, gathering->loop) == 0) {
-        wakeup = PyObject_Call((PyObject *)state->future_base,
-                               state->empty_tuple, kwargs);
-    }
-    Py_XDECREF(kwargs);
-    if (wakeup == NULL
-        || PyObject_SetAttr(wakeup, state->str_asyncio_future_blocking,
-                            Py_True)
-               < 0) {
-        Py_XDECREF(wakeup);
+    PyObject *waiter = waiter_new(state, gathering->loop);
+    if (waiter == NULL) {
         keeper_finish(self);
         return PYGEN_ERROR;
     }
-    Py_XSETREF(gathering->keeper_wakeup, Py_NewRef(wakeup));
-    *result = wakeup;
+    Py_XSETREF(gathering->keeper_waiter, Py_NewRef(waiter));
+    *result = waiter;
     return PYGEN_NEXT;
 }
 
-static void
-keeper_discard(CoroutineObject *op, PyObject *Py_UNUSED(exception))
+static int
+keeper_discard(CoroutineObject *op, PyObject *Py_UNUSED(exception),
+               DiscardList *Py_UNUSED(rest))
 {
     keeper_finish((KeeperObject *)op);
+    return 0;
 }
 
 static PyObject *
@@ -120,7 +114,7 @@ static PyObject *
 keeper_awaited(CoroutineObject *op)
 {
     GatheringObject *gathering = ((KeeperObject *)op)->gathering;
-    return gathering == NULL ? NULL : gathering->keeper_wakeup;
+    return gathering == NULL ? NULL : gathering->keeper_waiter;
 }
 
 static const CoroutineKind keeper_kind = {

@@ -60,6 +60,16 @@ outer_silence(core_state *state, PyObject *outer)
     }
 }
 
+/* 1, 0, or -1 on error. */
+static int
+outer_is_pending(core_state *state, PyObject *outer)
+{
+    PyObject *done = PyObject_CallMethodNoArgs(outer, state->str_done);
+    int is_done = done == NULL ? -1 : PyObject_IsTrue(done);
+    Py_XDECREF(done);
+    return is_done < 0 ? -1 : !is_done;
+}
+
 static PyObject *
 outer_cancel(PyObject *op, PyObject *args, PyObject *kwargs)
 {
@@ -74,12 +84,10 @@ outer_cancel(PyObject *op, PyObject *args, PyObject *kwargs)
         Py_RETURN_FALSE;
     }
     /* Somebody may have called set_result() on it. */
-    PyObject *done = PyObject_CallMethodNoArgs(op, state_of(op)->str_done);
-    if (done != Py_False) {
-        Py_XDECREF(done);
-        return done == NULL ? NULL : Py_NewRef(Py_False);
+    int pending = outer_is_pending(state_of(op), op);
+    if (pending <= 0) {
+        return pending < 0 ? NULL : Py_NewRef(Py_False);
     }
-    Py_DECREF(done);
     Py_INCREF(gathering);
     int cancelled = gathering_cancel(gathering, message);
     Py_DECREF(gathering);

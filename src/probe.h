@@ -54,9 +54,11 @@ probe_step(CoroutineObject *op, PyObject *Py_UNUSED(value),
     return self->steps == 1 ? PYGEN_NEXT : PYGEN_RETURN;
 }
 
-static void
-probe_discard(CoroutineObject *Py_UNUSED(op), PyObject *Py_UNUSED(exception))
+static int
+probe_discard(CoroutineObject *Py_UNUSED(op), PyObject *Py_UNUSED(exception),
+              DiscardList *Py_UNUSED(rest))
 {
+    return 0;
 }
 
 static PyObject *

@@ -15,6 +15,7 @@
     X(task_type) \
     X(catcher_type) \
     X(probe_type) \
+    X(waiter_type) \
     X(watcher_type) \
     X(worker_type) \
     X(keeper_type) \
@@ -143,6 +144,10 @@ typedef struct {
     bool reuse_wanted; /* a switch for the tests */
 
     unsigned long long task_names; /* the last number in a Task's name */
+
+    /* The loop that gives up coroutines (coroutine.h), and its thread. */
+    struct DiscardList *discard_list;
+    unsigned long discard_thread;
 } core_state;
 
 static inline core_state *
@@ -217,6 +222,40 @@ is_interrupt(PyObject *exception)
 {
     return PyErr_GivenExceptionMatches(exception, PyExc_KeyboardInterrupt)
            || PyErr_GivenExceptionMatches(exception, PyExc_SystemExit);
+}
+
+/* Steps that must all be taken, whatever fails.  Takes the exception being
+   raised: `*first` (owned, or NULL) is the one to raise in the end, and the
+   others are reported.  An interrupt goes before any other. */
+static void
+collect_exception(PyObject **first)
+{
+    PyObject *exception = fetch_exception();
+    if (exception == NULL) {
+        return;
+    }
+    if (*first == NULL) {
+        *first = exception;
+        return;
+    }
+    PyObject *other = exception;
+    if (is_interrupt(exception) && !is_interrupt(*first)) {
+        other = *first;
+        *first = exception;
+    }
+    raise_exception(other);
+    PyErr_WriteUnraisable(NULL);
+}
+
+/* Raises what was collected (stolen): -1, or 0 if that is nothing. */
+static int
+raise_collected(PyObject *exception)
+{
+    if (exception == NULL) {
+        return 0;
+    }
+    raise_exception(exception);
+    return -1;
 }
 
 #endif /* GATEDCORO_STATE_H */

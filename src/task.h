@@ -165,6 +165,16 @@ task_kwargs_new(core_state *state, PyObject *loop, bool eager)
     return kwargs;
 }
 
+/* What asyncio.gather sets on its children: a Task that is destroyed with its
+   loop, or because it could not be started, is not reported. */
+static void
+task_is_ours(core_state *state, PyObject *task)
+{
+    if (state->task_set_log_destroy_pending(task, Py_False, NULL) < 0) {
+        PyErr_WriteUnraisable(task);
+    }
+}
+
 /* Task.__init__(driver, loop=..., name=..., context=..., [eager_start=True]).
    Runs Python code; when eager, the first step of the driver, which may
    initialise other Tasks with the same `kwargs`: the base class has taken all
@@ -180,17 +190,12 @@ task_init(core_state *state, PyObject *task, PyObject *kwargs)
         status = state->task_base->tp_init(task, args, kwargs);
     }
     Py_XDECREF(args);
-    return status;
-}
-
-/* What asyncio.gather sets on its children: a Task that is destroyed with its
-   loop is not reported. */
-static void
-task_is_ours(core_state *state, PyObject *task)
-{
-    if (state->task_set_log_destroy_pending(task, Py_False, NULL) < 0) {
-        PyErr_WriteUnraisable(task);
+    if (status < 0) {
+        PyObject *raised = fetch_exception();
+        task_is_ours(state, task);
+        raise_exception(raised);
     }
+    return status;
 }
 
 /* Runs `step` as asyncio runs a callback of `context`, in the middle of the

@@ -107,6 +107,21 @@ watcher_new(core_state *state, GatheringObject *gathering, PyObject *future,
     return callback;
 }
 
+/* The Future does not take its `callback`. */
+static void
+watcher_give_up(PyObject *callback)
+{
+    WatcherObject *self = WatcherObject_CAST(PyCFunction_GET_SELF(callback));
+    GatheringObject *gathering = self->gathering;
+    if (gathering != NULL) { /* else it called back all the same */
+        self->gathering = NULL;
+        gathering_unlink(gathering, &self->link);
+        gathering_discard_edge(gathering, self->link.target);
+        Py_DECREF(self); /* the list's */
+        Py_DECREF(gathering);
+    }
+}
+
 /*** Lifecycle ***/
 
 static int

@@ -18,7 +18,11 @@
    copies of the caller's, which the worker enters around each step.
 
    A worker belongs to its gathering before its Task exists, so that whatever
-   happens in an eager first step finds it there. */
+   happens in an eager first step finds it there.
+
+   Who closes a worker by hand (Task.get_coro() gives it, for an item that is no
+   coroutine) does not end its Task: that finds the worker closed in its next
+   step, and that error is the item's outcome. */
 
 #ifndef GATEDCORO_WORKER_H
 #define GATEDCORO_WORKER_H
@@ -153,23 +157,62 @@ worker_leave_future(GatheringObject *gathering, PyObject *worker,
 
 /*** Steps ***/
 
+/* An item that never began is given up.  Keeps the exception being raised. */
+static void
+worker_forget_item(core_state *state, WorkerObject *self)
+{
+    GatheringObject *gathering = self->gathering;
+    assert(self->delegate == NULL);
+    if (gathering->gate != NULL) {
+        gathering->waiting--;
+    }
+    if (!gathering->calls) {
+        close_unstarted(state, self->item);
+    }
+}
+
+/* Has the queue been closed since the item was taken?  Then it must not start,
+   and its Task ends as one that was cancelled before its first step.  A Task of
+   the loop's begins in a turn of its own, and can be cancelled until then. */
+static bool
+worker_comes_too_late(WorkerObject *self)
+{
+    GatheringObject *gathering = self->gathering;
+    return gathering_is_closed(gathering)
+           && (gathering->own_tasks || self->link.starting);
+}
+
 /* Has the item that starts in this step run its first step. */
 static PySendResult
 worker_begin_item(core_state *state, WorkerObject *self, PyObject **result)
 {
     GatheringObject *gathering = self->gathering;
     Py_ssize_t call_index = gathering->calls ? self->link.index : -1;
+    PyObject *gated = NULL;
     if (gathering->gate != NULL) {
-        self->delegate =
-            gated_new(state, gathering->gate, self->item, call_index);
-        if (self->delegate == NULL) {
-            gathering->waiting--;
+        gated = gated_new(state, gathering->gate, self->item, call_index);
+        if (gated == NULL) {
+            worker_forget_item(state, self);
+            return PYGEN_ERROR;
+        }
+        GatedObject_CAST(gated)->plain_generators =
+            gathering->plain_generators;
+        GatedObject_CAST(gated)->gathering =
+            (GatheringObject *)Py_NewRef(gathering);
+    }
+    if (worker_comes_too_late(self)) {
+        if (gated != NULL) {
+            (void)coroutine_discard(CoroutineObject_CAST(gated), NULL);
+            Py_DECREF(gated);
         }
         else {
-            GatedObject *gated = GatedObject_CAST(self->delegate);
-            gated->plain_generators = gathering->plain_generators;
-            gated->gathering = (GatheringObject *)Py_NewRef(gathering);
+            worker_forget_item(state, self);
         }
+        raise_exception(gathering_cancelled_error(gathering));
+        return PYGEN_ERROR;
+    }
+    if (gated != NULL) {
+        self->delegate = gated;
     }
     else {
         PyObject *item = Py_NewRef(self->item);
@@ -237,7 +280,7 @@ worker_deliver(core_state *state, WorkerObject *self, PyObject *result,
 }
 
 /* The worker and its Task go ahead with another item (stolen on success).  The
-   list gets its reference to the worker back. */
+   list gets its reference to the worker back.  -1 if they cannot. */
 static int
 worker_go_on(WorkerObject *self, PyObject *item, Py_ssize_t index)
 {
@@ -245,6 +288,10 @@ worker_go_on(WorkerObject *self, PyObject *item, Py_ssize_t index)
     PyObject *context = PyContext_Copy(gathering->context);
     if (context == NULL) {
         PyErr_Clear();
+        return -1;
+    }
+    if (gathering_is_closed(gathering)) {
+        Py_DECREF(context);
         return -1;
     }
     gathering_link(gathering, &self->link, index);
@@ -334,7 +381,7 @@ worker_next_item(core_state *state, WorkerObject *self, bool began_pass,
         status = worker_start(state, gathering, item, index);
         Py_DECREF(item);
     }
-    return status < 0 ? report_error((PyObject *)gathering) : 0;
+    return status < 0 ? gathering_pass_failed(gathering) : 0;
 }
 
 /* The last item has ended, and the list's reference is ours: lets go of
@@ -359,27 +406,16 @@ worker_finish(WorkerObject *self)
     }
 }
 
-/* An item that never began is given up. */
+/* The object goes with its Task, and so does the loop that ran it: there is
+   nobody to tell.  Nothing starts any more; should something else end
+   nevertheless, the gathering does so as if this item had been cancelled. */
 static void
-worker_forget_item(core_state *state, WorkerObject *self)
+worker_dropped(CoroutineObject *op)
 {
-    GatheringObject *gathering = self->gathering;
-    assert(self->delegate == NULL);
-    if (gathering->gate != NULL) {
-        gathering->waiting--;
+    WorkerObject *self = (WorkerObject *)op;
+    if (self->gathering == NULL || self->link.next == NULL) {
+        return;
     }
-    if (!gathering->calls) {
-        close_unstarted(state, self->item);
-    }
-}
-
-/* Ends without an outcome.  There is nobody to tell: the Task is gone, because
-   the loop that ran it is.  So nothing starts any more; should something else
-   end nevertheless, the gathering does so as if this item had been cancelled.
-   Keeps the exception being raised. */
-static void
-worker_is_lost(WorkerObject *self)
-{
     PyObject *raised = fetch_exception();
     GatheringObject *gathering = (GatheringObject *)Py_NewRef(self->gathering);
     gathering->item_lost = true;
@@ -392,6 +428,38 @@ worker_is_lost(WorkerObject *self)
     }
 }
 
+/* The item ends with an exception (borrowed) outside of any step, and what
+   there is room for starts.  -1 on an interrupt. */
+static int
+worker_end_with(WorkerObject *self, PyObject *exception)
+{
+    GatheringObject *gathering = (GatheringObject *)Py_NewRef(self->gathering);
+    int status =
+        gathering_deliver(gathering, &self->link, NULL, exception, NULL);
+    worker_finish(self);
+    if (status == 0) {
+        status = gathering_pump(gathering);
+    }
+    Py_DECREF(gathering);
+    return status;
+}
+
+/* The Task has found its coroutine closed. */
+static void
+worker_refused(CoroutineObject *op)
+{
+    WorkerObject *self = (WorkerObject *)op;
+    if (self->gathering == NULL) {
+        return;
+    }
+    PyObject *raised = fetch_exception();
+    if (worker_end_with(self, raised) < 0) {
+        Py_DECREF(raised);
+        return;
+    }
+    raise_exception(raised);
+}
+
 /* Closes the item. */
 static PySendResult
 worker_step_exiting(core_state *state, WorkerObject *self, PyObject *exception,
@@ -399,7 +467,11 @@ worker_step_exiting(core_state *state, WorkerObject *self, PyObject *exception,
 {
     PySendResult status = worker_drive(state, self, NULL, exception, result);
     if (status != PYGEN_NEXT) {
-        worker_is_lost(self);
+        PyObject *raised = fetch_exception();
+        worker_drop_item(state, self);
+        if (raised != NULL) {
+            raise_exception(raised);
+        }
     }
     return status;
 }
@@ -483,34 +555,23 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
     return status;
 }
 
-/* The Task was cancelled before its first step, or was lost with its loop. */
-static void
-worker_discard(CoroutineObject *op, PyObject *exception)
+/* The Task was cancelled before its first step; or the worker is closed, and
+   either the Task will find it so or it is lost with its loop. */
+static int
+worker_discard(CoroutineObject *op, PyObject *exception,
+               DiscardList *Py_UNUSED(rest))
 {
     WorkerObject *self = (WorkerObject *)op;
-    core_state *state = state_of((PyObject *)op);
     PyObject *raised = fetch_exception();
-    GatheringObject *gathering = (GatheringObject *)Py_NewRef(self->gathering);
-    worker_forget_item(state, self);
-    int status = 0;
-    if (exception == NULL) {
-        worker_is_lost(self);
+    worker_forget_item(state_of((PyObject *)op), self);
+    if (exception != NULL && worker_end_with(self, exception) < 0) {
+        Py_XDECREF(raised);
+        return -1;
     }
-    else {
-        status =
-            gathering_deliver(gathering, &self->link, NULL, exception, NULL);
-        worker_finish(self);
-        if (status == 0) {
-            status = gathering_pump(gathering);
-        }
-    }
-    if (status < 0) {
-        PyErr_WriteUnraisable((PyObject *)gathering);
-    }
-    Py_DECREF(gathering);
     if (raised != NULL) {
         raise_exception(raised);
     }
+    return 0;
 }
 
 static PyObject *
@@ -522,6 +583,8 @@ worker_awaited(CoroutineObject *op)
 static const CoroutineKind worker_kind = {
     .step = worker_step,
     .discard = worker_discard,
+    .refused = worker_refused,
+    .dropped = worker_dropped,
     .name = worker_name,
     .shown = worker_shown,
     .awaited = worker_awaited,
@@ -589,37 +652,104 @@ worker_create_task(core_state *state, WorkerObject *self, PyObject *context)
     return task;
 }
 
-/* The Task could not be made, or an interrupt left its first step.  -1 if an
-   interrupt is being raised. */
+/* The Task could not be made, or failed in its first step: the exception being
+   raised is the item's outcome, unless it has one.  -1 on an interrupt. */
 static int
 worker_not_started(WorkerObject *self)
 {
+    make_raisable();
     PyObject *raised = fetch_exception();
-    if (self->gathering != NULL) {
-        GatheringObject *gathering =
-            (GatheringObject *)Py_NewRef(self->gathering);
-        if (self->base.state == CORO_CREATED) {
-            coroutine_discard(&self->base, raised);
+    PyObject *failure = NULL;
+    if (self->base.state == CORO_CREATED) {
+        if (coroutine_discard(&self->base, raised) < 0) {
+            collect_exception(&failure);
         }
-        else {
-            PyObject *closed = coroutine_close(&self->base);
-            if (closed == NULL
-                || gathering_settle(gathering, NULL, raised) < 0) {
-                PyErr_WriteUnraisable((PyObject *)gathering);
-            }
-            Py_XDECREF(closed);
+    }
+    else if (self->gathering != NULL) {
+        /* Nobody will take the Task's next step. */
+        PyObject *closed = coroutine_close(&self->base);
+        if (closed == NULL) {
+            PyErr_WriteUnraisable((PyObject *)self);
         }
-        Py_DECREF(gathering);
+        Py_XDECREF(closed);
+        if (self->gathering != NULL && worker_end_with(self, raised) < 0) {
+            collect_exception(&failure);
+        }
     }
     if (is_interrupt(raised)) {
         raise_exception(raised);
-        return -1;
+        collect_exception(&failure);
     }
-    Py_DECREF(raised);
-    return 0;
+    else {
+        Py_DECREF(raised);
+    }
+    return raise_collected(failure);
 }
 
-/* Starts an item in a Task of its own.  -1 on an interrupt. */
+/* The Task has been made: it can be cancelled now.  -1 on an interrupt. */
+static int
+worker_is_started(WorkerObject *self, PyObject *task)
+{
+    GatheringObject *gathering = self->gathering;
+    worker_join_awaiter(self);
+    if (self->base.state == CORO_CLOSED) {
+        /* Whoever made the Task closed it, and may have made none. */
+        PyErr_SetString(PyExc_RuntimeError,
+                        "cannot reuse already awaited coroutine");
+        return worker_not_started(self);
+    }
+    if (!self->link.cancel_pending) {
+        return 0;
+    }
+    self->link.cancel_pending = false;
+    PyObject *message = Py_XNewRef(gathering->cancel_message);
+    int status = call_method_for_effect(
+        task, state_of((PyObject *)self)->str_cancel, message);
+    Py_XDECREF(message);
+    return status < 0 ? report_error(task) : 0;
+}
+
+/* Makes a Task for the worker, which belongs to its gathering, and a new
+   reference to it in `*task` (NULL if there is none).  -1 on an interrupt. */
+static int
+worker_make_task(core_state *state, WorkerObject *self, PyObject *context,
+                 PyObject **task)
+{
+    GatheringObject *gathering = self->gathering;
+    int status = -1;
+    self->link.starting = true;
+    if (gathering->own_tasks) {
+        *task = task_new(state, &self->base, context);
+        if (*task != NULL) {
+            self->link.target = Py_NewRef(*task);
+            status = task_start(state, *task, gathering->loop,
+                                &gathering->task_kwargs);
+        }
+    }
+    else {
+        *task = worker_create_task(state, self, context);
+        if (*task != NULL) {
+            status = 0;
+            if (self->gathering != NULL) {
+                Py_XSETREF(self->link.target, Py_NewRef(*task));
+            }
+        }
+    }
+    self->link.starting = false;
+    if (status < 0) {
+        return worker_not_started(self);
+    }
+    if (self->gathering == NULL) {
+        return 0; /* the item has ended */
+    }
+    if (gathering->own_tasks) {
+        task_is_ours(state, *task);
+    }
+    return worker_is_started(self, *task);
+}
+
+/* Starts an item that has been taken in a Task of its own.  -1 on an
+   interrupt. */
 static int
 worker_start(core_state *state, GatheringObject *gathering, PyObject *item,
              Py_ssize_t index)
@@ -627,57 +757,24 @@ worker_start(core_state *state, GatheringObject *gathering, PyObject *item,
     PyObject *context = PyContext_Copy(gathering->context);
     WorkerObject *self =
         context == NULL ? NULL : worker_new(state, gathering, item);
-    if (self == NULL) {
-        Py_XDECREF(context);
-        if (!gathering->calls) {
-            close_unstarted(state, item);
+    if (self == NULL || gathering_is_closed(gathering)) {
+        int status = self == NULL ? gathering_fail_call(gathering) : 0;
+        gathering_drop_item(gathering, item);
+        if (self != NULL) {
+            self->base.state = CORO_CLOSED;
+            Py_DECREF(self);
         }
-        return gathering_source_failed(gathering);
+        Py_XDECREF(context);
+        return status;
     }
     self->link.owner = Py_NewRef(self);
     gathering_link(gathering, &self->link, index);
-    self->link.starting = true;
     if (gathering->gate != NULL) {
         gathering->waiting++;
     }
-    int status = -1;
     PyObject *task;
-    if (gathering->own_tasks) {
-        task = task_new(state, &self->base, context);
-        if (task != NULL) {
-            self->link.target = Py_NewRef(task);
-            status = task_start(state, task, gathering->loop,
-                                &gathering->task_kwargs);
-        }
-    }
-    else {
-        task = worker_create_task(state, self, context);
-        if (task != NULL) {
-            status = 0;
-            if (self->gathering != NULL) {
-                self->link.target = Py_NewRef(task);
-            }
-        }
-    }
+    int status = worker_make_task(state, self, context, &task);
     Py_DECREF(context);
-    self->link.starting = false;
-    if (status < 0) {
-        status = worker_not_started(self);
-    }
-    else if (self->gathering != NULL) {
-        if (gathering->own_tasks) {
-            task_is_ours(state, task);
-        }
-        worker_join_awaiter(self);
-        if (self->link.cancel_pending) {
-            self->link.cancel_pending = false;
-            PyObject *message = Py_XNewRef(gathering->cancel_message);
-            if (call_method_for_effect(task, state->str_cancel, message) < 0) {
-                status = report_error(task);
-            }
-            Py_XDECREF(message);
-        }
-    }
     Py_XDECREF(task);
     Py_DECREF(self);
     return status;
