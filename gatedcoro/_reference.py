@@ -29,6 +29,7 @@ import contextvars
 import inspect
 import operator
 import sys
+import threading
 import time
 import types
 
@@ -97,7 +98,14 @@ class _Unraisable:
 
 
 class _Unstarted:
-    """Items that nothing has started yet; they are closed unless somebody takes them."""
+    """Items that nothing has started yet; they are closed unless somebody takes them.
+
+    Those of our coroutines among them that never began are opened up in a loop, whatever
+    the depth of such a chain: they, too, close what they hold.  What is closed may drop
+    others of ours; these join the loop that is under way in their thread.
+    """
+
+    _loop_under_way = threading.local()
 
     def __init__(self, items):
         self.items = items
@@ -110,8 +118,22 @@ class _Unstarted:
         return items
 
     def close(self):
-        for item in self.take():
-            _close_item(item)
+        if not self.items:
+            return
+        under_way = getattr(self._loop_under_way, "queue", None)
+        if under_way is not None:
+            under_way.extend(self.take())
+            return
+        queue = self._loop_under_way.queue = collections.deque(self.take())
+        try:
+            while queue:
+                item = queue.popleft()
+                if isinstance(item, _FrontDoor):
+                    item.give_up_if_it_never_started()
+                else:
+                    _close_item(item)
+        finally:
+            self._loop_under_way.queue = None
 
 
 class _CoroutineObject(collections.abc.Coroutine):
@@ -163,6 +185,11 @@ class _FrontDoor(_CoroutineObject):
 
     def _close_if_it_never_started(self):
         if self._body.cr_frame is None:  # the native coroutine has ended
+            self._unstarted.close()
+
+    def give_up_if_it_never_started(self):
+        if inspect.getcoroutinestate(self._body) == inspect.CORO_CREATED:
+            self._body.close()
             self._unstarted.close()
 
     def __del__(self):
@@ -225,15 +252,34 @@ class _GatheringFuture(asyncio.Future):
     def abandon(self):
         """Nobody will look at the outcome: cancel what runs, and report no error."""
         self._nobody_waits = True
-        if self.done() or self._gathering is None:
+        if self._gathering is None:
             self._log_traceback = False
-        elif self._loop.is_closed():
+            return
+        try:
+            stranded = self._loop.is_closed()
+        except BaseException as error:
+            _Unraisable(error)
+            stranded = False
+        if stranded:
             self._gathering.close_queue_at_once()
-        else:
+            return
+        try:
             self._gathering.cancel(None)
+        except BaseException as error:
+            _Unraisable(error)
+
+    def was_set_by_somebody(self):
+        """Who waited goes on; so does what runs, and what is queued, as after an error."""
+        if self._gathering is not None:
+            self._gathering.lost_outer()
+
+    def forget(self):
+        """Keep no reference to the gathering, nor it to us: it has settled."""
+        self._gathering = None
 
     def settle(self, results, error):
-        self._gathering = None
+        if self.done():  # by somebody else
+            return
         if error is None:
             self.set_result(results)
             return
@@ -266,8 +312,8 @@ class _Awaitables:
         return self._items.popleft()
 
     def remove_futures(self):
-        """Take out the Futures, which run already, with their indexes."""
-        futures = [pair for pair in self._items if asyncio.isfuture(pair[1])]
+        """Take out the Futures, which run already: a deque of pairs with their indexes."""
+        futures = collections.deque(pair for pair in self._items if asyncio.isfuture(pair[1]))
         self._items = collections.deque(pair for pair in self._items if not asyncio.isfuture(pair[1]))
         return futures
 
@@ -289,8 +335,11 @@ class _Awaitables:
     def wait_for(self, worker, item):
         """Return what the worker awaits in order to run *item*."""
         if self._generators_are_coroutines and _is_plain_generator_coroutine(item):
-            return _drive_generator(item)
-        return _as_task_drives_it(item)
+            driven = _drive_generator(item)
+        else:
+            driven = _as_task_drives_it(item)
+        worker.begins()
+        return driven
 
 
 class _Callables:
@@ -345,6 +394,7 @@ class _Callables:
     @staticmethod
     async def _call(worker, function):
         note = f"raised by item {worker.index}"
+        worker.begins()
         try:
             awaitable = function()
         except StopIteration as stop:
@@ -464,6 +514,8 @@ class _Worker(_CoroutineObject):
         self.coroutine = None  # the user's own, as soon as there is one
         self.awaited_future = item if asyncio.isfuture(item) else None
         self._cancellation = None  # one that arrived before there was a Task
+        self._is_being_made = False  # its Task is
+        self._is_being_closed = False  # by close()
         self._body = None
         self.__name__ = self.__qualname__ = type(item).__name__
         self.runs(gathering.source.coroutine_of(item))
@@ -506,11 +558,24 @@ class _Worker(_CoroutineObject):
             if value is not None:
                 raise TypeError("can't send non-None value to a just-started coroutine")
             self._body = self._drive()
+        elif self.was_closed:
+            self.end_closed()
         return self._body.send(value)
+
+    @property
+    def was_closed(self):
+        """Whether somebody closed it by hand and its Task has yet to find out."""
+        return self._body is not None and self._body.cr_frame is None and self.gathering is not None
+
+    def end_closed(self):
+        """The item's outcome is what the Task's next step raises."""
+        self.end_without_step(RuntimeError("cannot reuse already awaited coroutine"))
 
     def throw(self, *exception):
         error = None
         try:
+            if self.was_closed:
+                self.end_closed()
             if self._body is not None:
                 return self._body.throw(*exception)
             try:
@@ -524,17 +589,24 @@ class _Worker(_CoroutineObject):
             del exception, error
 
     def close(self):
-        never_started = self._body is None
-        if never_started:
+        """Close the item.  The Task does not end: it finds that in its next step."""
+        if self._body is None:
             self._body = self._drive()
-        self._body.close()
-        if never_started and self.gathering is not None:
+            self._body.close()
             self._close_unstarted_item()
-            self.gathering.worker_dropped(self)
+        elif self._body.cr_frame is not None:
+            self._is_being_closed = True
+            try:
+                self._body.close()
+            finally:
+                self._is_being_closed = False
 
     def __del__(self):
+        # The Task goes, and so does the loop that ran it.
         if getattr(self, "_body", self) is None:
             self.close()
+        if getattr(self, "gathering", None) is not None:
+            self.gathering.worker_dropped(self)
 
     def never_started(self, error):
         """The Task was cancelled, or could not be made, before the first step."""
@@ -542,6 +614,10 @@ class _Worker(_CoroutineObject):
             self._body = self._drive()
             self._body.close()
         self._close_unstarted_item()
+        self.end_without_step(error)
+
+    def end_without_step(self, error):
+        """The item ends with *error* outside of any step; start what may start now."""
         gathering = self.gathering
         gathering.worker_ended(self, None, error)
         gathering.go_on_after(error)
@@ -553,11 +629,12 @@ class _Worker(_CoroutineObject):
         value = error = None
         try:
             if gathering.gate is None:
-                value = await self._start_item()
+                value = await gathering.source.wait_for(self, self.item)
             else:
+                self.check_in_time()
                 async with gathering.gate:
                     gathering.gate_passed(self)
-                    value = await self._start_item()
+                    value = await gathering.source.wait_for(self, self.item)
         except StopIteration as stop:  # as in any coroutine
             error = RuntimeError("coroutine raised StopIteration")
             error.__cause__ = stop
@@ -566,7 +643,9 @@ class _Worker(_CoroutineObject):
         # Outside the handler: what starts next must not get this error as its context.
         try:
             self._close_unstarted_item()
-            if asyncio.current_task(gathering.loop) is runs_in:
+            if self._is_being_closed:
+                self.awaited_future = None
+            elif asyncio.current_task(gathering.loop) is runs_in:
                 gathering.worker_ended(self, value, error)
                 gathering.go_on_after(error)
             else:  # the Task was destroyed; this is not one of its steps
@@ -577,9 +656,21 @@ class _Worker(_CoroutineObject):
         finally:
             del error, value, runs_in  # a traceback may hold this frame
 
-    def _start_item(self):
-        item, self.item = self.item, None
-        return self.gathering.source.wait_for(self, item)
+    def check_in_time(self):
+        """Refuse to begin if the queue has been closed since the item was taken.
+
+        The Task then ends as one that was cancelled before its first step.  A Task of the
+        loop's begins in a turn of its own, and can be cancelled until then.
+        """
+        gathering = self.gathering
+        if gathering.closing and (gathering.makes_its_own_tasks or self._is_being_made):
+            raise _cancelled_error(gathering.cancel_message)
+
+    def begins(self):
+        """The item starts now: nothing that makes an object comes between."""
+        if self.gathering.gate is None:
+            self.check_in_time()
+        self.item = None
 
     def _close_unstarted_item(self):
         item, self.item = self.item, None
@@ -632,6 +723,9 @@ class Task(asyncio.Task):
         self._worker = worker
         try:
             super().__init__(worker, **options)
+        except BaseException:
+            self._log_destroy_pending = False
+            raise
         finally:
             del self  # the traceback of an error in an eager step holds this frame
 
@@ -727,8 +821,47 @@ class _Subscription:
 # The keeper -----------------------------------------------------------------------------
 
 
-async def _wait_until(future):
-    await future
+class _Waiter:
+    """The least that a Task takes for a Future: it keeps its callback until the loop has taken it.
+
+    A Future that is set loses its callbacks if the loop's call_soon() fails, and the Task
+    that waits never goes on.  A waiter can be woken again.
+    """
+
+    _asyncio_future_blocking = False
+
+    def __init__(self, loop):
+        self._loop = loop
+        self._callback = None
+
+    def __await__(self):
+        self._asyncio_future_blocking = True
+        yield self
+
+    def get_loop(self):
+        return self._loop
+
+    def add_done_callback(self, callback, *, context=None):
+        self._callback = callback, context
+
+    def wake(self):
+        if self._callback is not None:
+            callback, context = self._callback
+            self._loop.call_soon(callback, self, context=context)
+            self._callback = None
+
+    def cancel(self, msg=None):
+        """Have the Task raise CancelledError by itself."""
+        self.wake()
+        return False
+
+    def result(self):
+        return None
+
+
+async def _wait_while(condition, waiter):
+    while condition():
+        await waiter
 
 
 class _Keeper(asyncio.Task):
@@ -736,15 +869,19 @@ class _Keeper(asyncio.Task):
 
     def __init__(self, gathering, loop, context):
         self._gathering = gathering
-        self._queue_gone = loop.create_future()
+        self._waiter = _Waiter(loop)
         self._cancellation = None
-        self._waits = _wait_until(self._queue_gone)
+        self._waits = _wait_while(self._is_needed, self._waiter)
         super().__init__(self._waits, loop=loop, name="gatedcoro queue", context=context)
         self._log_destroy_pending = False
 
     def __del__(self):
         self._waits.close()  # it may never have had its first step
+        self._log_destroy_pending = False  # it may not have been made completely
         super().__del__()
+
+    def _is_needed(self):
+        return self._gathering is not None
 
     def cancel(self, msg=None):
         if self._gathering is None:
@@ -757,9 +894,10 @@ class _Keeper(asyncio.Task):
         """End: cancelled if cancel() was called, else normally."""
         self._gathering = None
         if self._cancellation is not None:
-            super().cancel(msg=self._cancellation[0])
-        elif not self._queue_gone.done():
-            self._queue_gone.set_result(None)
+            (msg,), self._cancellation = self._cancellation, None
+            super().cancel(msg=msg)
+        else:
+            self._waiter.wake()
 
 
 # The gathering --------------------------------------------------------------------------
@@ -796,6 +934,8 @@ class _Gathering:
             self.caller = asyncio.current_task(loop)
         self.outer = _GatheringFuture(self, loop=loop)
         self.running = {}  # workers and subscriptions in start order; the values are None
+        self.item_is_taken = False  # one that neither runs yet nor has been dropped
+        self.item_is_lost = False  # its Task went with its loop: it has no outcome
         self.waits_for_gate = None
         self.cancel_requested = False
         self.cancel_message = None
@@ -826,14 +966,25 @@ class _Gathering:
 
     def _subscribe_to_futures(self):
         done = []
-        for index, future in self.source.remove_futures():
+        futures = self.source.remove_futures()
+        # Theirs may be any code: one that fails in the middle of this closes the queue, and
+        # those behind it are left alone, as what is queued.
+        while futures and not self.closing:
+            index, future = futures.popleft()
             subscription = _Subscription(self, index, future)
+            self.item_is_taken = bool(futures)
             self.running[subscription] = None
-            if future.done() and sys.version_info >= (3, 12):
-                done.append(subscription)
-            else:
-                future.add_done_callback(subscription.ended)
-                self.join_call_graph(future)
+            self.join_call_graph(future)
+            try:
+                if sys.version_info >= (3, 12) and future.done():
+                    done.append(subscription)
+                else:
+                    future.add_done_callback(subscription.ended)
+            except BaseException:
+                if subscription.gathering is not None:
+                    self._forget(subscription)
+                raise
+        self.item_is_taken = False
         for subscription in done:
             subscription.ended(subscription.task)
 
@@ -849,9 +1000,14 @@ class _Gathering:
         return self.limit is None or len(self.running) < self.limit
 
     def schedule_pump(self):
-        if not self.pump_is_scheduled:
-            self.pump_is_scheduled = True
+        if self.pump_is_scheduled or not self.may_start():
+            return
+        self.pump_is_scheduled = True
+        try:
             self.loop.call_soon(self._scheduled_pump, context=self.context.copy())
+        except BaseException:
+            self.pump_is_scheduled = False
+            raise
 
     def _scheduled_pump(self):
         self.pump_is_scheduled = False
@@ -875,59 +1031,115 @@ class _Gathering:
                     elif self.pump_is_scheduled or _clock() - began >= SLICE:
                         self.schedule_pump()
                         break
+                    if not self.may_start():  # the clock may be the user's
+                        break
                 self.start_next()
+        except Exception as error:
+            self.pass_failed(error)
         finally:
             self.pumping = False
         self.settle_if_over()
 
-    def start_next(self):
+    def pass_failed(self, error):
+        """The loop or the clock has failed, so no pass is scheduled.
+
+        If nothing runs, either, at whose end the next one would begin, the call ends with
+        *error*, which otherwise is reported.
+        """
+        if self.may_start() and not self.running and not self.pump_is_scheduled:
+            self.fail_call(error)
+        else:
+            _Unraisable(error)
+
+    def take_next(self):
+        """Return the next index and item, or None if there is none after all."""
         try:
             taken = self.source.take()
         except BaseException as error:
+            self.fail_call(error)
+            if isinstance(error, _INTERRUPTS):
+                raise
+            return None
+        if taken is _EMPTY:
             self.queue_is_gone()
-            self.source_failed(error)
+            return None
+        self.item_is_taken = True
+        if not self.source.more:
+            self.queue_is_gone()
+        return taken
+
+    def drop_item(self, item):
+        """The item that was taken never starts."""
+        if self.source.coroutine_of(item) is not None:
+            _close_item(item)
+        self.item_is_taken = False
+
+    def start_next(self):
+        taken = self.take_next()
+        if taken is None:
+            return
+        index, item = taken
+        try:
+            worker = _Worker(self, index, item)
+        except BaseException as error:
+            self.fail_call(error)
+            self.drop_item(item)
             if isinstance(error, _INTERRUPTS):
                 raise
             return
-        if not self.source.more:
-            self.queue_is_gone()
-        if taken is _EMPTY or self.closing:
+        del taken
+        if self.closing:
+            worker.gathering = None
+            worker.close()
+            self.drop_item(item)
             return
-        index, item = taken
-        worker = _Worker(self, index, item)
-        del taken, item
+        del item
         self.running[worker] = None
+        self.item_is_taken = False
         if self.gate is not None:
             self.waits_for_gate = worker
+        worker._is_being_made = True
         try:
             self.make_task(worker)
         except BaseException as error:
-            if worker in self.running and worker.task is None:
-                worker.never_started(error)
+            if worker in self.running:
+                # Nobody will take the Task's next step.
+                worker.close()
+                if worker in self.running:
+                    worker.end_without_step(error)
             if isinstance(error, _INTERRUPTS):
                 raise
 
     def make_task(self, worker):
         context = self.context.copy()
-        if self.makes_its_own_tasks:
-            task = _start_eagerly(worker, self.loop, context)
-        else:
-            task = context.run(self.loop.create_task, worker)
-            task._log_destroy_pending = False
-            if task.done():
-                _retrieve(task)
+        try:
+            if self.makes_its_own_tasks:
+                task = _start_eagerly(worker, self.loop, context)
             else:
-                task.add_done_callback(_retrieve)
+                task = context.run(self.loop.create_task, worker)
+                task._log_destroy_pending = False
+                if task.done():
+                    _retrieve(task)
+                else:
+                    task.add_done_callback(_retrieve)
+        finally:
+            worker._is_being_made = False
         if worker in self.running:
             worker.attach(task)
-            worker.deliver_cancellation()
+            if worker.was_closed:  # by who made the Task, and may have made none
+                worker.end_closed()
+            else:
+                worker.deliver_cancellation()
         del task
 
     def gate_passed(self, worker):
         if self.waits_for_gate is worker:
             self.waits_for_gate = None
             if not self.pumping and self.may_start():
-                self.schedule_pump()
+                try:
+                    self.schedule_pump()
+                except Exception as error:  # this item runs, and the next one starts at its end
+                    _Unraisable(error)
 
     # Outcomes
 
@@ -962,6 +1174,7 @@ class _Gathering:
 
     def worker_dropped(self, worker):
         """The item's Task was destroyed, so the loop is gone: nothing starts any more."""
+        self.item_is_lost = True
         self._forget(worker)
         self.close_queue_at_once()
 
@@ -990,12 +1203,19 @@ class _Gathering:
             self.settle(error=error)
         self.settle_if_over()
 
-    def source_failed(self, error):
-        if self.outer is None or self.outer.done() or self.first_error is not None:
-            return
-        if self.cancel_on_error:
-            self.fail(error)
-        else:
+    def fail_call(self, error):
+        """An error that belongs to no item ends the call, whatever return_exceptions says.
+
+        There is an outcome first of all, whatever fails below, so that nobody takes what
+        there is of the results for it.
+        """
+        decides = self.outer is not None and not self.outer.done() and self.first_error is None
+        if decides:
+            self.first_error = error
+        self.close_queue()
+        if decides and self.cancel_on_error:
+            self.cancel_running(None)
+        elif decides and self.outer is not None:
             self.settle(error=error)
         self.settle_if_over()
 
@@ -1004,8 +1224,25 @@ class _Gathering:
         self.first_error = error
         self.close_queue()
         if not self.cancel_requested:
-            for child in list(self.running):
-                child.cancel(None)
+            self.cancel_running(None)
+
+    def cancel_running(self, msg, failures=None):
+        """Cancel everything that runs; return whether anything could be.
+
+        What a cancel() raises goes into *failures*, or is reported; the rest is cancelled
+        all the same.
+        """
+        accepted = False
+        for child in list(self.running):
+            try:
+                if child.cancel(msg):
+                    accepted = True
+            except BaseException as error:
+                if failures is None:
+                    _Unraisable(error)
+                else:
+                    failures.append(error)
+        return accepted
 
     def _note(self, index, error):
         if error is self.first_error or isinstance(error, asyncio.CancelledError):
@@ -1026,23 +1263,36 @@ class _Gathering:
             self._let_go()
         elif self.first_error is not None:
             self.settle(error=self.first_error)
-        elif self.cancel_requested:
+        elif self.cancel_requested or self.item_is_lost:
             self.settle(error=_cancelled_error(self.cancel_message))
-        else:
+        elif not self.item_is_taken:
             self.settle(results=self.source.final_results())
 
     def settle(self, *, results=None, error=None):
         if error is not None and self.may_start():
-            self.ensure_keeper()
+            try:
+                self.ensure_keeper()
+            except Exception as failure:
+                _Unraisable(failure)
         outer = self.outer
+        if outer is None:  # settled while the keeper was made
+            return
         self._let_go()
         outer.settle(results, error)
+
+    def lost_outer(self):
+        """Somebody else has set the outer future, and who waited for it goes on."""
+        if self.outer is not None:
+            if self.may_start():
+                self.ensure_keeper()
+            self._let_go()
 
     def _let_go(self):
         """Keep no reference to what the caller owns from now on, so as to leave no cycle."""
         for child in self.running:
             self.leave_call_graph(child.task)
             child.leave_call_graph_of_future()
+        self.outer.forget()
         self.outer = self.caller = self.first_error = None
         self.source.results = _Nowhere()
 
@@ -1050,8 +1300,14 @@ class _Gathering:
         """In the last step of an item: start what may start now."""
         if isinstance(error, _INTERRUPTS):
             if self.may_start():
-                self.ensure_keeper()
-                self.schedule_pump()
+                try:
+                    self.ensure_keeper()
+                except Exception as failure:
+                    _Unraisable(failure)
+                try:
+                    self.schedule_pump()
+                except Exception as failure:
+                    self.pass_failed(failure)
         else:
             self.pump()
 
@@ -1060,20 +1316,29 @@ class _Gathering:
     def cancel(self, msg):
         """The outer future's cancel(), while that is pending; whether it had any effect."""
         before = self.cancel_requested, self.cancel_message
-        accepted = self.may_start()
+        accepted = self.may_start() or not self.running
         self.cancel_requested, self.cancel_message = True, msg
-        self.close_queue()
-        for child in list(self.running):
-            if child.cancel(msg):
-                accepted = True
-        if not accepted:
-            self.cancel_requested, self.cancel_message = before
+        failures = []
+        if accepted:
+            self.close_queue()
+        if self.cancel_running(msg, failures):
+            accepted = True
+        if accepted:
+            self.close_queue()
+        else:
+            self.cancel_requested = before[0]
         self._settle_if_nothing_ran()
-        return accepted
+        if failures:
+            raise failures[0]
+        return self.cancel_requested
 
     def _settle_if_nothing_ran(self):
         """Settle a cancelled gathering without waiting until its long queue is closed."""
-        if self.outer is not None and not self.running and self.first_error is None:
+        if self.outer is None or self.running or self.first_error is not None:
+            return
+        if self.outer.done():
+            self._let_go()
+        elif self.cancel_requested:
             self.settle(error=_cancelled_error(self.cancel_message))
 
     def cancelled_by_keeper(self, msg):
@@ -1097,12 +1362,16 @@ class _Gathering:
             self._close_slice()
 
     def _close_slice(self):
-        began = _clock()
-        while self.source.more:
-            self.source.close_one()
-            if _clock() - began >= SLICE and self.source.more:
-                self.loop.call_soon(self._scheduled_close_slice, context=self.context.copy())
-                return
+        try:
+            began = _clock()
+            while self.source.more:
+                self.source.close_one()
+                if _clock() - began >= SLICE and self.source.more:
+                    self.loop.call_soon(self._scheduled_close_slice, context=self.context.copy())
+                    return
+        except Exception as error:
+            _Unraisable(error)
+            self.close_queue_at_once()
         self.queue_is_gone()
 
     def _scheduled_close_slice(self):
@@ -1122,8 +1391,13 @@ class _Gathering:
 
     def queue_is_gone(self):
         keeper, self.keeper = self.keeper, None
-        if keeper is not None:
+        if keeper is None:
+            return
+        try:
             keeper.queue_is_gone()
+        except Exception as error:
+            # It waits on; whoever cancels it, as asyncio.run() does, wakes it again.
+            _Unraisable(error)
 
     # The call graph of 3.14+
 
@@ -1155,8 +1429,12 @@ async def _outcome(gathering):
     outer = gathering.outer
     try:
         gathering.start()
-        return await outer
+        result = await outer
+        outer.was_set_by_somebody()
+        return result
     except BaseException:
+        if outer.done():
+            outer.was_set_by_somebody()
         outer.abandon()
         raise
     finally:

@@ -42,8 +42,10 @@ keeper_cancelled(CoroutineObject *op, PyObject *message)
     if (gathering_settle_if_stopped(gathering) < 0) {
         collect_exception(&failure);
     }
+    int status =
+        raise_collected(failure) < 0 ? report_error((PyObject *)gathering) : 0;
     Py_DECREF(gathering);
-    return raise_collected(failure);
+    return status;
 }
 
 static void
