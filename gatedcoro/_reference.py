@@ -132,6 +132,7 @@ class _Unstarted:
                     item.give_up_if_it_never_started()
                 else:
                     _close_item(item)
+                del item  # what goes with it joins the loop, too
         finally:
             self._loop_under_way.queue = None
 

@@ -77,7 +77,7 @@ struct CoroutineObject {
     PyObject *weakreflist;
     CoroutineObject *next_discarded; /* in a DiscardList */
     bool never_awaited;              /* dropped, and still to be reported */
-    char for_debuggers[32]; /* see coroutine_init() */
+    char for_debuggers[32];          /* see coroutine_init() */
 };
 
 static inline CoroutineObject *
@@ -324,6 +324,28 @@ coroutine_close(CoroutineObject *self)
         return NULL;
     }
     Py_UNREACHABLE();
+}
+
+/* One step of an iterator that another coroutine drives (see delegate_step()):
+   into one of ours there is no need to look for a method. */
+static PySendResult
+drive(core_state *state, PyObject *delegate, PyObject *value,
+      PyObject *exception, PyObject **result)
+{
+    if (exception == NULL || !is_own_coroutine(state, delegate)) {
+        return delegate_step(state, delegate, value, exception, result);
+    }
+    CoroutineObject *op = CoroutineObject_CAST(delegate);
+    if (!PyErr_GivenExceptionMatches(exception, PyExc_GeneratorExit)) {
+        return coroutine_throw(op, exception, result);
+    }
+    *result = NULL;
+    PyObject *closed = coroutine_close(op);
+    if (closed != NULL) {
+        Py_DECREF(closed);
+        raise_exception(Py_NewRef(exception));
+    }
+    return PYGEN_ERROR;
 }
 
 /*** Protocol methods ***/

@@ -176,8 +176,7 @@ gated_step_entering(core_state *state, GatedObject *self, PyObject *value,
             (void)ask_future(self->waiter, state->str_cancel);
         }
     }
-    PySendResult status =
-        delegate_step(state, delegate, value, exception, result);
+    PySendResult status = drive(state, delegate, value, exception, result);
     Py_DECREF(delegate);
     if (status == PYGEN_NEXT) {
         Py_XSETREF(self->waiter, Py_NewRef(*result));
@@ -288,8 +287,7 @@ gated_step_exiting(core_state *state, GatedObject *self, PyObject *value,
 {
     PyObject *delegate = Py_NewRef(self->delegate);
     PyObject *handled = gated_begin_handling(self);
-    PySendResult status =
-        delegate_step(state, delegate, value, exception, result);
+    PySendResult status = drive(state, delegate, value, exception, result);
     gated_end_handling(self, handled);
     Py_DECREF(delegate);
     return status;
@@ -356,7 +354,7 @@ gated_step_body(core_state *state, GatedObject *self, bool first,
     }
     if (self->delegate != NULL) {
         PyObject *delegate = Py_NewRef(self->delegate);
-        status = delegate_step(state, delegate, value, exception, result);
+        status = drive(state, delegate, value, exception, result);
         Py_DECREF(delegate);
     }
     if (counts) {

@@ -119,7 +119,7 @@ struct GatheringObject {
 
     /* Where things stand. */
     bool cancel_requested;
-    bool abandoned; /* nobody waits for the outer future */
+    bool abandoned;  /* nobody waits for the outer future */
     bool item_lost;  /* an item's Task went with its loop: it has no outcome */
     bool item_taken; /* one neither runs yet nor has been dropped */
     bool pumping;
@@ -273,8 +273,11 @@ running_walk_begin(GatheringObject *self, RunningWalk *walk)
 {
     walk->place.owner = walk->place.target = NULL;
     walk->end.owner = walk->end.target = NULL;
-    running_insert_before(&walk->place, self->running.next);
-    running_insert_before(&walk->end, &self->running);
+    /* Volatile: GCC takes them for links that outlive the walk. */
+    RunningLink *volatile place = &walk->place;
+    RunningLink *volatile end = &walk->end;
+    running_insert_before(place, self->running.next);
+    running_insert_before(end, &self->running);
 }
 
 /* The next link, with a new reference to its owner; NULL, once, at the end. */

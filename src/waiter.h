@@ -178,12 +178,9 @@ static PyGetSetDef waiter_getset[] = {
 };
 
 static PyType_Slot waiter_slots[] = {
-    {Py_tp_dealloc, waiter_tp_dealloc},
-    {Py_tp_traverse, waiter_tp_traverse},
-    {Py_tp_clear, waiter_tp_clear},
-    {Py_tp_methods, waiter_methods},
-    {Py_tp_getset, waiter_getset},
-    {0, NULL},
+    {Py_tp_dealloc, waiter_tp_dealloc}, {Py_tp_traverse, waiter_tp_traverse},
+    {Py_tp_clear, waiter_tp_clear},     {Py_tp_methods, waiter_methods},
+    {Py_tp_getset, waiter_getset},      {0, NULL},
 };
 
 static PyType_Spec waiter_spec = {

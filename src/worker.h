@@ -239,7 +239,7 @@ worker_drive(core_state *state, WorkerObject *self, PyObject *value,
     PySendResult status =
         self->delegate == NULL
             ? worker_begin_item(state, self, result)
-            : delegate_step(state, self->delegate, value, exception, result);
+            : drive(state, self->delegate, value, exception, result);
     if (context != NULL) {
         PyObject *raised = status == PYGEN_ERROR ? fetch_exception() : NULL;
         if (PyContext_Exit(context) < 0) {
