@@ -269,6 +269,12 @@ class _GatheringFuture(asyncio.Future):
         except BaseException as error:
             _Unraisable(error)
 
+    def has_raised(self, error):
+        """Whether *error* is that of the future, which has thrown it into who waits."""
+        if not self.done():
+            return False
+        return isinstance(error, asyncio.CancelledError) if self.cancelled() else error is self.exception()
+
     def was_set_by_somebody(self):
         """Who waited goes on; so does what runs, and what is queued, as after an error."""
         if self._gathering is not None:
@@ -816,7 +822,8 @@ class _Subscription:
         pass
 
     def ended(self, future):
-        self.gathering.future_ended(self, future)
+        if self.gathering is not None:  # else it calls back a second time
+            self.gathering.future_ended(self, future)
 
 
 # The keeper -----------------------------------------------------------------------------
@@ -1236,7 +1243,7 @@ class _Gathering:
         accepted = False
         for child in list(self.running):
             try:
-                if child.cancel(msg):
+                if child in self.running and child.cancel(msg):
                     accepted = True
             except BaseException as error:
                 if failures is None:
@@ -1316,19 +1323,15 @@ class _Gathering:
 
     def cancel(self, msg):
         """The outer future's cancel(), while that is pending; whether it had any effect."""
-        before = self.cancel_requested, self.cancel_message
-        accepted = self.may_start() or not self.running
-        self.cancel_requested, self.cancel_message = True, msg
         failures = []
-        if accepted:
+        self.cancel_message = msg
+        if self.may_start() or not self.running:
+            self.cancel_requested = True
             self.close_queue()
-        if self.cancel_running(msg, failures):
-            accepted = True
-        if accepted:
+            self._settle_if_nothing_ran()
+        if self.outer is not None and self.cancel_running(msg, failures):
+            self.cancel_requested = True
             self.close_queue()
-        else:
-            self.cancel_requested = before[0]
-        self._settle_if_nothing_ran()
         if failures:
             raise failures[0]
         return self.cancel_requested
@@ -1433,8 +1436,8 @@ async def _outcome(gathering):
         result = await outer
         outer.was_set_by_somebody()
         return result
-    except BaseException:
-        if outer.done():
+    except BaseException as error:
+        if outer.has_raised(error):
             outer.was_set_by_somebody()
         outer.abandon()
         raise

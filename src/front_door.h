@@ -487,7 +487,15 @@ front_door_step(CoroutineObject *op, PyObject *Py_UNUSED(value),
     }
     PyObject *outer = self->outer;
     if (exception != NULL) {
-        raise_exception(Py_NewRef(exception));
+        int raised = outer_fields(outer)->gathering == NULL
+                         ? 0
+                         : outer_has_raised(state, outer, exception);
+        if (raised > 0) {
+            raised = gathering_lost_outer(outer);
+        }
+        if (raised == 0) {
+            raise_exception(Py_NewRef(exception));
+        }
         return front_door_fail(state, self);
     }
     int pending = outer_fields(outer)->gathering != NULL;

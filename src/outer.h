@@ -70,6 +70,28 @@ outer_is_pending(core_state *state, PyObject *outer)
     return is_done < 0 ? -1 : !is_done;
 }
 
+/* Is the exception that of the future, which has thrown it into who waits?  1,
+   0, or -1 on error. */
+static int
+outer_has_raised(core_state *state, PyObject *outer, PyObject *exception)
+{
+    int pending = outer_is_pending(state, outer);
+    if (pending != 0) {
+        return pending < 0 ? -1 : 0;
+    }
+    PyObject *answer = PyObject_CallMethodNoArgs(outer, state->str_cancelled);
+    if (answer == Py_True) {
+        Py_DECREF(answer);
+        return PyErr_GivenExceptionMatches(exception, state->cancelled_error);
+    }
+    if (answer != NULL) {
+        Py_SETREF(answer,
+                  PyObject_CallMethodNoArgs(outer, state->str_exception));
+    }
+    Py_XDECREF(answer); /* the future holds it */
+    return answer == NULL ? -1 : answer == exception;
+}
+
 static PyObject *
 outer_cancel(PyObject *op, PyObject *args, PyObject *kwargs)
 {
