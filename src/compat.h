@@ -158,15 +158,26 @@ swap_handled_exception(PyObject *exception)
 /*** Recursion ***/
 
 /* A coroutine of ours drives another one: -1 with RecursionError where that
-   goes too deep.  3.12 and 3.13 count recursions in C up to a constant, which
-   not every stack holds; so there they count as the frames of Python functions
-   do as well, as those of native coroutines would. */
+   goes too deep.  It leaves room for the Python code by which the deepest levels
+   are left.
+
+   Up to 3.13 levels are counted as the frames of Python functions are, as those
+   of native coroutines would be: 3.12 and 3.13 count recursions in C up to a
+   constant, which not every stack holds.  From 3.14 on the interpreter looks at
+   the stack. */
+#if PY_VERSION_HEX < 0x030E0000
+#if PY_VERSION_HEX < 0x030C0000
+#define LEVELS_LEFT recursion_remaining
+#else
+#define LEVELS_LEFT py_recursion_remaining
+#endif
+#define LEVELS_FOR_LEAVING 50
+
 static inline int
 enter_coroutine_recursion(void)
 {
-#if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000
     PyThreadState *thread = PyThreadState_Get();
-    if (thread->py_recursion_remaining <= 0) {
+    if (thread->LEVELS_LEFT <= LEVELS_FOR_LEAVING) {
         PyErr_SetString(PyExc_RecursionError,
                         "maximum recursion depth exceeded in a coroutine");
         return -1;
@@ -174,21 +185,38 @@ enter_coroutine_recursion(void)
     if (Py_EnterRecursiveCall(" in a coroutine")) {
         return -1;
     }
-    thread->py_recursion_remaining--;
-    return 0;
-#else
-    return Py_EnterRecursiveCall(" in a coroutine") ? -1 : 0;
+#if PY_VERSION_HEX >= 0x030C0000
+    thread->LEVELS_LEFT--;
 #endif
+    return 0;
 }
 
 static inline void
 leave_coroutine_recursion(void)
 {
-#if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000
-    PyThreadState_Get()->py_recursion_remaining++;
+#if PY_VERSION_HEX >= 0x030C0000
+    PyThreadState_Get()->LEVELS_LEFT++;
 #endif
     Py_LeaveRecursiveCall();
 }
+#else
+#define STACK_FOR_LEAVING (32 * 1024)
+
+/* Asks at a place so much further down. */
+static Py_NO_INLINE int
+enter_coroutine_recursion(void)
+{
+    volatile char room[STACK_FOR_LEAVING];
+    room[0] = 0;
+    return Py_EnterRecursiveCall(" in a coroutine") ? -1 : room[0];
+}
+
+static inline void
+leave_coroutine_recursion(void)
+{
+    Py_LeaveRecursiveCall();
+}
+#endif
 
 /*** Generators ***/
 

@@ -53,6 +53,10 @@ typedef struct {
        has to take its place. */
     int (*discard)(CoroutineObject *self, PyObject *exception,
                    DiscardList *rest);
+    /* Takes away what it drives, if that is a suspended coroutine of ours and the
+       whole of what it does at the moment: owned, or NULL.  It will then be
+       stepped with what that one raised.  May be NULL. */
+    CoroutineObject *(*detach)(CoroutineObject *self);
     /* Somebody steps the coroutine although it is closed, which is the error
        being raised; it may be replaced.  May be NULL. */
     void (*refused)(CoroutineObject *self);
@@ -75,7 +79,7 @@ struct CoroutineObject {
     CoroutineState state;
     bool closing; /* by close(), not by a GeneratorExit that was thrown */
     PyObject *weakreflist;
-    CoroutineObject *next_discarded; /* in a DiscardList */
+    CoroutineObject *next_discarded; /* in a DiscardList, or while closing */
     bool never_awaited;              /* dropped, and still to be reported */
     char for_debuggers[32];          /* see coroutine_init() */
 };
@@ -282,29 +286,15 @@ coroutine_throw(CoroutineObject *self, PyObject *exception, PyObject **result)
     return coroutine_step(self, NULL, exception, result);
 }
 
-/* Returns what close() returns. */
+/* Throws `exception` into a claimed coroutine so as to close it, and returns what
+   close() returns. */
 static PyObject *
-coroutine_close(CoroutineObject *self)
+coroutine_close_step(CoroutineObject *self, PyObject *exception)
 {
-    switch (self->state) {
-    case CORO_CREATED:
-        return coroutine_discard(self, NULL) < 0 ? NULL : Py_NewRef(Py_None);
-    case CORO_CLOSED:
-        Py_RETURN_NONE;
-    case CORO_RUNNING:
-    case CORO_SUSPENDED:
-        break;
-    }
-    PyObject *exiting = PyObject_CallNoArgs(PyExc_GeneratorExit);
-    if (exiting == NULL) {
-        return NULL;
-    }
     PyObject *result;
-    bool closes_itself = self->state == CORO_RUNNING;
-    self->closing |= !closes_itself;
-    PySendResult status = coroutine_throw(self, exiting, &result);
-    Py_DECREF(exiting);
-    self->closing &= closes_itself;
+    self->closing = true;
+    PySendResult status = coroutine_step(self, NULL, exception, &result);
+    self->closing = false;
     switch (status) {
     case PYGEN_NEXT:
         Py_DECREF(result);
@@ -322,6 +312,68 @@ coroutine_close(CoroutineObject *self)
             Py_RETURN_NONE;
         }
         return NULL;
+    }
+    Py_UNREACHABLE();
+}
+
+/* Closes a suspended coroutine, and first of all the chain of ours that it
+   drives, from the innermost one out: a loop, for the stack may be too small
+   for a recursion. */
+static PyObject *
+coroutine_close_suspended(CoroutineObject *self)
+{
+    PyObject *exiting = PyObject_CallNoArgs(PyExc_GeneratorExit);
+    if (exiting == NULL || coroutine_claim(self) < 0) {
+        Py_XDECREF(exiting);
+        return NULL;
+    }
+    CoroutineObject *inner = (CoroutineObject *)Py_NewRef(self);
+    while (inner->kind->detach != NULL) {
+        CoroutineObject *driven = inner->kind->detach(inner);
+        if (driven == NULL) {
+            break;
+        }
+        (void)coroutine_claim(driven); /* it is suspended */
+        driven->next_discarded = inner;
+        inner = driven;
+    }
+    PyObject *thrown = Py_NewRef(exiting);
+    PyObject *closed;
+    for (;;) {
+        CoroutineObject *outer = inner->next_discarded;
+        inner->next_discarded = NULL;
+        closed = coroutine_close_step(inner, thrown);
+        PyObject *raised = closed == NULL ? fetch_exception() : NULL;
+        Py_DECREF(inner);
+        if (outer == NULL) {
+            if (raised != NULL) {
+                raise_exception(raised);
+            }
+            break;
+        }
+        Py_XDECREF(closed);
+        Py_SETREF(thrown, raised != NULL ? raised : Py_NewRef(exiting));
+        inner = outer;
+    }
+    Py_DECREF(thrown);
+    Py_DECREF(exiting);
+    return closed;
+}
+
+/* Returns what close() returns. */
+static PyObject *
+coroutine_close(CoroutineObject *self)
+{
+    switch (self->state) {
+    case CORO_CREATED:
+        return coroutine_discard(self, NULL) < 0 ? NULL : Py_NewRef(Py_None);
+    case CORO_CLOSED:
+        Py_RETURN_NONE;
+    case CORO_RUNNING:
+        (void)coroutine_claim(self);
+        return NULL;
+    case CORO_SUSPENDED:
+        return coroutine_close_suspended(self);
     }
     Py_UNREACHABLE();
 }

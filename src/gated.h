@@ -335,7 +335,11 @@ static PySendResult
 gated_step_body(core_state *state, GatedObject *self, bool first,
                 PyObject *value, PyObject *exception, PyObject **result)
 {
-    /* What is closed has been run, and must be closed. */
+    if (!first && self->delegate == NULL) { /* it was detached, and raised */
+        raise_exception(Py_NewRef(exception));
+        return PYGEN_ERROR;
+    }
+    /* What is closed runs on one level more, however deep that is. */
     bool counts =
         exception == NULL
         || !PyErr_GivenExceptionMatches(exception, PyExc_GeneratorExit);
@@ -477,6 +481,20 @@ gated_discard(CoroutineObject *op, PyObject *Py_UNUSED(exception),
     return 0;
 }
 
+static CoroutineObject *
+gated_detach(CoroutineObject *op)
+{
+    GatedObject *self = (GatedObject *)op;
+    PyObject *delegate = self->delegate;
+    if (self->phase != GATED_BODY || delegate == NULL
+        || Py_TYPE(delegate) != Py_TYPE(op)
+        || CoroutineObject_CAST(delegate)->state != CORO_SUSPENDED) {
+        return NULL;
+    }
+    self->delegate = NULL;
+    return (CoroutineObject *)delegate;
+}
+
 static PyObject *
 gated_name(CoroutineObject *Py_UNUSED(op))
 {
@@ -498,6 +516,7 @@ gated_awaited(CoroutineObject *op)
 static const CoroutineKind gated_kind = {
     .step = gated_step,
     .discard = gated_discard,
+    .detach = gated_detach,
     .name = gated_name,
     .shown = gated_shown,
     .awaited = gated_awaited,
