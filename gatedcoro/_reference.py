@@ -97,6 +97,14 @@ class _Unraisable:
         raise self._error
 
 
+def _is_closed(loop):
+    try:
+        return loop.is_closed()
+    except Exception as error:  # it may still do what it is asked to
+        _Unraisable(error)
+        return False
+
+
 class _Unstarted:
     """Items that nothing has started yet; they are closed unless somebody takes them.
 
@@ -256,12 +264,7 @@ class _GatheringFuture(asyncio.Future):
         if self._gathering is None:
             self._log_traceback = False
             return
-        try:
-            stranded = self._loop.is_closed()
-        except BaseException as error:
-            _Unraisable(error)
-            stranded = False
-        if stranded:
+        if _is_closed(self._loop):
             self._gathering.close_queue_at_once()
             return
         try:
@@ -764,7 +767,7 @@ class _StepCatcher:
 
 def _start_eagerly(worker, loop, context):
     """Make a Task and run its first step now, whatever the Python version."""
-    task = caller = None
+    task = caller = catcher = None
     try:
         if _EAGER_TASKS_WORK:
             task = Task(worker, loop=loop, eager_start=True, context=context)
@@ -787,7 +790,7 @@ def _start_eagerly(worker, loop, context):
             del step
         return task
     finally:
-        del task, caller
+        del task, caller, catcher  # the traceback of an error holds this frame
 
 
 def _makes_its_own_tasks(loop):
@@ -940,7 +943,7 @@ class _Gathering:
         self.caller = None
         if sys.version_info >= (3, 14) and asyncio._get_running_loop() is loop:
             self.caller = asyncio.current_task(loop)
-        self.outer = _GatheringFuture(self, loop=loop)
+        self.outer = None
         self.running = {}  # workers and subscriptions in start order; the values are None
         self.item_is_taken = False  # one that neither runs yet nor has been dropped
         self.item_is_lost = False  # its Task went with its loop: it has no outcome
@@ -952,6 +955,11 @@ class _Gathering:
         self.pumping = False
         self.pump_is_scheduled = False
         self.keeper = None
+        try:
+            self.outer = _GatheringFuture(self, loop=loop)
+        except BaseException:
+            self.close_queue_at_once()
+            raise
 
     def __del__(self):
         self.close_queue_at_once()
@@ -1051,10 +1059,11 @@ class _Gathering:
     def pass_failed(self, error):
         """The loop or the clock has failed, so no pass is scheduled.
 
-        If nothing runs, either, at whose end the next one would begin, the call ends with
-        *error*, which otherwise is reported.
+        If there is room for an item nevertheless, nobody would start it, and what runs may
+        wait for it: the call ends with *error*.  Otherwise that is reported, and a pass
+        begins at the next end.
         """
-        if self.may_start() and not self.running and not self.pump_is_scheduled:
+        if self.has_room() and not self.pump_is_scheduled:
             self.fail_call(error)
         else:
             _Unraisable(error)
@@ -1146,8 +1155,8 @@ class _Gathering:
             if not self.pumping and self.may_start():
                 try:
                     self.schedule_pump()
-                except Exception as error:  # this item runs, and the next one starts at its end
-                    _Unraisable(error)
+                except Exception as error:
+                    self.pass_failed(error)
 
     # Outcomes
 
@@ -1357,7 +1366,7 @@ class _Gathering:
         if self.closing:
             return
         self.closing = True
-        if self.loop.is_closed():  # there is no later
+        if _is_closed(self.loop):  # there is no later
             self.close_queue_at_once()
         elif isinstance(self.source, _Callables):
             self.source.close_one()

@@ -83,7 +83,7 @@ gate_method(core_state *state, PyObject *gate, PyObject *name)
     return method;
 }
 
-/* Goes into the body: a slot is held from here on. */
+/* Goes into the body: a slot is held from here on.  -1 on an interrupt. */
 static int
 gated_entered(GatedObject *self)
 {
@@ -97,6 +97,9 @@ gated_entered(GatedObject *self)
     self->gathering = NULL;
     gathering->waiting--;
     int status = gathering->pumping ? 0 : gathering_schedule_pump(gathering);
+    if (status < 0) {
+        status = gathering_pass_failed(gathering);
+    }
     Py_DECREF(gathering);
     return status;
 }

@@ -771,15 +771,14 @@ gathering_begin_pass(GatheringObject *self)
     self->starts_unread = 1; /* most passes start one item */
 }
 
-/* The loop or the clock has failed, so no pass is scheduled.  Is there nothing
-   that runs, either, at whose end the next one would begin?  Then the call ends
-   with the exception being raised, which otherwise is reported.  -1 on an
-   interrupt. */
+/* The loop or the clock has failed, so no pass is scheduled.  If there is room
+   for an item nevertheless, nobody would start it, and what runs may wait for
+   it: the call ends with the exception being raised.  Otherwise that is
+   reported, and a pass begins at the next end.  -1 on an interrupt. */
 static int
 gathering_pass_failed(GatheringObject *self)
 {
-    if (self->queue == QUEUE_OPEN && self->running_count == 0
-        && !self->pump_scheduled) {
+    if (gathering_has_room(self) && !self->pump_scheduled) {
         return gathering_fail_call(self);
     }
     return report_error((PyObject *)self);

@@ -535,7 +535,8 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
     else if (began_pass && status == PYGEN_NEXT) {
         (void)gathering_end_pass(gathering, 0);
         if (gathering_has_room(gathering)
-            && gathering_schedule_pump(gathering) < 0) {
+            && gathering_schedule_pump(gathering) < 0
+            && gathering_pass_failed(gathering) < 0) {
             PyErr_WriteUnraisable((PyObject *)gathering);
         }
     }
