@@ -775,8 +775,8 @@ def _start_eagerly(worker, loop, context):
             return task
         catcher = _StepCatcher()
         task = Task(worker, loop=catcher, context=context)
-        asyncio.Future.__init__(task, loop=loop)
         task._log_destroy_pending = False
+        asyncio.Future.__init__(task, loop=loop)
         step = catcher.step
         del catcher.step
         caller = asyncio.current_task(loop)
