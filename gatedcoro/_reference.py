@@ -673,7 +673,8 @@ class _Worker(_CoroutineObject):
         loop's begins in a turn of its own, and can be cancelled until then.
         """
         gathering = self.gathering
-        if gathering.closing and (gathering.makes_its_own_tasks or self._is_being_made):
+        in_this_step = gathering.makes_its_own_tasks or self._is_being_made or getattr(self.task, "_must_cancel", False)
+        if gathering.closing and in_this_step:
             raise _cancelled_error(gathering.cancel_message)
 
     def begins(self):
