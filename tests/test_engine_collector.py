@@ -40,7 +40,14 @@ class Awaitable:
 
 
 def awaitables(trace):
-    return [returns(trace, 0), suspends(trace, 1), Awaitable(trace, 2), returns(trace, 3), suspends(trace, 4), returns(trace, 5)]
+    return [
+        returns(trace, 0),
+        suspends(trace, 1),
+        Awaitable(trace, 2),
+        returns(trace, 3),
+        suspends(trace, 4),
+        returns(trace, 5),
+    ]
 
 
 def coroutines(trace):
@@ -173,4 +180,4 @@ def test_what_has_not_begun_when_it_cancels_never_begins(impl, call, how, factor
             # The collector ran in the first instructions of an item: that one has begun.
             assert len(after) <= 2, (at, trace)
         assert outcome == "cancelled" or (outcome == results and len(trace) == 8), (at, trace, outcome)
-    assert at > (3 if INSIDE_OF_ALLOCATIONS else 0)
+    assert at > 3 or not INSIDE_OF_ALLOCATIONS

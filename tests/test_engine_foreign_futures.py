@@ -25,7 +25,13 @@ class Future:
     _cancel_message = None
 
     def __init__(self, log, name, outcome=None, at_once=False, accepts_cancel=False):
-        self.log, self.name, self.outcome, self.at_once, self.accepts_cancel = log, name, outcome, at_once, accepts_cancel
+        self.log, self.name, self.outcome, self.at_once, self.accepts_cancel = (
+            log,
+            name,
+            outcome,
+            at_once,
+            accepts_cancel,
+        )
         self.is_done = self.is_cancelled = False
         self.callbacks = []
 
@@ -50,7 +56,7 @@ class Future:
     def add_done_callback(self, callback, *, context=None):
         self.log.append(f"+{self.name}")
         self.callbacks.append(callback)
-        if self.at_once:
+        if self.at_once or self.is_done:
             self.end()
 
     def cancel(self, msg=None):

@@ -112,7 +112,9 @@ def test_an_outcome_set_and_the_items_end_in_one_turn(impl):
         for what in SETS:
             for turns in range(6):
                 trace = Trace()
-                caller = asyncio.ensure_future(impl.gather_with_concurrency(2, item(trace, "a", 2), item(trace, "b", 2)))
+                caller = asyncio.ensure_future(
+                    impl.gather_with_concurrency(2, item(trace, "a", 2), item(trace, "b", 2))
+                )
                 await idle(turns)
                 waited = getattr(caller, "_fut_waiter", None)
                 if waited is None or waited.done():
@@ -177,6 +179,8 @@ def test_the_future_is_freed_with_the_last_item(impl):
         if impl.__name__.endswith("_core"):
             gc.collect()
             names = {"_GatheringFuture", "_Gathering", "Worker", "_Keeper"}
-            assert not [op for op in gc.get_objects() if type(op).__name__ in names and type(op).__module__ == "gatedcoro._core"]
+            assert not [
+                op for op in gc.get_objects() if type(op).__name__ in names and type(op).__module__ == "gatedcoro._core"
+            ]
 
     run(main)

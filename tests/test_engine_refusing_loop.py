@@ -236,7 +236,9 @@ def expected_of(impl, scenario, make_loop):
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("method", ["call_soon", "get_debug", "get_task_factory", "is_closed", "is_running", "create_task"])
+@pytest.mark.parametrize(
+    "method", ["call_soon", "get_debug", "get_task_factory", "is_closed", "is_running", "create_task"]
+)
 def test_the_call_ends_with_its_results_or_that_error(impl, method, scenario):
     make_loop = MakingLoop if method == "create_task" else Loop
     expected = expected_of(impl, scenario, make_loop)
