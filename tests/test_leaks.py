@@ -225,6 +225,95 @@ async def other_gates(impl):
     impl.gated_coro(gate, value(1)).close()
 
 
+async def a_closed_item(impl):
+    """What the item's Task drives is closed by hand, before and while it waits."""
+
+    class Waits:
+        def __init__(self):
+            self.future = asyncio.get_running_loop().create_future()
+
+        def __await__(self):
+            coros.append(asyncio.current_task().get_coro())
+            return self.future.__await__()
+
+    for how in ("waiting", "queued"):
+        coros, waits = [], Waits()
+        call = impl.gather(waits, value(1), limit=1)
+        await asyncio.sleep(0)
+        if how == "waiting":
+            coros.pop().close()
+            waits.future.set_result(None)
+        else:
+            coros.pop()
+            call.cancel()
+        with contextlib.suppress(RuntimeError, asyncio.CancelledError):
+            await call
+        del call, waits
+    await let_go()
+
+
+async def chains(impl):
+    gate = Gate()
+    for end in ("close", "drop", "run", "suspended", "branches"):
+        coro = value(1, 1)
+        for _ in range(5):
+            coro = impl.gated_coro(gate, coro)
+            if end == "branches":
+                coro = impl.gather_with_concurrency(1, value(1), coro, value(2))
+        if end == "run":
+            assert await coro == 1
+        elif end == "suspended":
+            coro.send(None)
+            with contextlib.suppress(RuntimeError):
+                coro.close()
+        elif end == "drop":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                del coro
+        else:
+            coro.close()
+
+
+async def an_outer_future_that_somebody_sets(impl):
+    call = asyncio.get_running_loop().create_task(asyncio.sleep(0))
+    for outcome in ("result", "error"):
+        coro = impl.gather_with_concurrency(1, value(1, 2), value(2))
+        outer = coro.send(None)
+        await asyncio.sleep(0)
+        if outcome == "result":
+            outer.set_result("early")
+            with contextlib.suppress(StopIteration):
+                coro.send(None)
+        else:
+            error = ValueError("early")
+            outer.set_exception(error)
+            with contextlib.suppress(ValueError):
+                coro.throw(error)
+            del error
+        del outer, coro
+        await let_go()
+    await call
+
+
+class Refuses:
+    """A clock that fails when it is read for the second time."""
+
+    readings = 0
+
+    def __call__(self):
+        self.readings += 1
+        if self.readings == 2:
+            raise LookupError("clock")
+        return 0.0
+
+
+async def a_pass_that_fails(impl):
+    impl._set_clock(Refuses())
+    with contextlib.suppress(LookupError):
+        await impl.gather_with_concurrency(1, *[value(i) for i in range(4)])
+    impl._set_clock(lambda: 0.0)
+
+
 SCENARIOS = [
     returns_at_once,
     suspends,
@@ -243,6 +332,10 @@ SCENARIOS = [
     a_free_semaphore,
     a_taken_semaphore,
     other_gates,
+    a_closed_item,
+    chains,
+    an_outer_future_that_somebody_sets,
+    a_pass_that_fails,
 ]
 
 
@@ -297,7 +390,8 @@ DIRECTLY_AWAITED = [
     scenario
     for scenario in SCENARIOS
     # These make a cycle of their own: a Task, or a Future with an error, that is a local of the frame which awaits it.
-    if scenario not in (the_function_gather, tasks_that_are_held_and_touched)
+    if scenario
+    not in (the_function_gather, tasks_that_are_held_and_touched, a_closed_item, an_outer_future_that_somebody_sets)
 ]
 
 
