@@ -98,7 +98,7 @@ def attempt(impl, call, at, how, factory):
             self.itself = self
 
         def __del__(self):
-            if gc.isenabled():
+            if running and gc.isenabled():
                 act()
 
     def act():
@@ -115,7 +115,7 @@ def attempt(impl, call, at, how, factory):
         if phase == "start" and how == "a callback" and gc.isenabled():
             act()
 
-    accepted = []
+    accepted, running = [], ["yes"]
 
     async def main():
         nonlocal task
@@ -136,6 +136,7 @@ def attempt(impl, call, at, how, factory):
             gc.disable()
             gc.set_threshold(*thresholds)
             gc.callbacks.remove(callback)
+            running.clear()
         await idle(3)
 
     task = None
