@@ -54,7 +54,7 @@ def test_an_anyio_cancel_scope_around_a_gathering_ends_it(impl, n):
 
         for front in (impl.gather_with_concurrency, lambda n, *coros: impl.gather(*coros, limit=n)):
             ended.clear()
-            with anyio.move_on_after(0.005) as scope:
+            with anyio.move_on_after(0.2) as scope:
                 await front(n, item(), item())
             assert scope.cancelled_caught
             assert len(ended) == (n or 2)
@@ -142,7 +142,7 @@ def test_anyio_limiters_gate(impl, limiter):
         async def hangs():
             await anyio.sleep(3600)
 
-        with anyio.move_on_after(0.005):
+        with anyio.move_on_after(0.2):
             await impl.gather(*[hangs() for _ in range(5)], limit=gate)
         await value(None, 3)
         if limiter == "Lock":
@@ -341,7 +341,7 @@ def test_gated_coro_under_trio_with_trios_own_gates(impl):
                 async with gate:
                     if not isinstance(gate, trio.Lock):
                         await impl.gated_coro(trio.Semaphore(1), trio.sleep(3600))
-                    with trio.move_on_after(0.005) as inner:
+                    with trio.move_on_after(0.2) as inner:
                         lock = trio.Lock()
                         await lock.acquire()
                         await impl.gated_coro(gate if isinstance(gate, trio.Semaphore) else trio.Semaphore(0), item(1))
