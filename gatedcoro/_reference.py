@@ -526,6 +526,7 @@ class _Worker(_CoroutineObject):
         self._cancellation = None  # one that arrived before there was a Task
         self._is_being_made = False  # its Task is
         self._is_being_closed = False  # by close()
+        self._is_being_stepped = False  # else its body ends only when it goes
         self._body = None
         self.__name__ = self.__qualname__ = type(item).__name__
         self.runs(gathering.source.coroutine_of(item))
@@ -570,7 +571,11 @@ class _Worker(_CoroutineObject):
             self._body = self._drive()
         elif self.was_closed:
             self.end_closed()
-        return self._body.send(value)
+        was_stepped, self._is_being_stepped = self._is_being_stepped, True
+        try:
+            return self._body.send(value)
+        finally:
+            self._is_being_stepped = was_stepped
 
     @property
     def was_closed(self):
@@ -583,6 +588,7 @@ class _Worker(_CoroutineObject):
 
     def throw(self, *exception):
         error = None
+        was_stepped, self._is_being_stepped = self._is_being_stepped, True
         try:
             if self.was_closed:
                 self.end_closed()
@@ -596,6 +602,7 @@ class _Worker(_CoroutineObject):
             self.never_started(error)
             raise error
         finally:
+            self._is_being_stepped = was_stepped
             del exception, error
 
     def close(self):
@@ -655,7 +662,7 @@ class _Worker(_CoroutineObject):
             self._close_unstarted_item()
             if self._is_being_closed:
                 self.awaited_future = None
-            elif asyncio.current_task(gathering.loop) is runs_in:
+            elif self._is_being_stepped:
                 gathering.worker_ended(self, value, error)
                 gathering.go_on_after(error)
             else:  # the Task was destroyed; this is not one of its steps
@@ -1051,6 +1058,9 @@ class _Gathering:
                     if not self.may_start():  # the clock may be the user's
                         break
                 self.start_next()
+        except _INTERRUPTS:
+            self.interrupted()
+            raise
         except Exception as error:
             self.pass_failed(error)
         finally:
@@ -1317,17 +1327,22 @@ class _Gathering:
     def go_on_after(self, error):
         """In the last step of an item: start what may start now."""
         if isinstance(error, _INTERRUPTS):
-            if self.may_start():
-                try:
-                    self.ensure_keeper()
-                except Exception as failure:
-                    _Unraisable(failure)
-                try:
-                    self.schedule_pump()
-                except Exception as failure:
-                    self.pass_failed(failure)
+            self.interrupted()
         else:
             self.pump()
+
+    def interrupted(self):
+        """An interrupt leaves the loop; if that is run again, the queue goes on."""
+        if not self.may_start():
+            return
+        try:
+            self.ensure_keeper()
+        except Exception as failure:
+            _Unraisable(failure)
+        try:
+            self.schedule_pump()
+        except Exception as failure:
+            self.pass_failed(failure)
 
     # Cancelling
 
@@ -1383,10 +1398,14 @@ class _Gathering:
                 if _clock() - began >= SLICE and self.source.more:
                     self.loop.call_soon(self._scheduled_close_slice, context=self.context.copy())
                     return
-        except Exception as error:
-            _Unraisable(error)
+        except BaseException as error:
             self.close_queue_at_once()
-        self.queue_is_gone()
+            self.queue_is_gone()
+            if isinstance(error, _INTERRUPTS):
+                raise
+            _Unraisable(error)
+        else:
+            self.queue_is_gone()
 
     def _scheduled_close_slice(self):
         self._close_slice()

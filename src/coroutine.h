@@ -39,6 +39,8 @@ typedef struct CoroutineObject CoroutineObject;
 typedef struct DiscardList {
     CoroutineObject *first; /* owned, as each next one is */
     CoroutineObject *last;
+    unsigned long thread;
+    struct DiscardList *next; /* of another thread, or further out */
 } DiscardList;
 
 typedef struct {
@@ -229,11 +231,12 @@ discard_unstarted(core_state *state, PyObject *awaitable, DiscardList *list)
 static DiscardList *
 current_discard_list(core_state *state)
 {
-    if (state->discard_list == NULL
-        || state->discard_thread != PyThread_get_thread_ident()) {
-        return NULL;
+    unsigned long thread = PyThread_get_thread_ident();
+    DiscardList *list = state->discard_lists;
+    while (list != NULL && list->thread != thread) {
+        list = list->next;
     }
-    return state->discard_list;
+    return list;
 }
 
 /* CREATED -> CLOSED without a step, for it and for the coroutines of ours that
@@ -243,10 +246,13 @@ static int
 coroutine_discard(CoroutineObject *self, PyObject *exception)
 {
     core_state *state = state_of((PyObject *)self);
-    DiscardList list = {NULL, NULL};
-    DiscardList *outer_list = state->discard_list;
-    unsigned long outer_thread = state->discard_thread;
+    /* What is closed may drop others of ours: their finalizers find this. */
+    DiscardList list = {
+        .thread = PyThread_get_thread_ident(),
+        .next = state->discard_lists,
+    };
     int status = 0;
+    state->discard_lists = &list;
     discard_later(&list, self);
     while (list.first != NULL) {
         CoroutineObject *op = list.first;
@@ -255,17 +261,17 @@ coroutine_discard(CoroutineObject *self, PyObject *exception)
             list.last = NULL;
         }
         op->next_discarded = NULL;
-        /* What is closed may drop others of ours: their finalizers add them. */
-        state->discard_list = &list;
-        state->discard_thread = PyThread_get_thread_ident();
         if (op->kind->discard(op, op == self ? exception : NULL, &list) < 0) {
             status = -1;
         }
         coroutine_is_dropped(op);
         Py_DECREF(op);
-        state->discard_list = outer_list;
-        state->discard_thread = outer_thread;
     }
+    DiscardList **link = &state->discard_lists;
+    while (*link != &list) { /* other threads may be in the middle of theirs */
+        link = &(*link)->next;
+    }
+    *link = list.next;
     return status;
 }
 

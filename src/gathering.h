@@ -157,13 +157,20 @@ static PyMethodDef gathering_close_def = {
 
 /*** Errors of our own work ***/
 
+/* Is the exception being raised one that leaves the event loop? */
+static bool
+interrupt_is_raised(void)
+{
+    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)
+           || PyErr_ExceptionMatches(PyExc_SystemExit);
+}
+
 /* An error that belongs to no item: from the loop, or from memory.  An
    interrupt keeps being raised (-1); anything else is reported. */
 static int
 report_error(PyObject *where)
 {
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)
-        || PyErr_ExceptionMatches(PyExc_SystemExit)) {
+    if (interrupt_is_raised()) {
         return -1;
     }
     PyErr_WriteUnraisable(where);
@@ -807,8 +814,7 @@ gathering_end_pass(GatheringObject *self, int status)
     if (status == 0) {
         return 0;
     }
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)
-        || PyErr_ExceptionMatches(PyExc_SystemExit)) {
+    if (interrupt_is_raised()) {
         gathering_interrupted(self);
         return -1;
     }
@@ -1004,17 +1010,10 @@ gathering_settle_cancelled(GatheringObject *self)
     return status;
 }
 
-/* Settles if nothing is queued and nothing runs. */
+/* Nothing is queued and nothing runs: settles, unless it has. */
 static int
-gathering_settle_if_complete(GatheringObject *self)
+gathering_settle_complete(GatheringObject *self)
 {
-    if (!gathering_has_no_queue(self) || self->running_count > 0) {
-        return 0;
-    }
-    if (self->keeper_waiter != NULL && gathering_release_keeper(self) < 0
-        && report_error((PyObject *)self) < 0) {
-        return -1;
-    }
     if (self->outer == NULL) {
         return 0;
     }
@@ -1033,6 +1032,25 @@ gathering_settle_if_complete(GatheringObject *self)
     Py_XDECREF(results);
     Py_XDECREF(exception);
     return status;
+}
+
+/* Settles if nothing is queued and nothing runs.  A keeper that could not be
+   told before is told. */
+static int
+gathering_settle_if_complete(GatheringObject *self)
+{
+    if (!gathering_has_no_queue(self) || self->running_count > 0) {
+        return 0;
+    }
+    PyObject *failure = NULL;
+    if (self->keeper_waiter != NULL && gathering_release_keeper(self) < 0
+        && report_error((PyObject *)self) < 0) {
+        collect_exception(&failure);
+    }
+    if (gathering_settle_complete(self) < 0) {
+        collect_exception(&failure);
+    }
+    return raise_collected(failure);
 }
 
 /* Which argument of the call an item is: Futures and what is given twice are

@@ -110,9 +110,14 @@ outer_cancel(PyObject *op, PyObject *args, PyObject *kwargs)
     if (pending <= 0) {
         return pending < 0 ? NULL : Py_NewRef(Py_False);
     }
+    /* One call awaits another, whose cancel() this reaches, and so on. */
+    if (enter_coroutine_recursion() < 0) {
+        return NULL;
+    }
     Py_INCREF(gathering);
     int cancelled = gathering_cancel(gathering, message);
     Py_DECREF(gathering);
+    leave_coroutine_recursion();
     return cancelled < 0 ? NULL : PyBool_FromLong(cancelled);
 }
 

@@ -145,9 +145,7 @@ typedef struct {
 
     unsigned long long task_names; /* the last number in a Task's name */
 
-    /* The loop that gives up coroutines (coroutine.h), and its thread. */
-    struct DiscardList *discard_list;
-    unsigned long discard_thread;
+    struct DiscardList *discard_lists; /* of all threads (coroutine.h) */
 } core_state;
 
 static inline core_state *

@@ -157,12 +157,16 @@ worker_leave_future(GatheringObject *gathering, PyObject *worker,
 
 /*** Steps ***/
 
-/* An item that never began is given up.  Keeps the exception being raised. */
+/* An item that never began is given up; its worker may have ended already, by
+   a step of somebody's.  Keeps the exception being raised. */
 static void
 worker_forget_item(core_state *state, WorkerObject *self)
 {
     GatheringObject *gathering = self->gathering;
     assert(self->delegate == NULL);
+    if (gathering == NULL) {
+        return;
+    }
     if (gathering->gate != NULL) {
         gathering->waiting--;
     }
@@ -381,7 +385,10 @@ worker_next_item(core_state *state, WorkerObject *self, bool began_pass,
         status = worker_start(state, gathering, item, index);
         Py_DECREF(item);
     }
-    return status < 0 ? gathering_pass_failed(gathering) : 0;
+    if (status == 0) {
+        return 0;
+    }
+    return interrupt_is_raised() ? -1 : gathering_pass_failed(gathering);
 }
 
 /* The last item has ended, and the list's reference is ours: lets go of
@@ -428,11 +435,15 @@ worker_dropped(CoroutineObject *op)
     }
 }
 
-/* The item ends with an exception (borrowed) outside of any step, and what
-   there is room for starts.  -1 on an interrupt. */
+/* Unless it has ended or is ending, the item does so with an exception
+   (borrowed) outside of any step, and what there is room for starts.  -1 on an
+   interrupt. */
 static int
 worker_end_with(WorkerObject *self, PyObject *exception)
 {
+    if (self->gathering == NULL || self->link.next == NULL) {
+        return 0;
+    }
     GatheringObject *gathering = (GatheringObject *)Py_NewRef(self->gathering);
     int status =
         gathering_deliver(gathering, &self->link, NULL, exception, NULL);
@@ -449,9 +460,6 @@ static void
 worker_refused(CoroutineObject *op)
 {
     WorkerObject *self = (WorkerObject *)op;
-    if (self->gathering == NULL) {
-        return;
-    }
     PyObject *raised = fetch_exception();
     if (worker_end_with(self, raised) < 0) {
         Py_DECREF(raised);
