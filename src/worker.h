@@ -164,13 +164,10 @@ worker_forget_item(core_state *state, WorkerObject *self)
 {
     GatheringObject *gathering = self->gathering;
     assert(self->delegate == NULL);
-    if (gathering == NULL) {
-        return;
-    }
-    if (gathering->gate != NULL) {
+    if (gathering != NULL && gathering->gate != NULL) {
         gathering->waiting--;
     }
-    if (!gathering->calls) {
+    if (gathering == NULL || !gathering->calls) {
         close_unstarted(state, self->item);
     }
 }
