@@ -45,6 +45,7 @@ SLICE = 0.001
 
 _VERSION = sys.version_info[:3]
 _EAGER_TASKS_WORK = _VERSION >= (3, 12, 5)  # gh-122332: get_coro() crashes before
+_EAGER_TASKS_HIDE_ERRORS = (3, 12) <= _VERSION < (3, 14)  # as the cause of a SystemError
 _SEMAPHORE_GAINS_SLOTS = _VERSION < (3, 13)  # gh-111693
 _CALL_GRAPH_NEEDS_FRAMES = (3, 14, 0) <= _VERSION < (3, 14, 8)  # gh-156408
 
@@ -801,6 +802,13 @@ def _start_eagerly(worker, loop, context):
         del task, caller, catcher  # the traceback of an error holds this frame
 
 
+def _error_of_start(error):
+    """Why a Task could not be made: what an eager one that fails in its first step raises may hide it."""
+    if _EAGER_TASKS_HIDE_ERRORS and isinstance(error, SystemError) and error.__cause__ is not None:
+        return error.__cause__
+    return error
+
+
 def _makes_its_own_tasks(loop):
     """Whether nobody would notice that a Task did not come from loop.create_task()."""
     if asyncio.Task is not _AcceleratedTask or "create_task" in getattr(loop, "__dict__", ()):
@@ -841,17 +849,18 @@ class _Subscription:
 
 
 class _Waiter:
-    """The least that a Task takes for a Future: it keeps its callback until the loop has taken it.
+    """The least that a Task takes for a Future: it keeps its callback until the Task has made its step.
 
     A Future that is set loses its callbacks if the loop's call_soon() fails, and the Task
-    that waits never goes on.  A waiter can be woken again.
+    that waits never goes on; nor does it if the loop loses the callback.  A waiter can be
+    woken again.
     """
 
     _asyncio_future_blocking = False
 
     def __init__(self, loop):
         self._loop = loop
-        self._callback = None
+        self._callback = self._context = None
 
     def __await__(self):
         self._asyncio_future_blocking = True
@@ -861,13 +870,22 @@ class _Waiter:
         return self._loop
 
     def add_done_callback(self, callback, *, context=None):
-        self._callback = callback, context
+        self._callback, self._context = callback, context
 
     def wake(self):
         if self._callback is not None:
-            callback, context = self._callback
-            self._loop.call_soon(callback, self, context=context)
-            self._callback = None
+            self._loop.call_soon(self._go_on, context=self._context)
+
+    def _go_on(self):
+        callback, self._callback = self._callback, None
+        if callback is None:  # woken twice
+            return
+        try:
+            callback(self)
+        except BaseException:
+            if self._callback is None:
+                self._callback = callback
+            raise
 
     def cancel(self, msg=None):
         """Have the Task raise CancelledError by itself."""
@@ -1132,9 +1150,12 @@ class _Gathering:
         except BaseException as error:
             if worker in self.running:
                 # Nobody will take the Task's next step.
-                worker.close()
+                try:
+                    worker.close()
+                except BaseException as refusal:
+                    _Unraisable(refusal)
                 if worker in self.running:
-                    worker.end_without_step(error)
+                    worker.end_without_step(_error_of_start(error))
             if isinstance(error, _INTERRUPTS):
                 raise
 
@@ -1506,34 +1527,38 @@ def _without_defects(gate):
 def _enter(semaphore):
     """Drive `semaphore.__aenter__()`, minding who has the slot when the wait is ended.
 
-    release() hands the slot over by setting the result of the waiter's Future.  What is
-    thrown in between then and the next step loses the slot, unless it is CancelledError.
+    release() hands the slot over by setting the result of the waiter's Future.  If it fails
+    after that, acquire() loses the slot, unless it fails with CancelledError.
     """
     entering = type(semaphore).__aenter__(semaphore)
-    thrown = None
-    gives_back = False
+    thrown = waiter = None
     try:
         while True:
             try:
                 waiter = entering.send(None) if thrown is None else entering.throw(thrown)
             except StopIteration as stop:
-                gives_back = False
+                waiter = None
                 return stop.value
             try:
                 yield waiter
                 thrown = None
             except BaseException as error:
                 thrown = error
-            if thrown is None or not asyncio.isfuture(waiter):
-                continue
-            if not isinstance(thrown, asyncio.CancelledError):
-                gives_back = waiter.done() and not waiter.cancelled()
-            elif _SEMAPHORE_GAINS_SLOTS and not waiter.done():
+            if (
+                _SEMAPHORE_GAINS_SLOTS
+                and isinstance(thrown, asyncio.CancelledError)
+                and asyncio.isfuture(waiter)
+                and not waiter.done()
+            ):
                 waiter.cancel()
+    except asyncio.CancelledError:
+        raise
+    except BaseException:
+        if asyncio.isfuture(waiter) and waiter.done() and not waiter.cancelled():
+            semaphore.release()
+        raise
     finally:
         del thrown
-        if gives_back:
-            semaphore.release()
 
 
 # Public functions -----------------------------------------------------------------------

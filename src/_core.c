@@ -126,16 +126,18 @@ core_make_strings(core_state *state)
     }
     FOR_EACH_STRING(MAKE_STRING)
 #undef MAKE_STRING
-    state->empty_tuple = PyTuple_New(0);
-    state->zero = PyLong_FromLong(0);
-    state->task_name = PyUnicode_FromString("gatedcoro");
-    state->context_kwname = PyTuple_Pack(1, state->str_context);
-    state->msg_kwname = PyTuple_Pack(1, state->str_msg);
-    return state->empty_tuple == NULL || state->zero == NULL
-                   || state->task_name == NULL || state->context_kwname == NULL
-                   || state->msg_kwname == NULL
-               ? -1
-               : 0;
+#define MAKE(field, value) \
+    state->field = (value); \
+    if (state->field == NULL) { \
+        return -1; \
+    }
+    MAKE(empty_tuple, PyTuple_New(0))
+    MAKE(zero, PyLong_FromLong(0))
+    MAKE(task_name, PyUnicode_FromString("gatedcoro"))
+    MAKE(context_kwname, PyTuple_Pack(1, state->str_context))
+    MAKE(msg_kwname, PyTuple_Pack(1, state->str_msg))
+#undef MAKE
+    return 0;
 }
 
 /* module.name: new reference. */
@@ -164,11 +166,12 @@ core_import_asyncio(core_state *state)
     if (state->stock_create_task == NULL) {
         return -1;
     }
-#define IMPORT(field, module, name) \
-    state->field = import_from(module, name); \
+#define IMPORT_AS(type, field, module, name) \
+    state->field = (type)import_from(module, name); \
     if (state->field == NULL) { \
         return -1; \
     }
+#define IMPORT(field, module, name) IMPORT_AS(PyObject *, field, module, name)
     IMPORT(asyncio_tasks, "asyncio", "tasks")
     IMPORT(get_running_loop, "asyncio.events", "get_running_loop")
     IMPORT(get_running_loop_or_none, "asyncio.events", "_get_running_loop")
@@ -183,10 +186,11 @@ core_import_asyncio(core_state *state)
     IMPORT(deque, "collections", "deque")
     IMPORT(abc_coroutine, "collections.abc", "Coroutine")
     IMPORT(asyncio_futures, "asyncio", "futures")
-    state->future_base = (PyTypeObject *)import_from("_asyncio", "Future");
-    state->task_base = (PyTypeObject *)import_from("_asyncio", "Task");
+    IMPORT_AS(PyTypeObject *, future_base, "_asyncio", "Future")
+    IMPORT_AS(PyTypeObject *, task_base, "_asyncio", "Task")
 #undef IMPORT
-    return state->future_base == NULL || state->task_base == NULL ? -1 : 0;
+#undef IMPORT_AS
+    return 0;
 }
 
 static int
@@ -251,12 +255,13 @@ core_find_shortcuts(core_state *state)
 static int
 core_make_types(PyObject *module, core_state *state)
 {
-#define MAKE_TYPE(field, spec) \
-    state->field = \
-        (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec, NULL); \
+#define MAKE(field, type) \
+    state->field = (type); \
     if (state->field == NULL) { \
         return -1; \
     }
+#define MAKE_TYPE(field, spec) \
+    MAKE(field, (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec, NULL))
     MAKE_TYPE(function_type, function_spec)
     MAKE_TYPE(gathering_type, gathering_spec)
     MAKE_TYPE(catcher_type, catcher_spec)
@@ -267,12 +272,13 @@ core_make_types(PyObject *module, core_state *state)
     MAKE_TYPE(keeper_type, keeper_spec)
     MAKE_TYPE(front_door_type, front_door_spec)
     MAKE_TYPE(gated_type, gated_spec)
+    MAKE(outer_type, subclass_type(module, &outer_spec, state->future_base,
+                                   sizeof(OuterFields)))
+    MAKE(task_type, subclass_type(module, &task_spec, state->task_base,
+                                  sizeof(TaskFields)))
 #undef MAKE_TYPE
-    state->outer_type = subclass_type(module, &outer_spec, state->future_base,
-                                      sizeof(OuterFields));
-    state->task_type = subclass_type(module, &task_spec, state->task_base,
-                                     sizeof(TaskFields));
-    return state->outer_type == NULL || state->task_type == NULL ? -1 : 0;
+#undef MAKE
+    return 0;
 }
 
 /* Marks a function as one that returns a coroutine. */
@@ -350,9 +356,8 @@ core_measure_tasks(core_state *state)
 }
 
 static int
-core_exec(PyObject *module)
+core_fill(PyObject *module, core_state *state)
 {
-    core_state *state = state_of_module(module);
     if (core_make_strings(state) < 0 || core_import_asyncio(state) < 0
         || core_note_semaphores(state) < 0 || core_find_shortcuts(state) < 0
         || core_make_types(module, state) < 0
@@ -365,6 +370,16 @@ core_exec(PyObject *module)
         return -1;
     }
     return core_measure_tasks(state);
+}
+
+static int
+core_exec(PyObject *module)
+{
+    int status = core_fill(module, state_of_module(module));
+    if (status < 0 && !PyErr_Occurred()) {
+        PyErr_NoMemory(); /* until 3.12 a type that fails may not say so */
+    }
+    return status;
 }
 
 static PyModuleDef_Slot core_slots[] = {

@@ -189,6 +189,15 @@ hidden_list(PyObject *const *items, Py_ssize_t size)
     return list;
 }
 
+/* Closes every coroutine among the arguments of a call that fails. */
+static void
+close_arguments(core_state *state, PyObject *const *args, Py_ssize_t nargs)
+{
+    for (Py_ssize_t i = 0; i < nargs; i++) {
+        close_unstarted(state, args[i]);
+    }
+}
+
 /* Closes every coroutine in the list, which nobody else sees; a gathering that
    came to nothing may have taken some out. */
 static void

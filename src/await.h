@@ -137,38 +137,57 @@ stop_iteration_to_return(PyObject **result)
     return PYGEN_RETURN;
 }
 
+/* op.<name>([arg]), if there is such a method: 1, with what it returned in
+   `*result`, or NULL with an exception.  0 if there is none, -1 on error.  The
+   method is not bound, so that a coroutine can be thrown into and closed when
+   there is no memory. */
+static int
+call_method_if_any(PyObject *op, PyObject *name, PyObject *arg,
+                   PyObject **result)
+{
+    *result = NULL;
+    PyObject *method = NULL;
+    int unbound = _PyObject_GetMethod(op, name, &method);
+    if (method == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            return -1;
+        }
+        PyErr_Clear();
+        return 0;
+    }
+    PyObject *args[] = {NULL, op, arg}; /* the first for the callee's use */
+    size_t count = arg != NULL ? 1 : 0;
+    count += unbound ? 1 : 0;
+    *result =
+        PyObject_Vectorcall(method, unbound ? args + 1 : args + 2,
+                            count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    Py_DECREF(method);
+    return 1;
+}
+
 /* Throws into `delegate` as `yield from` does: one without throw() has the
    exception raised in its place.  GeneratorExit closes it instead. */
 static PySendResult
 delegate_throw(core_state *state, PyObject *delegate, PyObject *exception,
                PyObject **result)
 {
-    *result = NULL;
     bool exiting = PyErr_GivenExceptionMatches(exception, PyExc_GeneratorExit);
-    PyObject *method;
-    PyObject *name = exiting ? state->str_close : state->str_throw;
-    if (lookup_attribute(delegate, name, &method) < 0) {
+    int called =
+        exiting ? call_method_if_any(delegate, state->str_close, NULL, result)
+                : call_method_if_any(delegate, state->str_throw, exception,
+                                     result);
+    if (called < 0) {
         return PYGEN_ERROR;
     }
-    if (method == NULL) {
-        raise_exception(Py_NewRef(exception));
+    if (called && !exiting) {
+        return *result != NULL ? PYGEN_NEXT : stop_iteration_to_return(result);
+    }
+    if (called && *result == NULL) {
         return PYGEN_ERROR;
     }
-    if (exiting) {
-        PyObject *closed = PyObject_CallNoArgs(method);
-        Py_DECREF(method);
-        if (closed != NULL) {
-            Py_DECREF(closed);
-            raise_exception(Py_NewRef(exception));
-        }
-        return PYGEN_ERROR;
-    }
-    *result = PyObject_CallOneArg(method, exception);
-    Py_DECREF(method);
-    if (*result != NULL) {
-        return PYGEN_NEXT;
-    }
-    return stop_iteration_to_return(result);
+    Py_CLEAR(*result);
+    raise_exception(Py_NewRef(exception));
+    return PYGEN_ERROR;
 }
 
 /* Sends `value`, or throws `exception` if that is not NULL. */

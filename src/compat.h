@@ -91,6 +91,12 @@ has_eager_tasks(void)
     return Py_Version >= 0x030C0500;
 }
 
+/* An eager Task that fails in the middle of its first step is registered all
+   the same, with the error being raised: what comes of that is a SystemError,
+   whose cause it is. */
+#define EAGER_TASKS_HIDE_ERRORS \
+    (PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000)
+
 /* The call graph of 3.14.0 to 3.14.7 fails on a cr_frame of None
    (gh-156408), and does not look at it where there is no cr_await. */
 static inline bool

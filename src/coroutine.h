@@ -329,10 +329,10 @@ static PyObject *
 coroutine_close_suspended(CoroutineObject *self)
 {
     PyObject *exiting = PyObject_CallNoArgs(PyExc_GeneratorExit);
-    if (exiting == NULL || coroutine_claim(self) < 0) {
-        Py_XDECREF(exiting);
-        return NULL;
+    if (exiting == NULL) {
+        exiting = fetch_exception(); /* no memory: it must end all the same */
     }
+    (void)coroutine_claim(self);
     CoroutineObject *inner = (CoroutineObject *)Py_NewRef(self);
     while (inner->kind->detach != NULL) {
         CoroutineObject *driven = inner->kind->detach(inner);

@@ -343,6 +343,7 @@ gather_call(core_state *state, PyObject *const *args, Py_ssize_t nargs,
 {
     PyObject *list = hidden_list(args, nargs);
     if (list == NULL) {
+        close_arguments(state, args, nargs);
         return NULL;
     }
     PyObject *values[3];
@@ -629,7 +630,12 @@ gather_with_concurrency_call(core_state *state, PyObject *const *args,
     }
     PyObject *list =
         nargs > 1 ? hidden_list(args + 1, nargs - 1) : hidden_list(NULL, 0);
-    return front_door_new(state, DOOR_GATHER_WITH_CONCURRENCY, n, list);
+    PyObject *op =
+        front_door_new(state, DOOR_GATHER_WITH_CONCURRENCY, n, list);
+    if (op == NULL && nargs > 1) {
+        close_arguments(state, args + 1, nargs - 1);
+    }
+    return op;
 }
 
 static const char *const run_all_names[] = {
@@ -714,7 +720,11 @@ gated_coro_call(core_state *state, PyObject *const *args, Py_ssize_t nargs,
         < 0) {
         return NULL;
     }
-    return gated_new(state, values[0], values[1], -1);
+    PyObject *op = gated_new(state, values[0], values[1], -1);
+    if (op == NULL) {
+        close_unstarted(state, values[1]);
+    }
+    return op;
 }
 
 /*** Lifecycle ***/

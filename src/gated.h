@@ -162,34 +162,45 @@ ask_future(PyObject *future, PyObject *name)
     return truth;
 }
 
+/* acquire() has failed with the exception being raised.  If release() had
+   handed a slot over, it is given back: acquire() does so itself, but only for
+   CancelledError. */
+static void
+gated_return_slot(core_state *state, GatedObject *self)
+{
+    PyObject *raised = fetch_exception();
+    if ((raised == NULL
+         || !PyErr_GivenExceptionMatches(raised, state->cancelled_error))
+        && ask_future(self->waiter, state->str_done)
+        && !ask_future(self->waiter, state->str_cancelled)
+        && call_method_for_effect(self->gate, state->str_release, NULL) < 0) {
+        PyErr_WriteUnraisable(self->gate);
+    }
+    if (raised != NULL) {
+        raise_exception(raised);
+    }
+}
+
 /* Drives the iterator that enters. */
 static PySendResult
 gated_step_entering(core_state *state, GatedObject *self, PyObject *value,
                     PyObject *exception, PyObject **result)
 {
     PyObject *delegate = Py_NewRef(self->delegate);
-    bool return_slot = false;
-    if (exception != NULL && self->is_semaphore && self->waiter != NULL) {
-        bool handed_over = ask_future(self->waiter, state->str_done)
-                           && !ask_future(self->waiter, state->str_cancelled);
-        if (!PyErr_GivenExceptionMatches(exception, state->cancelled_error)) {
-            return_slot = handed_over;
-        }
-        else if (ACQUIRE_MISCOUNTS_A_THROWN_CANCELLATION && !handed_over) {
-            (void)ask_future(self->waiter, state->str_cancel);
-        }
+    bool has_waiter = self->is_semaphore && self->waiter != NULL;
+    if (ACQUIRE_MISCOUNTS_A_THROWN_CANCELLATION && exception != NULL
+        && has_waiter
+        && PyErr_GivenExceptionMatches(exception, state->cancelled_error)
+        && !ask_future(self->waiter, state->str_done)) {
+        (void)ask_future(self->waiter, state->str_cancel);
     }
     PySendResult status = drive(state, delegate, value, exception, result);
     Py_DECREF(delegate);
     if (status == PYGEN_NEXT) {
         Py_XSETREF(self->waiter, Py_NewRef(*result));
     }
-    else if (status == PYGEN_ERROR && return_slot) {
-        PyObject *raised = fetch_exception();
-        if (call_method_for_effect(self->gate, state->str_release, NULL) < 0) {
-            PyErr_WriteUnraisable(self->gate);
-        }
-        raise_exception(raised);
+    else if (status == PYGEN_ERROR && has_waiter) {
+        gated_return_slot(state, self);
     }
     return status;
 }

@@ -161,8 +161,11 @@ probe_run(core_state *state, CatcherObject *catcher, bool *as_expected)
     }
     probe->future = PyObject_Call((PyObject *)state->future_base,
                                   state->empty_tuple, kwargs);
+    if (probe->future == NULL) {
+        goto done;
+    }
     task = task_new(state, &probe->base, context);
-    if (probe->future == NULL || task == NULL) {
+    if (task == NULL) {
         goto done;
     }
     probe->task = Py_NewRef(task);
@@ -188,57 +191,67 @@ done:
     return status;
 }
 
-/* Measures, whatever loop and Task this thread is running.  Where measuring
-   fails, nothing is as expected; -1 only if the thread could not be put back
-   into its loop. */
+/* Runs a probe in place of what the thread is running.  -1 if it could not be
+   put back, or if there was no memory; where measuring fails for any other
+   reason, nothing is as expected. */
+static int
+probe_aside(core_state *state, PyObject *set_running_loop, PyObject *running,
+            PyObject *current, bool *as_expected)
+{
+    PyObject *failure = NULL;
+    PyObject *switched[] = {running, current};
+    CatcherObject *catcher = catcher_new(state);
+    if (catcher == NULL) {
+        return -1;
+    }
+    if (current != Py_None) {
+        PyObject *ignored =
+            PyObject_Vectorcall(state->leave_task, switched, 2, NULL);
+        if (ignored == NULL) {
+            Py_DECREF(catcher);
+            return -1;
+        }
+        Py_DECREF(ignored);
+    }
+    PyObject *ignored =
+        PyObject_CallOneArg(set_running_loop, (PyObject *)catcher);
+    if (ignored == NULL || probe_run(state, catcher, as_expected) < 0) {
+        *as_expected = false;
+        if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            collect_exception(&failure);
+        }
+        PyErr_Clear();
+    }
+    Py_XDECREF(ignored);
+    if (put_back(set_running_loop, &running, 1) < 0) {
+        collect_exception(&failure);
+    }
+    if (current != Py_None && put_back(state->enter_task, switched, 2) < 0) {
+        collect_exception(&failure);
+    }
+    Py_DECREF(catcher);
+    return raise_collected(failure);
+}
+
+/* Measures, whatever loop and Task this thread is running. */
 static int
 probe_tasks(core_state *state, PyObject *set_running_loop, bool *as_expected)
 {
     int status = -1;
     *as_expected = false;
-    PyObject *current = NULL, *ignored = NULL;
     PyObject *running = PyObject_CallNoArgs(state->get_running_loop_or_none);
-    CatcherObject *catcher = catcher_new(state);
-    if (running == NULL || catcher == NULL) {
-        goto done;
+    if (running == NULL) {
+        return -1;
     }
-    current = running == Py_None
-                  ? Py_NewRef(Py_None)
-                  : PyObject_CallOneArg(state->current_task, running);
-    if (current == NULL) {
-        goto done;
+    PyObject *current =
+        running == Py_None ? Py_NewRef(Py_None)
+                           : PyObject_CallOneArg(state->current_task, running);
+    if (current != NULL) {
+        status = probe_aside(state, set_running_loop, running, current,
+                             as_expected);
+        Py_DECREF(current);
     }
-    PyObject *switched[] = {running, current};
-    if (current != Py_None) {
-        ignored = PyObject_Vectorcall(state->leave_task, switched, 2, NULL);
-        if (ignored == NULL) {
-            goto done;
-        }
-        Py_CLEAR(ignored);
-    }
-    ignored = PyObject_CallOneArg(set_running_loop, (PyObject *)catcher);
-    Py_XDECREF(ignored);
-    if (ignored == NULL || probe_run(state, catcher, as_expected) < 0) {
-        PyErr_Clear();
-        *as_expected = false;
-    }
-    ignored = PyObject_CallOneArg(set_running_loop, running);
-    if (ignored == NULL) {
-        goto done;
-    }
-    Py_CLEAR(ignored);
-    if (current != Py_None) {
-        ignored = PyObject_Vectorcall(state->enter_task, switched, 2, NULL);
-        if (ignored == NULL) {
-            goto done;
-        }
-        Py_CLEAR(ignored);
-    }
-    status = 0;
-done:
-    Py_XDECREF(catcher);
-    Py_XDECREF(running);
-    Py_XDECREF(current);
+    Py_DECREF(running);
     return status;
 }
 

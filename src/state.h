@@ -198,6 +198,25 @@ call_method_for_effect(PyObject *op, PyObject *name, PyObject *arg)
     return 0;
 }
 
+/* Calls a function of asyncio's that puts back what was changed before.  It may
+   need memory for that; so it is called again, some times, if there is none. */
+static int
+put_back(PyObject *function, PyObject *const *args, size_t nargs)
+{
+    PyObject *ignored = PyObject_Vectorcall(function, args, nargs, NULL);
+    for (int i = 0; i < 100 && ignored == NULL
+                    && PyErr_ExceptionMatches(PyExc_MemoryError);
+         i++) {
+        PyErr_Clear();
+        ignored = PyObject_Vectorcall(function, args, nargs, NULL);
+    }
+    if (ignored == NULL) {
+        return -1;
+    }
+    Py_DECREF(ignored);
+    return 0;
+}
+
 /* loop.call_soon(callback, context=context).  Runs Python code. */
 static int
 call_soon(core_state *state, PyObject *loop, PyObject *callback,

@@ -232,14 +232,12 @@ run_nested_step(core_state *state, PyObject *loop, PyObject *step,
         }
     }
     if (current != Py_None) {
+        /* Else asyncio takes it amiss at the end of the other step. */
         PyObject *raised = fetch_exception();
-        ignored = PyObject_Vectorcall(state->enter_task, switched, 2, NULL);
-        if (ignored == NULL) {
-            status = -1;
+        if (put_back(state->enter_task, switched, 2) < 0) {
+            PyErr_WriteUnraisable(current);
         }
-        Py_XDECREF(ignored);
         if (raised != NULL) {
-            PyErr_Clear();
             raise_exception(raised);
         }
     }

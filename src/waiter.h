@@ -2,8 +2,9 @@
 
    It is the least that asyncio.Task takes for a future.  A Future that is set
    loses its callbacks if the loop's call_soon() fails, and the Task that waits
-   never goes on; a waiter keeps the callback until the loop has taken it, so
-   that it can be woken again. */
+   never goes on; nor does it if the loop loses the callback, or the Task fails
+   before its step begins.  A waiter keeps the callback until the step has been
+   made, so that the Task can be woken again. */
 
 #ifndef GATEDCORO_WAITER_H
 #define GATEDCORO_WAITER_H
@@ -37,8 +38,30 @@ waiter_new(core_state *state, PyObject *loop)
     return (PyObject *)self;
 }
 
+/* The Task makes its step, unless it has made one since it waits. */
+static PyObject *
+waiter_go_on(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    WaiterObject *self = WaiterObject_CAST(op);
+    PyObject *callback = self->callback;
+    if (callback == NULL) {
+        Py_RETURN_NONE;
+    }
+    self->callback = NULL;
+    PyObject *result = PyObject_CallOneArg(callback, op);
+    if (result == NULL && self->callback == NULL) {
+        self->callback = callback;
+        return NULL;
+    }
+    Py_DECREF(callback);
+    return result;
+}
+
+static PyMethodDef waiter_go_on_def = {"go_on", waiter_go_on, METH_NOARGS,
+                                       NULL};
+
 /* Has the Task go on in the next turn of the loop.  -1 if the loop refuses; the
-   Task waits on, and may be woken again.  Runs Python code. */
+   Task waits on.  May be called again in any case.  Runs Python code. */
 static int
 waiter_wake(PyObject *op)
 {
@@ -47,23 +70,18 @@ waiter_wake(PyObject *op)
     if (self->callback == NULL) {
         return 0;
     }
-    PyObject *callback = Py_NewRef(self->callback);
-    PyObject *context = Py_XNewRef(self->context);
-    PyObject *args[] = {self->loop, callback, op, context};
-    PyObject *handle = PyObject_VectorcallMethod(
-        state->str_call_soon, args, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET,
-        context == NULL ? NULL : state->context_kwname);
-    if (handle != NULL && self->callback == callback) {
-        Py_CLEAR(self->callback);
-        Py_CLEAR(self->context);
-    }
-    Py_DECREF(callback);
-    Py_XDECREF(context);
-    if (handle == NULL) {
+    PyObject *go_on = PyCFunction_New(&waiter_go_on_def, op);
+    if (go_on == NULL) {
         return -1;
     }
-    Py_DECREF(handle);
-    return 0;
+    PyObject *context = Py_XNewRef(self->context);
+    int status =
+        context == NULL
+            ? call_method_for_effect(self->loop, state->str_call_soon, go_on)
+            : call_soon(state, self->loop, go_on, context);
+    Py_XDECREF(context);
+    Py_DECREF(go_on);
+    return status;
 }
 
 /*** What a Task asks ***/

@@ -119,6 +119,9 @@ worker_pending_cancellation(core_state *state, WorkerObject *self)
     if (must_cancel == Py_True) {
         cancelled =
             PyObject_CallMethodNoArgs(task, state->str_make_cancelled_error);
+        if (cancelled == NULL) {
+            cancelled = fetch_exception(); /* in its place */
+        }
     }
     Py_XDECREF(must_cancel);
     Py_XDECREF(task);
@@ -422,6 +425,7 @@ worker_dropped(CoroutineObject *op)
     }
     PyObject *raised = fetch_exception();
     GatheringObject *gathering = (GatheringObject *)Py_NewRef(self->gathering);
+    op->state = CORO_CLOSED; /* even if the item refuses to end */
     gathering->item_lost = true;
     gathering_unlink(gathering, &self->link);
     worker_finish(self);
@@ -442,6 +446,7 @@ worker_end_with(WorkerObject *self, PyObject *exception)
         return 0;
     }
     GatheringObject *gathering = (GatheringObject *)Py_NewRef(self->gathering);
+    self->base.state = CORO_CLOSED; /* even if the item refuses to end */
     int status =
         gathering_deliver(gathering, &self->link, NULL, exception, NULL);
     worker_finish(self);
@@ -658,13 +663,29 @@ worker_create_task(core_state *state, WorkerObject *self, PyObject *context)
     return task;
 }
 
+/* Why a Task could not be made, from the exception being raised: new
+   reference. */
+static PyObject *
+error_of_start(void)
+{
+    make_raisable();
+    PyObject *raised = fetch_exception();
+    if (EAGER_TASKS_HIDE_ERRORS
+        && PyErr_GivenExceptionMatches(raised, PyExc_SystemError)) {
+        PyObject *cause = PyException_GetCause(raised);
+        if (cause != NULL) {
+            Py_SETREF(raised, cause);
+        }
+    }
+    return raised;
+}
+
 /* The Task could not be made, or failed in its first step: the exception being
    raised is the item's outcome, unless it has one.  -1 on an interrupt. */
 static int
 worker_not_started(WorkerObject *self)
 {
-    make_raisable();
-    PyObject *raised = fetch_exception();
+    PyObject *raised = error_of_start();
     PyObject *failure = NULL;
     if (self->base.state == CORO_CREATED) {
         if (coroutine_discard(&self->base, raised) < 0) {

@@ -21,12 +21,12 @@ class Refused(Exception):
     pass
 
 
-def is_of_the_engine(callback, args):
+def is_of_the_engine(callback):
     """Is it a pass, the closing of the queue, or a step of a keeper?"""
     owner = getattr(callback, "__self__", None)
     if isinstance(owner, asyncio.Task):
         return "_Keeper" in (type(owner).__name__, type(owner.get_coro()).__name__)
-    return type(owner).__name__ == "_Gathering" or bool(args and type(args[0]).__name__ == "_Waiter")
+    return type(owner).__name__ in ("_Gathering", "_Waiter")
 
 
 class Loop(VirtualTimeLoop):
@@ -47,7 +47,7 @@ class Loop(VirtualTimeLoop):
             raise Refused(method)
 
     def call_soon(self, callback, *args, context=None):
-        if is_of_the_engine(callback, args):
+        if is_of_the_engine(callback):
             self.count("call_soon")
         return super().call_soon(callback, *args, context=context)
 

@@ -187,7 +187,7 @@ SCENARIOS = {
         errors = [LookupError("first"), KeyboardInterrupt("second")]
         class Loop(asyncio.SelectorEventLoop):
             def call_soon(self, callback, *args, context=None):
-                if args and type(args[0]).__name__ == "_Waiter" and errors:
+                if type(getattr(callback, "__self__", None)).__name__ == "_Waiter" and errors:
                     raise errors.pop(0)
                 return super().call_soon(callback, *args, context=context)
         sys.unraisablehook = lambda args: None
