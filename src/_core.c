@@ -227,6 +227,7 @@ core_find_shortcuts(core_state *state)
     PyGetSetDef *callbacks = find_getset(state->future_base, "_callbacks");
     PyGetSetDef *blocking =
         find_getset(state->future_base, "_asyncio_future_blocking");
+    PyGetSetDef *fut_waiter = find_getset(state->task_base, "_fut_waiter");
     PyGetSetDef *log_destroy_pending =
         find_getset(state->task_base, "_log_destroy_pending");
     PyGetSetDef *log_traceback =
@@ -234,8 +235,9 @@ core_find_shortcuts(core_state *state)
     PyMethodDef *cancelling = find_method(state->task_base, "cancelling");
     PyMethodDef *get_name = find_method(state->task_base, "get_name");
     if (cr_await == NULL || must_cancel == NULL || callbacks == NULL
-        || blocking == NULL || log_destroy_pending == NULL
-        || log_traceback == NULL || cancelling == NULL || get_name == NULL) {
+        || blocking == NULL || fut_waiter == NULL
+        || log_destroy_pending == NULL || log_traceback == NULL
+        || cancelling == NULL || get_name == NULL) {
         PyErr_SetString(PyExc_ImportError,
                         "gatedcoro._core does not know this asyncio");
         return -1;
@@ -245,6 +247,7 @@ core_find_shortcuts(core_state *state)
     state->task_get_must_cancel = must_cancel->get;
     state->task_get_callbacks = callbacks->get;
     state->task_get_blocking = blocking->get;
+    state->task_get_fut_waiter = fut_waiter->get;
     state->task_set_log_destroy_pending = log_destroy_pending->set;
     state->future_set_log_traceback = log_traceback->set;
     state->task_cancelling = cancelling->ml_meth;

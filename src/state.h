@@ -135,6 +135,7 @@ typedef struct {
     getter task_get_must_cancel;
     getter task_get_callbacks;
     getter task_get_blocking; /* _asyncio_future_blocking */
+    getter task_get_fut_waiter;
     setter task_set_log_destroy_pending;
     setter future_set_log_traceback;
     PyCFunction task_cancelling;

@@ -326,6 +326,16 @@ task_is_unseen(PyObject *task, Py_ssize_t references, int weakrefs)
            && count_weakrefs(task) == weakrefs;
 }
 
+/* Is a step of the Task under way?  Else somebody else steps what it drives: a
+   Task that waits knows for what. */
+static inline bool
+task_is_in_a_step(core_state *state, PyObject *task)
+{
+    PyObject *waiter = state->task_get_fut_waiter(task, NULL);
+    Py_XDECREF(waiter);
+    return waiter == Py_None;
+}
+
 /* May this Task go on with another item?  It must be unseen, and hold nothing
    that a user of the base class' methods could have left. */
 static bool

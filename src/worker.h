@@ -286,7 +286,8 @@ worker_deliver(core_state *state, WorkerObject *self, PyObject *result,
 /* The worker and its Task go ahead with another item (stolen on success).  The
    list gets its reference to the worker back.  -1 if they cannot. */
 static int
-worker_go_on(WorkerObject *self, PyObject *item, Py_ssize_t index)
+worker_go_on(core_state *state, WorkerObject *self, PyObject *item,
+             Py_ssize_t index, Py_ssize_t references, int weakrefs)
 {
     GatheringObject *gathering = self->gathering;
     PyObject *context = PyContext_Copy(gathering->context);
@@ -294,7 +295,10 @@ worker_go_on(WorkerObject *self, PyObject *item, Py_ssize_t index)
         PyErr_Clear();
         return -1;
     }
-    if (gathering_is_closed(gathering)) {
+    if (gathering_is_closed(gathering)
+        || (ALLOCATIONS_RUN_PYTHON
+            && !task_is_untouched(state, self->link.target, references,
+                                  weakrefs))) {
         Py_DECREF(context);
         return -1;
     }
@@ -356,7 +360,8 @@ worker_next_item(core_state *state, WorkerObject *self, bool began_pass,
     PyObject *task = self->link.target;
     if (!gathering->reuse_tasks || !ended_ordinarily(state, *raised)
         || (began_pass && !one_slot_is_free(gathering))
-        || !task_is_unseen(task, references, weakrefs)) {
+        || !task_is_unseen(task, references, weakrefs)
+        || !task_is_in_a_step(state, task)) {
         return 0;
     }
     Py_CLEAR(*raised);
@@ -379,7 +384,9 @@ worker_next_item(core_state *state, WorkerObject *self, bool began_pass,
         bool may_go_on =
             !runs_python
             || task_is_untouched(state, task, references, weakrefs);
-        if (may_go_on && worker_go_on(self, item, index) == 0) {
+        if (may_go_on
+            && worker_go_on(state, self, item, index, references, weakrefs)
+                   == 0) {
             return 1;
         }
         status = worker_start(state, gathering, item, index);
