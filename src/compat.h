@@ -84,9 +84,9 @@
 #endif
 #define NATIVE_FRAME_CLEARED (PY_VERSION_HEX >= 0x030F0000 ? 5 : 4)
 
-/* Weak references from asyncio's own register of tasks: a WeakSet until 3.13,
-   an intrusive list since 3.14. */
-#define WEAKREFS_OF_A_REGISTERED_TASK (PY_VERSION_HEX < 0x030E0000 ? 1 : 0)
+/* asyncio's register of Tasks is an intrusive list since 3.14; before, it holds
+   weak references. */
+#define TASKS_ARE_LISTED (PY_VERSION_HEX >= 0x030E0000)
 
 /* Task(eager_start=True) crashes in get_coro() before 3.12.5 (gh-122332). */
 static inline bool

@@ -1,9 +1,10 @@
 /* Probe: measures what an untouched Task looks like on this interpreter.
 
    When the module is imported, a Task of ours runs three steps on a stand-in
-   for a loop: its first, one after a bare yield, one after a future.  In the
-   last two it must have the references and weak references that task.h takes
-   for the floor.  If it has not, Tasks are never reused in this process. */
+   for a loop: its first, as a worker starts it, one after a bare yield, one
+   after a future.  In each it must have the references and weak references that
+   task.h takes for the floor.  If it has not, Tasks are never reused in this
+   process. */
 
 #ifndef GATEDCORO_PROBE_H
 #define GATEDCORO_PROBE_H
@@ -35,12 +36,11 @@ probe_step(CoroutineObject *op, PyObject *Py_UNUSED(value),
         return PYGEN_ERROR;
     }
     self->steps++;
-    if (self->steps > 1) {
-        /* One reference more: probe_run() has it. */
-        self->as_expected &=
-            Py_REFCNT(self->task) == TASK_REFERENCES + 1
-            && count_weakrefs(self->task) == TASK_WEAK_REFERENCES;
-    }
+    bool first_step = self->steps == 1;
+    /* Later there is one reference more: probe_run() still has it. */
+    self->as_expected &=
+        Py_REFCNT(self->task) == task_references(first_step) + !first_step
+        && count_weakrefs(self->task) == task_weak_references(first_step);
     if (self->steps == 2) {
         if (PyObject_SetAttr(self->future, state->str_asyncio_future_blocking,
                              Py_True)
@@ -51,7 +51,7 @@ probe_step(CoroutineObject *op, PyObject *Py_UNUSED(value),
         return PYGEN_NEXT;
     }
     *result = Py_NewRef(Py_None);
-    return self->steps == 1 ? PYGEN_NEXT : PYGEN_RETURN;
+    return first_step ? PYGEN_NEXT : PYGEN_RETURN;
 }
 
 static int
@@ -169,8 +169,8 @@ probe_run(core_state *state, CatcherObject *catcher, bool *as_expected)
         goto done;
     }
     probe->task = Py_NewRef(task);
-    if (task_start_soon(state, task, (PyObject *)catcher) < 0
-        || probe_run_caught(catcher, NULL) < 0
+    Py_CLEAR(kwargs);
+    if (task_start(state, task, (PyObject *)catcher, &kwargs) < 0
         || probe_run_caught(catcher, NULL) < 0
         || call_method_for_effect(probe->future, state->str_set_result,
                                   Py_None)

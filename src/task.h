@@ -44,10 +44,31 @@ static PyObject *worker_user_coroutine(core_state *state,
 static int keeper_cancelled(CoroutineObject *keeper, PyObject *message);
 
 /* References and weak references to an untouched Task of ours in the middle of
-   a step that is not its first: the step, asyncio's current task, its driver;
-   and the WeakSet of asyncio until 3.13. */
-#define TASK_REFERENCES      3
-#define TASK_WEAK_REFERENCES WEAKREFS_OF_A_REGISTERED_TASK
+   a step.
+
+                                     later step   first step,   first step,
+                                                  caught        eager
+      its driver                         1            1            1
+      asyncio's current task             1            1            1
+      the wrapper of the step            1            1            -
+      who starts it                      -            1            1
+      asyncio's set of eager Tasks       -            -            1 until 3.13
+      weak: asyncio's register           1 until 3.13              -
+
+   These are constants: what is counted at the beginning of a first step may
+   include somebody who has the Task already, as a profiler's thread may that
+   calls all_tasks() when it has just been registered. */
+static inline Py_ssize_t
+task_references(bool first_step)
+{
+    return first_step && !TASKS_ARE_LISTED ? 4 : 3;
+}
+
+static inline int
+task_weak_references(bool first_step)
+{
+    return TASKS_ARE_LISTED || (first_step && has_eager_tasks()) ? 0 : 1;
+}
 
 /*** The catcher ***/
 
@@ -62,6 +83,12 @@ static PyObject *
 catcher_get_debug(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
 {
     Py_RETURN_FALSE;
+}
+
+static PyObject *
+catcher_is_running(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
+{
+    Py_RETURN_TRUE;
 }
 
 static PyObject *
@@ -111,6 +138,7 @@ catcher_tp_dealloc(PyObject *op)
 
 static PyMethodDef catcher_methods[] = {
     {"get_debug", catcher_get_debug, METH_NOARGS, NULL},
+    {"is_running", catcher_is_running, METH_NOARGS, NULL},
     {"call_soon", (PyCFunction)(void (*)(void))catcher_call_soon,
      METH_VARARGS | METH_KEYWORDS, NULL},
     {NULL, NULL, 0, NULL},

@@ -503,13 +503,8 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
         return worker_step_exiting(state, self, exception, result);
     }
     GatheringObject *gathering = (GatheringObject *)Py_NewRef(self->gathering);
-    Py_ssize_t references = TASK_REFERENCES;
-    int weakrefs = TASK_WEAK_REFERENCES;
-    if (self->link.starting && self->link.target != NULL) {
-        /* An eager first step: nobody has seen the Task yet. */
-        references = Py_REFCNT(self->link.target);
-        weakrefs = count_weakrefs(self->link.target);
-    }
+    Py_ssize_t references = task_references(self->link.starting);
+    int weakrefs = task_weak_references(self->link.starting);
     worker_join_awaiter(self);
 
     bool began_pass = false;

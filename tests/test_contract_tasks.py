@@ -1,6 +1,7 @@
 """Each item runs in a Task of its own, which ends as the item does."""
 
 import asyncio
+import weakref
 
 import pytest
 
@@ -144,4 +145,48 @@ def test_items_can_cancel_each_other(impl):
         assert type(results[0]) is asyncio.CancelledError
         assert results[1] == "cancelled it"
 
+    run(main)
+
+
+@pytest.mark.parametrize("how", ["holds it", "watches it"])
+@pytest.mark.parametrize("turns", [0, 1])
+def test_who_has_the_task_as_soon_as_it_is_registered_sees_one_item_in_it(impl, how, turns):
+    """A profiler's thread that calls all_tasks() at that moment; from 3.14 on nothing runs between that and the first step."""
+    names = {"_all_tasks", "_scheduled_tasks"} & set(dir(asyncio.tasks))
+    held = []
+
+    async def item(index):
+        task = asyncio.current_task()
+        coros.append((task.get_coro(), task.get_name()) if index == 0 else None)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return index
+
+    async def main():
+        caller = asyncio.current_task()
+        registry = getattr(asyncio.tasks, names.pop()) if names else None
+        if isinstance(registry, weakref.WeakSet):
+
+            def add(task):
+                type(registry).add(registry, task)
+                if task is not caller and not held:
+                    held.append(task if how == "holds it" else weakref.ref(task))
+
+            registry.add = add
+        try:
+            assert await impl.gather_with_concurrency(1, *map(item, range(5))) == [0, 1, 2, 3, 4]
+        finally:
+            if isinstance(registry, weakref.WeakSet):
+                del registry.add
+        if not held:
+            return
+        task = held[0] if how == "holds it" else held[0]()
+        if task is None:
+            return  # it went with its item
+        coro, name = coros[0]
+        assert task.get_name() == name
+        assert task.get_coro() in (coro, None)
+        assert task.done() and task.result() == 0
+
+    coros = []
     run(main)
