@@ -1021,24 +1021,33 @@ def attempt(impl, group, function, start, length, expected):
 
     # Everything goes, and says what it has to say.
     was_lost = bool(left)
-    items, gates = row.items, [(gate, slots) for gate, slots in row.gates]
+    items, gates, said = row.items, row.gates, [context["message"] for context in reports]
     for gate, _ in gates:
         gate._loop, gate._waiters = None, Forgetful()
     row.callback_errors.clear()
+    unraisables.clear()
+    reports.clear()
     loop.close()
-    loop.set_exception_handler(functools.partial(report_later, reports))
-    sys.unraisablehook = functools.partial(report_unraisable_later, reports)
-    row.unraisables.clear()
-    reports[:] = [{"message": context["message"]} for context in reports]
+    loop.set_exception_handler(functools.partial(note_report, said))
+    sys.unraisablehook = functools.partial(note_unraisable, said)
     row = loop.row = loop = task = left = one = coro = gate = None
     while gc.collect():
         pass
-    wrong += [report["message"] for report in reports if not may_be_reported(report, group, was_lost)]
+    wrong += [message for message in said if not may_be_said(message, group, was_lost)]
     wrong += [f"warning: {text}" for text in warned if not may_be_warned(text, was_lost)]
     if not was_lost:
         wrong += [f"never closed: {coro}" for coro in items if state_of(coro) == inspect.CORO_CREATED]
         wrong += [f"{slots} slots are {gate._value} now" for gate, slots in gates if gate._value != slots]
     return outcome, reached, wrong
+
+
+def note_report(said, loop, context):
+    said.append(f"{context['message']} {context.get('task', context.get('future'))!r}")
+
+
+def note_unraisable(said, unraisable):
+    if not may_be_unraisable(unraisable.exc_value):
+        said.append(f"unraisable: {unraisable.exc_value!r}")
 
 
 def is_harmless(error):
@@ -1049,20 +1058,8 @@ def may_be_unraisable(error):
     return is_about_memory(error) or str(error) == "coroutine ignored GeneratorExit"
 
 
-def report_later(reports, loop, context):
-    reports.append({"message": f"{context['message']} {context.get('task', context.get('future'))!r}"})
-
-
-def report_unraisable_later(reports, unraisable):
-    if not may_be_unraisable(unraisable.exc_value):
-        reports.append({"message": f"unraisable: {unraisable.exc_value!r}"})
-
-
-def may_be_reported(report, group, was_lost):
-    message = report["message"]
-    if was_lost:
-        return True
-    if group == "task factory":  # those Tasks are not ours
+def may_be_said(message, group, was_lost):
+    if was_lost or group == "task factory":  # those Tasks are not ours
         return "was destroyed" in message or "never retrieved" in message
     # The caller failed before it came to that.
     return group in ("gather", "slices") and "_GatheringFuture exception was never retrieved" in message
