@@ -43,6 +43,10 @@ DOORS = {
 }
 
 
+@pytest.mark.skipif(
+    (3, 12, 5) <= sys.version_info[:3] < (3, 14) and hasattr(sys, "gettotalrefcount"),
+    reason="CPython registers an eager Task while the error of its step is raised, and debug builds assert that none is",
+)
 @pytest.mark.parametrize("door", DOORS)
 def test_the_item_ends_with_the_error_of_the_loop(impl, door, monkeypatch):
     seen, unraisables = [], []

@@ -207,7 +207,8 @@ SCENARIOS = {
                 task.cancel()
             except KeyboardInterrupt:
                 task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        if left:
+            loop.run_until_complete(asyncio.wait(left))
         loop.close()
     """,
     "an interrupt of an item that is started out of another one's step": """
