@@ -239,15 +239,15 @@ SCENARIOS = {
         loop.close()
     """,
     "running calls nested so deep that cancelling them goes too deep": """
-        sys.setrecursionlimit(400)
         def nest(depth):
             if depth == 0:
                 return value(None, 10**6)
             return impl.gather_with_concurrency(1, nest(depth - 1))
         async def main():
-            call = nest(200)
+            call = nest(60)
             task = asyncio.ensure_future(call)
-            await value(None, 900)
+            await value(None, 300)
+            sys.setrecursionlimit(130)
             try:
                 task.cancel()
             except RecursionError:
