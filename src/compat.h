@@ -172,14 +172,16 @@ swap_handled_exception(PyObject *exception)
    are left.
 
    Up to 3.13 levels are counted as the frames of Python functions are, as those
-   of native coroutines would be: 3.12 and 3.13 count recursions in C up to a
-   constant, which not every stack holds.  From 3.14 on the interpreter looks at
-   the stack. */
+   of native coroutines would be: 3.12 and 3.13 count recursions in C apart, up to
+   a constant, which not every stack holds and which is small in debug builds.
+   From 3.14 on the interpreter looks at the stack. */
 #if PY_VERSION_HEX < 0x030E0000
 #if PY_VERSION_HEX < 0x030C0000
 #define LEVELS_LEFT recursion_remaining
+#define C_LEVELS_LEFT recursion_remaining
 #else
 #define LEVELS_LEFT py_recursion_remaining
+#define C_LEVELS_LEFT c_recursion_remaining
 #endif
 #define LEVELS_FOR_LEAVING 50
 
@@ -187,7 +189,8 @@ static inline int
 enter_coroutine_recursion(void)
 {
     PyThreadState *thread = PyThreadState_Get();
-    if (thread->LEVELS_LEFT <= LEVELS_FOR_LEAVING) {
+    if (thread->LEVELS_LEFT <= LEVELS_FOR_LEAVING
+        || thread->C_LEVELS_LEFT <= LEVELS_FOR_LEAVING) {
         PyErr_SetString(PyExc_RecursionError,
                         "maximum recursion depth exceeded in a coroutine");
         return -1;

@@ -5,6 +5,7 @@ of a few thousand levels overflows. Whatever the depth, every coroutine is close
 was never awaited, where it was dropped.
 """
 
+import sys
 import textwrap
 
 import pytest
@@ -14,6 +15,10 @@ from in_subprocess import run_script
 
 # Slow builds have larger frames.
 STACKS = {"large": (8 << 20, 40_000), "small": ((2 << 20) if SHORT else (512 << 10), 4_000)}
+
+# A chain that can run.  Debug builds of 3.12 and 3.13 count no more than 500 recursions in C.
+DEBUG_LEVELS = hasattr(sys, "gettotalrefcount") and (3, 12) <= sys.version_info < (3, 14)
+DEPTH = 200 if DEBUG_LEVELS else 900
 
 COMMON = """
 import inspect
@@ -280,11 +285,11 @@ def test_running_a_chain_that_is_too_deep_is_a_recursion_error(impl, stack):
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_a_chain_that_runs_can_be_left_at_its_full_depth(impl, stack):
-    depth = 60 if impl.__name__.endswith("_reference") else 900
+    depth = 60 if impl.__name__.endswith("_reference") else DEPTH
     check(impl, SUSPENDED, STACKS[stack][0], depth, "gated", "close", "throw", "drop", "send")
 
 
 def test_a_chain_that_is_resumed_too_deep_is_closed_in_a_loop(impl):
     if impl.__name__.endswith("_reference"):
         pytest.skip("the interpreter's own frames")
-    check(impl, SUSPENDED, STACKS["large"][0], 900, "gated", "resumed too deep")
+    check(impl, SUSPENDED, STACKS["large"][0], DEPTH, "gated", "resumed too deep")
