@@ -3,6 +3,9 @@
 import os as _os
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
+from ._environment import task_reuse as _task_reuse
+
+_task_reuse()  # a wrong value is not to be taken for a missing extension
 _wanted = _os.environ.get("GATEDCORO_IMPLEMENTATION", "")
 
 if _wanted == "python":
@@ -56,4 +59,4 @@ __all__ = [
     "run_all",
 ]
 
-del _os, _wanted, _implementation, _TYPE_CHECKING
+del _os, _wanted, _implementation, _task_reuse, _TYPE_CHECKING

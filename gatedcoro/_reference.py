@@ -33,6 +33,8 @@ import threading
 import time
 import types
 
+from gatedcoro import _environment
+
 try:
     from _asyncio import Task as _AcceleratedTask
 except ImportError:  # PyPy
@@ -53,7 +55,7 @@ _INTERRUPTS = (KeyboardInterrupt, SystemExit)
 _EMPTY = object()
 
 _clock = time.monotonic
-_task_reuse = True
+_task_reuse = _environment.task_reuse()
 
 
 def _set_clock(clock):

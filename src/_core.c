@@ -342,6 +342,20 @@ core_add_functions(PyObject *module, core_state *state)
     return 0;
 }
 
+/* The environment variable GATEDCORO_TASK_REUSE. */
+static int
+core_read_environment(core_state *state)
+{
+    PyObject *task_reuse = import_from("gatedcoro._environment", "task_reuse");
+    PyObject *wanted =
+        task_reuse == NULL ? NULL : PyObject_CallNoArgs(task_reuse);
+    int truth = wanted == NULL ? -1 : PyObject_IsTrue(wanted);
+    Py_XDECREF(task_reuse);
+    Py_XDECREF(wanted);
+    state->reuse_wanted = truth > 0;
+    return truth < 0 ? -1 : 0;
+}
+
 static int
 core_measure_tasks(core_state *state)
 {
@@ -350,7 +364,6 @@ core_measure_tasks(core_state *state)
     if (set_running_loop == NULL) {
         return -1;
     }
-    state->reuse_wanted = true;
     int status = TASKS_HAVE_ONE_COUNT ? probe_tasks(state, set_running_loop,
                                                     &state->reuse_works)
                                       : 0;
@@ -372,7 +385,7 @@ core_fill(PyObject *module, core_state *state)
     if (state->retrieve_exception == NULL) {
         return -1;
     }
-    return core_measure_tasks(state);
+    return core_read_environment(state) < 0 ? -1 : core_measure_tasks(state);
 }
 
 static int

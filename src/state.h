@@ -142,7 +142,7 @@ typedef struct {
     PyCFunction task_get_name;
 
     bool reuse_works;  /* Tasks look as expected (probe.h) */
-    bool reuse_wanted; /* a switch for the tests */
+    bool reuse_wanted; /* GATEDCORO_TASK_REUSE, and a switch for the tests */
 
     unsigned long long task_names; /* the last number in a Task's name */
 
