@@ -12,6 +12,7 @@ limit allows, and settles one *outer future* with their results or the first err
 
 The C extension behaves alike, turn of the event loop by turn.  The sections:
 
+    what is used of asyncio
     coroutine objects     what the awaitable functions return
     the outer future      what a caller waits for; its cancel() reaches the items
     sources               where items come from
@@ -22,10 +23,8 @@ The C extension behaves alike, turn of the event loop by turn.  The sections:
     public functions
 """
 
-import asyncio
-import collections
-import collections.abc
 import contextvars
+import importlib
 import inspect
 import operator
 import sys
@@ -34,11 +33,6 @@ import time
 import types
 
 from gatedcoro import _environment
-
-try:
-    from _asyncio import Task as _AcceleratedTask
-except ImportError:  # PyPy
-    _AcceleratedTask = None
 
 __all__ = ["constrained_execution", "gated_coro", "gather", "gather_with_concurrency", "run_all"]
 
@@ -71,6 +65,106 @@ def _set_task_reuse(enabled):
     return previous
 
 
+# What is used of asyncio ----------------------------------------------------------------
+#
+# Somebody may have replaced any of it, by an instrumented version or by an object of another kind, and may do so later.
+
+
+def _module(name):
+    try:
+        return importlib.import_module(name)
+    except ImportError:  # PyPy has no _asyncio
+        return None
+
+
+def _is_class(value):
+    return isinstance(value, type)
+
+
+def _taken(name, *modules, is_right=callable):
+    """Return what *modules* have by that name: of the first one where it is of the right kind."""
+    for module in modules:
+        value = getattr(_module(module), name, None)
+        if is_right(value):
+            return value
+    found = getattr(_module(modules[0]), name, None)
+    raise ImportError(f"gatedcoro needs {modules[0]}.{name}; it is {found!r}")
+
+
+def _taken_class(name, *modules):
+    return _taken(name, *modules, is_right=_is_class)
+
+
+def _defines(cls, method, module):
+    """Whether the class itself defines *method*, written in *module*."""
+    return getattr(vars(cls).get(method), "__globals__", None) is vars(_module(module))
+
+
+def _taken_class_of(name, module, method):
+    """Return the class of that name, or that one of its bases that defines *method*, written in *module*."""
+    found = getattr(_module(module), name, None)
+    for cls in getattr(found, "__mro__", ()) if _is_class(found) else ():
+        if _defines(cls, method, module):
+            return cls
+    raise ImportError(f"gatedcoro needs {module}.{name}; it is {found!r}")
+
+
+def _taken_create_task():
+    """Return how asyncio's own loops make Tasks; None if something else stands in its place."""
+    try:
+        return _taken_class_of("BaseEventLoop", "asyncio.base_events", "create_task").create_task
+    except ImportError:
+        return None
+
+
+def _taken_semaphores():
+    """Return asyncio's two semaphore classes; none if something else stands in their place."""
+    try:
+        plain = _taken_class_of("Semaphore", "asyncio.locks", "acquire")
+        return plain, _taken_class_of("BoundedSemaphore", "asyncio.locks", "release")
+    except ImportError:
+        return ()
+
+
+def _taken_call_graph_function(name):
+    """Return a function of the call graph of 3.14+; one that does nothing, should something else stand in its place."""
+    function = getattr(_module("asyncio.futures"), name, None)
+    return function if callable(function) else lambda future, awaiter: None
+
+
+def _class_of_cancellations():
+    """Return the class of the exceptions that Futures raise."""
+
+    class Loop:
+        def get_debug(self):
+            return False
+
+    try:
+        return type(_Future(loop=Loop())._make_cancelled_error())
+    except TypeError as error:
+        raise ImportError(f"gatedcoro needs asyncio.exceptions.CancelledError: {error}") from error
+
+
+_Coroutine = _taken_class_of("Coroutine", "_collections_abc", "send")
+_deque = _taken_class("deque", "_collections", "collections")
+_Future = _taken_class("Future", "_asyncio", "asyncio.futures")
+_Task = _taken_class("Task", "_asyncio", "asyncio.tasks")
+_AcceleratedTask = getattr(_module("_asyncio"), "Task", _EMPTY)
+_CancelledError = _class_of_cancellations()
+_semaphores = _taken_semaphores()
+_current_task = _taken("current_task", "asyncio.tasks", "_asyncio")
+_enter_task = _taken("_enter_task", "_asyncio", "asyncio.tasks")
+_leave_task = _taken("_leave_task", "_asyncio", "asyncio.tasks")
+_get_event_loop = _taken("get_event_loop", "asyncio.events", "_asyncio")
+_get_running_loop = _taken("get_running_loop", "asyncio.events", "_asyncio")
+_running_loop_or_none = _taken("_get_running_loop", "asyncio.events", "_asyncio")
+_iscoroutine = _taken("iscoroutine", "asyncio.coroutines")
+_isfuture = _taken("isfuture", "asyncio.futures", "asyncio.base_futures")
+_add_to_awaited_by = _taken_call_graph_function("future_add_to_awaited_by")
+_discard_from_awaited_by = _taken_call_graph_function("future_discard_from_awaited_by")
+_stock_create_task = _taken_create_task()
+
+
 # Coroutine objects ----------------------------------------------------------------------
 
 
@@ -80,7 +174,7 @@ def _close_item(item):
     A coroutine that runs, or that somebody else awaits, is not ours to close.  An exception
     out of close() is reported as one that could not be raised.
     """
-    if not isinstance(item, collections.abc.Coroutine):
+    if not isinstance(item, _Coroutine):
         return
     try:
         if getattr(item, "cr_running", False) or getattr(item, "cr_await", None) is not None:
@@ -135,7 +229,7 @@ class _Unstarted:
         if under_way is not None:
             under_way.extend(self.take())
             return
-        queue = self._loop_under_way.queue = collections.deque(self.take())
+        queue = self._loop_under_way.queue = _deque(self.take())
         try:
             while queue:
                 item = queue.popleft()
@@ -148,7 +242,7 @@ class _Unstarted:
             self._loop_under_way.queue = None
 
 
-class _CoroutineObject(collections.abc.Coroutine):
+class _CoroutineObject(_Coroutine):
     """A coroutine that is its own iterator and refuses to be awaited twice at once."""
 
     def __await__(self):
@@ -248,7 +342,7 @@ class _FrontDoor(_CoroutineObject):
 # The outer future -----------------------------------------------------------------------
 
 
-class _GatheringFuture(asyncio.Future):
+class _GatheringFuture(_Future):
     """What the caller waits for: cancel() cancels the items and leaves the rest to them."""
 
     def __init__(self, gathering, *, loop):
@@ -279,7 +373,7 @@ class _GatheringFuture(asyncio.Future):
         """Whether *error* is that of the future, which has thrown it into who waits."""
         if not self.done():
             return False
-        return isinstance(error, asyncio.CancelledError) if self.cancelled() else error is self.exception()
+        return isinstance(error, _CancelledError) if self.cancelled() else error is self.exception()
 
     def was_set_by_somebody(self):
         """Who waited goes on; so does what runs, and what is queued, as after an error."""
@@ -311,7 +405,7 @@ class _Awaitables:
     """
 
     def __init__(self, items, layout=None, generators_are_coroutines=False):
-        self._items = collections.deque(enumerate(items))
+        self._items = _deque(enumerate(items))
         self._layout = layout
         self._generators_are_coroutines = generators_are_coroutines
         self.results = [None] * len(items)
@@ -326,8 +420,8 @@ class _Awaitables:
 
     def remove_futures(self):
         """Take out the Futures, which run already: a deque of pairs with their indexes."""
-        futures = collections.deque(pair for pair in self._items if asyncio.isfuture(pair[1]))
-        self._items = collections.deque(pair for pair in self._items if not asyncio.isfuture(pair[1]))
+        futures = _deque(pair for pair in self._items if _isfuture(pair[1]))
+        self._items = _deque(pair for pair in self._items if not _isfuture(pair[1]))
         return futures
 
     def close_one(self):
@@ -343,7 +437,7 @@ class _Awaitables:
 
     @staticmethod
     def coroutine_of(item):
-        return item if asyncio.iscoroutine(item) else None
+        return item if _iscoroutine(item) else None
 
     def wait_for(self, worker, item):
         """Return what the worker awaits in order to run *item*."""
@@ -472,6 +566,14 @@ def _as_task_drives_it(awaitable):
     return awaitable
 
 
+def _loop_of(future):
+    try:
+        get_loop = future.get_loop
+    except AttributeError:
+        return future._loop
+    return get_loop()
+
+
 def _is_plain_generator_coroutine(argument):
     return sys.version_info < (3, 12) and isinstance(argument, types.GeneratorType)
 
@@ -495,17 +597,17 @@ def _checked_awaitables(unstarted, loop):
     """
     distinct, layout = _distinct(unstarted.items)
     for argument in distinct:
-        if asyncio.isfuture(argument):
+        if _isfuture(argument):
             if loop is None:
-                loop = asyncio.futures._get_loop(argument)
-            elif loop is not asyncio.futures._get_loop(argument):
+                loop = _loop_of(argument)
+            elif loop is not _loop_of(argument):
                 raise ValueError("The future belongs to a different loop than the one specified as the loop argument")
-        elif not asyncio.iscoroutine(argument) and not inspect.isawaitable(argument):
+        elif not _iscoroutine(argument) and not inspect.isawaitable(argument):
             raise TypeError("An asyncio.Future, a coroutine or an awaitable is required")
         elif loop is None:
-            loop = asyncio.get_event_loop()
+            loop = _get_event_loop()
     if loop is None:
-        loop = asyncio.get_event_loop()
+        loop = _get_event_loop()
     unstarted.take()
     return _Awaitables(distinct, layout, generators_are_coroutines=True), loop
 
@@ -525,7 +627,7 @@ class _Worker(_CoroutineObject):
         self.item = item  # until the item is started
         self.task = None  # while the item runs
         self.coroutine = None  # the user's own, as soon as there is one
-        self.awaited_future = item if asyncio.isfuture(item) else None
+        self.awaited_future = item if _isfuture(item) else None
         self._cancellation = None  # one that arrived before there was a Task
         self._is_being_made = False  # its Task is
         self._is_being_closed = False  # by close()
@@ -536,7 +638,7 @@ class _Worker(_CoroutineObject):
 
     def runs(self, awaitable):
         """Answer for *awaitable* from now on, if it is a coroutine."""
-        if asyncio.iscoroutine(awaitable):
+        if _iscoroutine(awaitable):
             self.coroutine = awaitable
             self.__name__ = getattr(awaitable, "__name__", type(awaitable).__name__)
             self.__qualname__ = getattr(awaitable, "__qualname__", self.__name__)
@@ -559,7 +661,7 @@ class _Worker(_CoroutineObject):
         """The call is over: a Future that is awaited in its name must not show that (gh-157213)."""
         future, self.awaited_future = self.awaited_future, None
         if sys.version_info >= (3, 14) and future is not None and self.task is not None:
-            asyncio.future_discard_from_awaited_by(future, self.task)
+            _discard_from_awaited_by(future, self.task)
 
     def deliver_cancellation(self):
         """Cancel the Task if that was asked for before there was one."""
@@ -644,7 +746,7 @@ class _Worker(_CoroutineObject):
 
     async def _drive(self):
         gathering = self.gathering
-        runs_in = asyncio.current_task(gathering.loop)
+        runs_in = _current_task(gathering.loop)
         self.attach(runs_in)
         value = error = None
         try:
@@ -737,7 +839,7 @@ class _Worker(_CoroutineObject):
         return inspect.CORO_CREATED if self._body is None else inspect.getcoroutinestate(self._body)
 
 
-class Task(asyncio.Task):
+class Task(_Task):
     """The Task of one item, where Tasks are of our making."""
 
     def __init__(self, worker, **options):
@@ -787,17 +889,17 @@ def _start_eagerly(worker, loop, context):
         catcher = _StepCatcher()
         task = Task(worker, loop=catcher, context=context)
         task._log_destroy_pending = False
-        asyncio.Future.__init__(task, loop=loop)
+        _Future.__init__(task, loop=loop)
         step = catcher.step
         del catcher.step
-        caller = asyncio.current_task(loop)
+        caller = _current_task(loop)
         if caller is not None:
-            asyncio.tasks._leave_task(loop, caller)
+            _leave_task(loop, caller)
         try:
             context.run(step)
         finally:
             if caller is not None:
-                asyncio.tasks._enter_task(loop, caller)
+                _enter_task(loop, caller)
             del step
         return task
     finally:
@@ -813,10 +915,11 @@ def _error_of_start(error):
 
 def _makes_its_own_tasks(loop):
     """Whether nobody would notice that a Task did not come from loop.create_task()."""
-    if asyncio.Task is not _AcceleratedTask or "create_task" in getattr(loop, "__dict__", ()):
+    task_class = getattr(_module("asyncio.tasks"), "Task", None)
+    if task_class is not _AcceleratedTask or "create_task" in getattr(loop, "__dict__", ()):
         return False
     create_task = type(loop).create_task
-    if create_task is not asyncio.BaseEventLoop.create_task:
+    if create_task is not _stock_create_task:
         owner = next(cls for cls in type(loop).__mro__ if "create_task" in vars(cls))
         if owner.__module__.partition(".")[0] != "uvloop":
             return False
@@ -903,7 +1006,7 @@ async def _wait_while(condition, waiter):
         await waiter
 
 
-class _Keeper(asyncio.Task):
+class _Keeper(_Task):
     """Stands for the queue among all_tasks(), so that who cancels them all stops it too."""
 
     def __init__(self, gathering, loop, context):
@@ -969,8 +1072,8 @@ class _Gathering:
         self.returns_future = returns_future
         self.context = contextvars.copy_context()  # never entered, only copied
         self.caller = None
-        if sys.version_info >= (3, 14) and asyncio._get_running_loop() is loop:
-            self.caller = asyncio.current_task(loop)
+        if sys.version_info >= (3, 14) and _running_loop_or_none() is loop:
+            self.caller = _current_task(loop)
         self.outer = None
         self.running = {}  # workers and subscriptions in start order; the values are None
         self.item_is_taken = False  # one that neither runs yet nor has been dropped
@@ -1201,9 +1304,9 @@ class _Gathering:
         if error is None and task is not None and getattr(task, "_must_cancel", False):
             # A cancellation came while the item ran; the Task will end cancelled.
             error = _cancelled_error(task._cancel_message)
-            as_result = asyncio.CancelledError(task._cancel_message or "")
-        elif isinstance(error, asyncio.CancelledError):
-            as_result = asyncio.CancelledError("")
+            as_result = _CancelledError(task._cancel_message or "")
+        elif isinstance(error, _CancelledError):
+            as_result = _CancelledError("")
         self._forget(worker)
         self.deliver(worker.index, value, error, as_result)
 
@@ -1216,7 +1319,7 @@ class _Gathering:
         if future.cancelled():
             message = getattr(future, "_cancel_message", None)
             error = future._make_cancelled_error()
-            as_result = asyncio.CancelledError("" if message is None else message)
+            as_result = _CancelledError("" if message is None else message)
         else:
             error = as_result = future.exception()
             if error is None:
@@ -1296,7 +1399,7 @@ class _Gathering:
         return accepted
 
     def _note(self, index, error):
-        if error is self.first_error or isinstance(error, asyncio.CancelledError):
+        if error is self.first_error or isinstance(error, _CancelledError):
             return
         try:
             message = str(error)
@@ -1459,11 +1562,11 @@ class _Gathering:
 
     def join_call_graph(self, task):
         if self.caller is not None and task is not None:
-            asyncio.future_add_to_awaited_by(task, self.caller)
+            _add_to_awaited_by(task, self.caller)
 
     def leave_call_graph(self, task):
         if self.caller is not None and task is not None:
-            asyncio.future_discard_from_awaited_by(task, self.caller)
+            _discard_from_awaited_by(task, self.caller)
 
 
 class _Nowhere:
@@ -1477,7 +1580,7 @@ class _Nowhere:
 
 
 def _cancelled_error(message):
-    return asyncio.CancelledError() if message is None else asyncio.CancelledError(message)
+    return _CancelledError() if message is None else _CancelledError(message)
 
 
 async def _outcome(gathering):
@@ -1515,11 +1618,13 @@ class _CuredSemaphore:
 
 def _without_defects(gate):
     cls = type(gate)
+    if not isinstance(gate, _semaphores):
+        return gate
+    plain = _semaphores[0]
     if (
-        isinstance(gate, asyncio.Semaphore)
-        and cls.acquire is asyncio.Semaphore.acquire
-        and cls.release in (asyncio.Semaphore.release, asyncio.BoundedSemaphore.release)
-        and cls.__aenter__ is asyncio.Semaphore.__aenter__
+        cls.acquire is plain.acquire
+        and cls.release in [semaphore.release for semaphore in _semaphores]
+        and cls.__aenter__ is plain.__aenter__
     ):
         return _CuredSemaphore(gate)
     return gate
@@ -1548,15 +1653,15 @@ def _enter(semaphore):
                 thrown = error
             if (
                 _SEMAPHORE_GAINS_SLOTS
-                and isinstance(thrown, asyncio.CancelledError)
-                and asyncio.isfuture(waiter)
+                and isinstance(thrown, _CancelledError)
+                and _isfuture(waiter)
                 and not waiter.done()
             ):
                 waiter.cancel()
-    except asyncio.CancelledError:
+    except _CancelledError:
         raise
     except BaseException:
-        if asyncio.isfuture(waiter) and waiter.done() and not waiter.cancelled():
+        if _isfuture(waiter) and waiter.done() and not waiter.cancelled():
             semaphore.release()
         raise
     finally:
@@ -1573,9 +1678,10 @@ def _public(*, is_coroutine_function):
         function.__module__ = "gatedcoro"
         if is_coroutine_function:
             if sys.version_info >= (3, 12):
-                inspect.markcoroutinefunction(function)
+                if callable(inspect.markcoroutinefunction):
+                    inspect.markcoroutinefunction(function)
             else:
-                function._is_coroutine = asyncio.coroutines._is_coroutine
+                function._is_coroutine = _module("asyncio.coroutines")._is_coroutine
         return function
 
     return mark
@@ -1693,7 +1799,7 @@ def gather_with_concurrency(n, *coros):
 
 async def _gather_with_concurrency(n, unstarted):
     try:
-        loop = asyncio.get_running_loop()
+        loop = _get_running_loop()
         n = _check_n(n, len(unstarted))
         if not unstarted:
             return []
@@ -1742,7 +1848,7 @@ def gather(*aws, limit=None, return_exceptions=False, cancel_on_error=False):
     unstarted = _Unstarted(aws)
     try:
         limit = _check_limit(limit, "limit")
-        loop = asyncio._get_running_loop() if sys.version_info >= (3, 14) else None
+        loop = _running_loop_or_none() if sys.version_info >= (3, 14) else None
         source, loop = _checked_awaitables(unstarted, loop)
     finally:
         unstarted.close()
@@ -1819,7 +1925,7 @@ def constrained_execution(funcs, max_runs):
 
 
 async def _run_all(functions, limit, limit_name, return_exceptions, cancel_on_error):
-    loop = asyncio.get_running_loop()
+    loop = _get_running_loop()
     limit = _check_limit(limit, limit_name)
     source = _Callables(functions, contextvars.copy_context())
     return await _outcome(

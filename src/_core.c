@@ -140,7 +140,12 @@ core_make_strings(core_state *state)
     return 0;
 }
 
-/* module.name: new reference. */
+/* What is taken from other modules may have been replaced: by an instrumented
+   version, which is used, or by a stand-in of another kind.  Then what it would
+   have allowed to cut short is not (a semaphore class, the loop's create_task),
+   or what lies behind it is taken (a function), or the import fails. */
+
+/* module.name: new reference; ImportError if there is none. */
 static PyObject *
 import_from(const char *module_name, const char *name)
 {
@@ -150,49 +155,206 @@ import_from(const char *module_name, const char *name)
     }
     PyObject *value = PyObject_GetAttrString(module, name);
     Py_DECREF(module);
+    if (value == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_ImportError, "gatedcoro._core needs %s.%s",
+                     module_name, name);
+    }
     return value;
+}
+
+/* Takes over the reference to `value`, which module.name is: returns it if it is
+   of the right kind. */
+static PyObject *
+import_checked(PyObject *value, bool is_right, const char *module_name,
+               const char *name, const char *kind)
+{
+    if (value != NULL && !is_right) {
+        PyErr_Format(PyExc_ImportError,
+                     "gatedcoro._core needs %s.%s to be a %s; it is %R",
+                     module_name, name, kind, value);
+        Py_CLEAR(value);
+    }
+    return value;
+}
+
+/* The import of something has failed.  0 if it is not there, or is something
+   else: the exception being raised is taken then. */
+static int
+can_do_without(void)
+{
+    if (!PyErr_ExceptionMatches(PyExc_ImportError)) {
+        return -1;
+    }
+    PyErr_Clear();
+    return 0;
+}
+
+/* module.name, a function, or if it is none, that of the module `behind`. */
+static PyObject *
+import_function(const char *module_name, const char *name, const char *behind)
+{
+    PyObject *function = import_from(module_name, name);
+    bool is_right = function != NULL && PyCallable_Check(function);
+    function =
+        import_checked(function, is_right, module_name, name, "function");
+    if (function == NULL && PyErr_ExceptionMatches(PyExc_ImportError)) {
+        PyObject *refusal = fetch_exception();
+        function = import_from(behind, name);
+        if (function == NULL && can_do_without() < 0) {
+            Py_DECREF(refusal);
+        }
+        else if (function != NULL && PyCallable_Check(function)) {
+            Py_DECREF(refusal);
+        }
+        else {
+            Py_CLEAR(function);
+            raise_exception(refusal);
+        }
+    }
+    return function;
+}
+
+static PyObject *
+import_class(const char *module_name, const char *name)
+{
+    PyObject *value = import_from(module_name, name);
+    bool is_right = value != NULL && PyType_Check(value);
+    return import_checked(value, is_right, module_name, name, "class");
+}
+
+/* Was the function written in the module with these globals? */
+static bool
+is_function_of(PyObject *globals, PyObject *op)
+{
+    return op != NULL && PyFunction_Check(op)
+           && PyFunction_GET_GLOBALS(op) == globals;
+}
+
+/* The globals of a module: new reference. */
+static PyObject *
+import_globals(const char *module_name)
+{
+    PyObject *module = PyImport_ImportModule(module_name);
+    if (module == NULL) {
+        return NULL;
+    }
+    PyObject *globals = PyObject_GetAttrString(module, "__dict__");
+    Py_DECREF(module);
+    return globals;
+}
+
+/* The class that stands as module.name, or that one of its bases that defines
+   `method`, written in that module; ImportError if there is none. */
+static PyObject *
+import_class_of(const char *module_name, const char *name, const char *method)
+{
+    PyObject *found = import_class(module_name, name);
+    PyObject *globals = found == NULL ? NULL : import_globals(module_name);
+    PyObject *key = globals == NULL ? NULL : PyUnicode_FromString(method);
+    PyObject *definer = NULL;
+    if (key != NULL) {
+        PyObject *mro = ((PyTypeObject *)found)->tp_mro;
+        Py_ssize_t size = PyTuple_GET_SIZE(mro);
+        for (Py_ssize_t i = 0; i < size && definer == NULL; i++) {
+            PyTypeObject *type = (PyTypeObject *)PyTuple_GET_ITEM(mro, i);
+            PyObject *function =
+                type->tp_dict == NULL
+                    ? NULL
+                    : PyDict_GetItemWithError(type->tp_dict, key);
+            if (is_function_of(globals, function)) {
+                definer = Py_NewRef(type);
+            }
+        }
+        if (definer == NULL && !PyErr_Occurred()) {
+            PyErr_Format(PyExc_ImportError,
+                         "gatedcoro._core needs %s.%s as Python has it; it "
+                         "is %R",
+                         module_name, name, found);
+        }
+    }
+    Py_XDECREF(key);
+    Py_XDECREF(globals);
+    Py_XDECREF(found);
+    return definer;
+}
+
+/* What says which Task is current: on 3.11, where current_task() is Python code,
+   the method of the dict that it reads. */
+static PyObject *
+import_current_task(void)
+{
+    if (!CURRENT_TASK_IS_IN_A_DICT) {
+        return import_function("_asyncio", "current_task", "asyncio.tasks");
+    }
+    PyObject *tasks = import_from("_asyncio", "_current_tasks");
+    if (tasks != NULL && PyDict_Check(tasks)) {
+        PyObject *get = PyObject_GetAttrString(tasks, "get");
+        Py_DECREF(tasks);
+        return get;
+    }
+    Py_XDECREF(tasks);
+    if (tasks == NULL && can_do_without() < 0) {
+        return NULL;
+    }
+    return import_function("asyncio.tasks", "current_task", "_asyncio");
 }
 
 static int
 core_import_asyncio(core_state *state)
 {
-    PyObject *loop_type = import_from("asyncio.base_events", "BaseEventLoop");
+#define IMPORT(field, value) \
+    state->field = value; \
+    if (state->field == NULL) { \
+        return -1; \
+    }
+#define IMPORT_FUNCTION(field, module, name, behind) \
+    IMPORT(field, import_function(module, name, behind))
+#define IMPORT_TYPE(field, module, name) \
+    IMPORT(field, (PyTypeObject *)import_class(module, name))
+    /* asyncio's own Tasks look at nothing else. */
+    IMPORT(current_task, import_current_task())
+    IMPORT_FUNCTION(enter_task, "_asyncio", "_enter_task", "asyncio.tasks")
+    IMPORT_FUNCTION(leave_task, "_asyncio", "_leave_task", "asyncio.tasks")
+    IMPORT_TYPE(future_base, "_asyncio", "Future")
+    IMPORT_TYPE(task_base, "_asyncio", "Task")
+    IMPORT_FUNCTION(get_running_loop, "asyncio.events", "get_running_loop",
+                    "_asyncio")
+    IMPORT_FUNCTION(get_running_loop_or_none, "asyncio.events",
+                    "_get_running_loop", "_asyncio")
+    IMPORT_FUNCTION(get_event_loop, "asyncio.events", GATHER_GET_EVENT_LOOP,
+                    "_asyncio")
+    IMPORT_FUNCTION(isfuture, "asyncio.futures", "isfuture",
+                    "asyncio.base_futures")
+    IMPORT(abc_coroutine,
+           import_class_of("_collections_abc", "Coroutine", "send"))
+    IMPORT(deque, import_from("_collections", "deque"))
+    IMPORT(asyncio_tasks, PyImport_ImportModule("asyncio.tasks"))
+    IMPORT(asyncio_futures, PyImport_ImportModule("asyncio.futures"))
+#undef IMPORT
+#undef IMPORT_FUNCTION
+#undef IMPORT_TYPE
+    return 0;
+}
+
+/* Notes how asyncio's own loops make Tasks; None: nobody knows. */
+static int
+core_note_create_task(core_state *state)
+{
+    PyObject *loop_type =
+        import_class_of("asyncio.base_events", "BaseEventLoop", "create_task");
     if (loop_type == NULL) {
-        return -1;
+        state->stock_create_task = Py_NewRef(Py_None);
+        return can_do_without();
     }
     state->stock_create_task =
         PyObject_GetAttr(loop_type, state->str_create_task);
     Py_DECREF(loop_type);
-    if (state->stock_create_task == NULL) {
-        return -1;
-    }
-#define IMPORT_AS(type, field, module, name) \
-    state->field = (type)import_from(module, name); \
-    if (state->field == NULL) { \
-        return -1; \
-    }
-#define IMPORT(field, module, name) IMPORT_AS(PyObject *, field, module, name)
-    IMPORT(asyncio_tasks, "asyncio", "tasks")
-    IMPORT(get_running_loop, "asyncio.events", "get_running_loop")
-    IMPORT(get_running_loop_or_none, "asyncio.events", "_get_running_loop")
-    IMPORT(get_event_loop, "asyncio.events", GATHER_GET_EVENT_LOOP)
-    IMPORT(current_task, "asyncio.tasks", "current_task")
-    IMPORT(enter_task, "asyncio.tasks", "_enter_task")
-    IMPORT(leave_task, "asyncio.tasks", "_leave_task")
-    IMPORT(cancelled_error, "asyncio", "CancelledError")
-    IMPORT(isfuture, "asyncio", "isfuture")
-    IMPORT(semaphore_type, "asyncio", "Semaphore")
-    IMPORT(bounded_semaphore_type, "asyncio", "BoundedSemaphore")
-    IMPORT(deque, "collections", "deque")
-    IMPORT(abc_coroutine, "collections.abc", "Coroutine")
-    IMPORT(asyncio_futures, "asyncio", "futures")
-    IMPORT_AS(PyTypeObject *, future_base, "_asyncio", "Future")
-    IMPORT_AS(PyTypeObject *, task_base, "_asyncio", "Task")
-#undef IMPORT
-#undef IMPORT_AS
-    return 0;
+    return state->stock_create_task == NULL ? -1 : 0;
 }
 
+/* Notes the two semaphore classes and their methods, if they are asyncio's own;
+   otherwise no class is known (semaphore.h). */
 static int
 core_note_semaphores(core_state *state)
 {
@@ -205,17 +367,44 @@ core_note_semaphores(core_state *state)
         [SEMAPHORE_AEXIT] = "__aexit__",
     };
     for (size_t i = 0; i < SEMAPHORE_METHODS; i++) {
-        PyObject *name = PyUnicode_InternFromString(names[i]);
-        if (name == NULL) {
+        state->semaphore_names[i] = PyUnicode_InternFromString(names[i]);
+        if (state->semaphore_names[i] == NULL) {
             return -1;
         }
-        state->semaphore_names[i] = name;
-        state->semaphore_methods[i] = Py_XNewRef(
-            _PyType_Lookup((PyTypeObject *)state->semaphore_type, name));
-        state->bounded_semaphore_methods[i] = Py_XNewRef(_PyType_Lookup(
-            (PyTypeObject *)state->bounded_semaphore_type, name));
     }
-    return 0;
+    PyObject *globals = import_globals("asyncio.locks");
+    if (globals == NULL) {
+        return -1;
+    }
+    int status = 0;
+    PyObject *bounded = NULL;
+    PyObject *plain = import_class_of("asyncio.locks", "Semaphore", "acquire");
+    if (plain != NULL) {
+        bounded =
+            import_class_of("asyncio.locks", "BoundedSemaphore", "release");
+    }
+    if (bounded == NULL) {
+        status = can_do_without();
+    }
+    bool own = bounded != NULL
+               && ((PyTypeObject *)bounded)->tp_base == (PyTypeObject *)plain;
+    for (size_t i = 0; i < SEMAPHORE_METHODS && own; i++) {
+        PyObject *name = state->semaphore_names[i];
+        PyObject *method = _PyType_Lookup((PyTypeObject *)plain, name);
+        PyObject *other = _PyType_Lookup((PyTypeObject *)bounded, name);
+        state->semaphore_methods[i] = Py_XNewRef(method);
+        state->bounded_semaphore_methods[i] = Py_XNewRef(other);
+        own =
+            is_function_of(globals, method) && is_function_of(globals, other);
+    }
+    if (own) {
+        state->semaphore_type = Py_NewRef(plain);
+        state->bounded_semaphore_type = Py_NewRef(bounded);
+    }
+    Py_XDECREF(plain);
+    Py_XDECREF(bounded);
+    Py_DECREF(globals);
+    return status;
 }
 
 /* Finds what asyncio's types answer directly. */
@@ -238,8 +427,10 @@ core_find_shortcuts(core_state *state)
         || blocking == NULL || fut_waiter == NULL
         || log_destroy_pending == NULL || log_traceback == NULL
         || cancelling == NULL || get_name == NULL) {
-        PyErr_SetString(PyExc_ImportError,
-                        "gatedcoro._core does not know this asyncio");
+        PyErr_Format(PyExc_ImportError,
+                     "gatedcoro._core needs _asyncio.Future and "
+                     "_asyncio.Task as CPython has them; they are %R and %R",
+                     state->future_base, state->task_base);
         return -1;
     }
     state->coro_get_await = cr_await->get;
@@ -284,27 +475,69 @@ core_make_types(PyObject *module, core_state *state)
     return 0;
 }
 
-/* Marks a function as one that returns a coroutine. */
+/* Their methods make them coroutines; but the abstract class looks for methods
+   only as long as it is found by its own name. */
+static int
+core_register_coroutines(core_state *state)
+{
+    PyTypeObject *const types[] = {
+        state->worker_type,     state->keeper_type, state->probe_type,
+        state->front_door_type, state->gated_type,
+    };
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        PyObject *registered = PyObject_CallMethod(state->abc_coroutine,
+                                                   "register", "O", types[i]);
+        if (registered == NULL) {
+            return -1;
+        }
+        Py_DECREF(registered);
+    }
+    return 0;
+}
+
+/* The class that asyncio's C types raise. */
+static int
+core_find_cancelled_error(core_state *state)
+{
+    CatcherObject *loop = catcher_new(state);
+    PyObject *future =
+        loop == NULL ? NULL : outer_new(state, (PyObject *)loop);
+    PyObject *error = future == NULL
+                          ? NULL
+                          : PyObject_CallMethodNoArgs(
+                              future, state->str_make_cancelled_error);
+    if (error != NULL) {
+        state->cancelled_error = Py_NewRef(Py_TYPE(error));
+    }
+    Py_XDECREF(loop);
+    Py_XDECREF(future);
+    Py_XDECREF(error);
+    return error == NULL ? -1 : 0;
+}
+
+/* Marks a function as one that returns a coroutine, if that can be done. */
 static int
 mark_coroutine_function(PyObject *function)
 {
-    PyObject *marker = NULL, *marked = NULL;
-    int status = -1;
-    if (MARKED_BY_INSPECT) {
-        marker = import_from("inspect", "markcoroutinefunction");
-        marked = marker == NULL ? NULL : PyObject_CallOneArg(marker, function);
-        status = marked == NULL ? -1 : 0;
-    }
-    else {
-        marker = import_from("asyncio.coroutines", "_is_coroutine");
-        status =
+    if (!MARKED_BY_INSPECT) {
+        PyObject *marker = import_from("asyncio.coroutines", "_is_coroutine");
+        int status =
             marker == NULL
                 ? -1
                 : PyObject_SetAttrString(function, "_is_coroutine", marker);
+        Py_XDECREF(marker);
+        return status;
     }
-    Py_XDECREF(marker);
+    PyObject *marker = import_from("inspect", "markcoroutinefunction");
+    if (marker == NULL) {
+        return -1;
+    }
+    PyObject *marked = PyCallable_Check(marker)
+                           ? PyObject_CallOneArg(marker, function)
+                           : Py_NewRef(Py_None);
+    Py_DECREF(marker);
     Py_XDECREF(marked);
-    return status;
+    return marked == NULL ? -1 : 0;
 }
 
 static int
@@ -360,7 +593,7 @@ static int
 core_measure_tasks(core_state *state)
 {
     PyObject *set_running_loop =
-        import_from("asyncio.events", "_set_running_loop");
+        import_function("_asyncio", "_set_running_loop", "asyncio.events");
     if (set_running_loop == NULL) {
         return -1;
     }
@@ -375,8 +608,10 @@ static int
 core_fill(PyObject *module, core_state *state)
 {
     if (core_make_strings(state) < 0 || core_import_asyncio(state) < 0
-        || core_note_semaphores(state) < 0 || core_find_shortcuts(state) < 0
-        || core_make_types(module, state) < 0
+        || core_note_create_task(state) < 0 || core_note_semaphores(state) < 0
+        || core_find_shortcuts(state) < 0 || core_make_types(module, state) < 0
+        || core_register_coroutines(state) < 0
+        || core_find_cancelled_error(state) < 0
         || core_add_functions(module, state) < 0) {
         return -1;
     }

@@ -45,6 +45,9 @@
 #define GATHER_GET_EVENT_LOOP "get_event_loop"
 #endif
 
+/* asyncio's current Tasks are in a dict; since 3.12 a C function knows. */
+#define CURRENT_TASK_IS_IN_A_DICT (PY_VERSION_HEX < 0x030C0000)
+
 /* inspect.markcoroutinefunction() is there since 3.12. */
 #define MARKED_BY_INSPECT (PY_VERSION_HEX >= 0x030C0000)
 

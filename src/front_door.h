@@ -30,12 +30,12 @@ static int
 loop_makes_stock_tasks(core_state *state, PyObject *loop)
 {
     /* nest_asyncio, for one, puts the Python class there. */
-    PyObject *task_type =
-        PyObject_GetAttr(state->asyncio_tasks, state->str_task);
-    if (task_type == NULL) {
+    PyObject *task_type;
+    if (lookup_attribute(state->asyncio_tasks, state->str_task, &task_type)
+        < 0) {
         return -1;
     }
-    Py_DECREF(task_type);
+    Py_XDECREF(task_type);
     if (task_type != (PyObject *)state->task_base) {
         return 0;
     }
@@ -176,27 +176,35 @@ gathering_note_awaiter(core_state *state, GatheringObject *gathering)
     PyObject *task = PyObject_CallMethodNoArgs(state->asyncio_tasks,
                                                state->str_current_task);
     if (task == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_RuntimeError)) {
+        if (!PyErr_ExceptionMatches(PyExc_Exception)
+            || PyErr_ExceptionMatches(PyExc_MemoryError)) {
             return -1;
         }
-        PyErr_Clear(); /* no running loop */
+        PyErr_Clear(); /* no running loop, or nothing that could say so */
         return 0;
     }
     if (task == Py_None) {
         Py_DECREF(task);
         return 0;
     }
-    gathering->add_awaited_by = PyObject_GetAttr(
-        state->asyncio_futures, state->str_future_add_to_awaited_by);
-    gathering->discard_awaited_by = PyObject_GetAttr(
-        state->asyncio_futures, state->str_future_discard_from_awaited_by);
-    if (gathering->add_awaited_by == NULL
-        || gathering->discard_awaited_by == NULL) {
-        Py_DECREF(task);
-        return -1;
+    PyObject *add, *discard = NULL;
+    int status = lookup_attribute(state->asyncio_futures,
+                                  state->str_future_add_to_awaited_by, &add);
+    if (status == 1) {
+        status = lookup_attribute(state->asyncio_futures,
+                                  state->str_future_discard_from_awaited_by,
+                                  &discard);
     }
-    gathering->awaiter = task;
-    return 0;
+    if (status == 1 && PyCallable_Check(add) && PyCallable_Check(discard)) {
+        gathering->awaiter = task;
+        gathering->add_awaited_by = add;
+        gathering->discard_awaited_by = discard;
+        return 0;
+    }
+    Py_DECREF(task);
+    Py_XDECREF(add);
+    Py_XDECREF(discard);
+    return status < 0 ? -1 : 0;
 }
 
 /* What a gathering is opened with (all borrowed). */

@@ -2,8 +2,9 @@
 
    A slot of an exact semaphore, for which nobody waits, is taken and given back
    by changing its counter, as acquire() and release() would.  Nobody may be
-   able to tell: so the class must have the methods that it had at import, and
-   the instance must not hide them (mock.patch.object(semaphore, "acquire")). */
+   able to tell: so the class must have the methods that it had at import, which
+   were asyncio's own then, and the instance must not hide them
+   (mock.patch.object(semaphore, "acquire")). */
 
 #ifndef GATEDCORO_SEMAPHORE_H
 #define GATEDCORO_SEMAPHORE_H
@@ -36,6 +37,9 @@ semaphore_class_is_known(core_state *state, PyTypeObject *type)
     if (version != NULL && type->tp_version_tag != 0
         && type->tp_version_tag == *version) {
         return true;
+    }
+    if (plain == NULL) {
+        return false; /* something else stood in its place */
     }
     PyObject *const *known = state->semaphore_methods;
     if (PyType_IsSubtype(type, bounded)) {

@@ -30,19 +30,19 @@
     X(get_running_loop) \
     X(get_running_loop_or_none) /* asyncio.events._get_running_loop */ \
     X(get_event_loop)           /* as asyncio.gather asks */ \
-    X(current_task) \
+    X(current_task)             /* by its loop: a function */ \
     X(enter_task) \
     X(leave_task) \
     X(asyncio_futures) /* the module, whose functions may be replaced */ \
     X(cancelled_error) \
     X(isfuture) \
-    X(stock_create_task) /* asyncio.BaseEventLoop.create_task */ \
-    X(semaphore_type) \
-    X(bounded_semaphore_type) \
-    X(deque)              /* collections.deque */ \
-    X(abc_coroutine)      /* collections.abc.Coroutine */ \
-    X(retrieve_exception) /* the done callback of worker.h */ \
-    X(clock)              /* says the time in seconds, for tests; or NULL */ \
+    X(stock_create_task) /* asyncio.BaseEventLoop.create_task, or None */ \
+    X(semaphore_type)    /* asyncio's own, or NULL if it is not there */ \
+    X(bounded_semaphore_type) /* likewise */ \
+    X(deque)                  /* collections.deque */ \
+    X(abc_coroutine)          /* collections.abc.Coroutine */ \
+    X(retrieve_exception)     /* the done callback of worker.h */ \
+    X(clock) /* says the time in seconds, for tests; or NULL */ \
     X(empty_tuple) \
     X(zero)      /* the small integer: cancelling() of an untouched Task */ \
     X(task_name) /* what the base class of our Tasks takes for a name */ \
