@@ -926,6 +926,71 @@ def _makes_its_own_tasks(loop):
     return loop.get_task_factory() is None
 
 
+def _functions_of_the_current_task():
+    """Return what asyncio has to ask for the current Task, to enter and to leave one.
+
+    Since 3.14 its Python Tasks have functions of their own; somebody has put them in place if they are to count.
+    """
+    tasks = _module("asyncio.tasks")
+    of_python_tasks = getattr(tasks, "_py_current_task", None)
+    if of_python_tasks is not None and getattr(tasks, "current_task", None) is of_python_tasks:
+        return of_python_tasks, tasks._py_enter_task, tasks._py_leave_task
+    return _current_task, _enter_task, _leave_task
+
+
+def _caller_on(loop):
+    """Return the Task that runs on *loop* in this thread, None if there is none."""
+    if _running_loop_or_none() is not loop:
+        return None
+    try:
+        return _functions_of_the_current_task()[0](loop)
+    except Exception:  # nobody can say
+        return None
+
+
+class _AsCurrentTask:
+    """Makes a Task, or None, the current one for a block in which somebody else's code makes a Task.
+
+    A task factory, or a loop's own create_task(), may hand state of the current Task on to the one that it makes.
+    asyncio.gather makes its Tasks in the call, so that is the caller's.  Afterwards the current Task is what it was
+    before, whatever the block has done.
+    """
+
+    def __init__(self, loop, task):
+        self._loop = loop
+        self._task = task
+        self._before = _EMPTY
+
+    def __enter__(self):
+        if _running_loop_or_none() is not self._loop:
+            return  # nothing is current on it, or it is another thread's
+        try:
+            self._switch_to(self._task)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                self.__exit__()
+                raise
+
+    def __exit__(self, *exception):
+        if self._before is not _EMPTY:
+            try:
+                self._switch_to(self._before)
+            except Exception as error:
+                _Unraisable(error)
+
+    def _switch_to(self, wanted):
+        current_task, enter, leave = _functions_of_the_current_task()
+        found = current_task(self._loop)
+        if self._before is _EMPTY:
+            self._before = found
+        if found is wanted:
+            return
+        if found is not None:
+            leave(self._loop, found)
+        if wanted is not None:
+            enter(self._loop, wanted)
+
+
 def _retrieve(task):
     if not task.cancelled():
         task.exception()
@@ -1074,6 +1139,8 @@ class _Gathering:
         self.caller = None
         if sys.version_info >= (3, 14) and _running_loop_or_none() is loop:
             self.caller = _current_task(loop)
+        self.parent = None  # who is the current Task while the loop makes Tasks
+        self.pumping = False
         self.outer = None
         self.running = {}  # workers and subscriptions in start order; the values are None
         self.item_is_taken = False  # one that neither runs yet nor has been dropped
@@ -1083,7 +1150,6 @@ class _Gathering:
         self.cancel_message = None
         self.first_error = None
         self.closing = False
-        self.pumping = False
         self.pump_is_scheduled = False
         self.keeper = None
         try:
@@ -1102,6 +1168,8 @@ class _Gathering:
         if self.limit is None and self.gate is None and isinstance(self.source, _Awaitables):
             self._subscribe_to_futures()
         self.makes_its_own_tasks = _makes_its_own_tasks(self.loop)
+        if not self.makes_its_own_tasks:
+            self.parent = _caller_on(self.loop)
         if not self.source.more:
             self.settle_if_over()
         elif self.makes_its_own_tasks:
@@ -1188,6 +1256,7 @@ class _Gathering:
             self.pass_failed(error)
         finally:
             self.pumping = False
+            self._release_parent()
         self.settle_if_over()
 
     def pass_failed(self, error):
@@ -1270,7 +1339,8 @@ class _Gathering:
             if self.makes_its_own_tasks:
                 task = _start_eagerly(worker, self.loop, context)
             else:
-                task = context.run(self.loop.create_task, worker)
+                with _AsCurrentTask(self.loop, self.parent):
+                    task = context.run(self.loop.create_task, worker)
                 task._log_destroy_pending = False
                 if task.done():
                     _retrieve(task)
@@ -1285,6 +1355,11 @@ class _Gathering:
             else:
                 worker.deliver_cancellation()
         del task
+
+    def _release_parent(self):
+        """Keep the caller for the Tasks that are yet to be made, no longer: it may hold what holds this."""
+        if not self.pumping and not self.may_start():
+            self.parent = None
 
     def gate_passed(self, worker):
         if self.waits_for_gate is worker:
@@ -1508,6 +1583,7 @@ class _Gathering:
         if self.closing:
             return
         self.closing = True
+        self._release_parent()
         if _is_closed(self.loop):  # there is no later
             self.close_queue_at_once()
         elif isinstance(self.source, _Callables):
@@ -1539,6 +1615,7 @@ class _Gathering:
 
     def close_queue_at_once(self):
         self.closing = True
+        self._release_parent()
         while self.source.more:
             self.source.close_one()
 

@@ -8,6 +8,7 @@
       arguments.h    binding, limits, awaitables
       gathering.h    the engine: queue, limit, pump, outcomes
       worker.h       drives items, one after the other, in one Task
+      current.h      who is the current Task while others make a Task
       gated.h        drives one item inside of an async context manager
       semaphore.h    asyncio's semaphores, without their coroutines
       watcher.h      a Future that needs neither Task nor slot

@@ -207,6 +207,17 @@ gathering_note_awaiter(core_state *state, GatheringObject *gathering)
     return status < 0 ? -1 : 0;
 }
 
+/* Notes who calls, for the Tasks that somebody else's code will make. */
+static int
+gathering_note_parent(core_state *state, GatheringObject *gathering)
+{
+    if (gathering->own_tasks) {
+        return 0;
+    }
+    gathering->parent = current_task_of(state, gathering->loop);
+    return gathering->parent == NULL ? -1 : 0;
+}
+
 /* What a gathering is opened with (all borrowed). */
 typedef struct {
     PyObject *loop;
@@ -242,6 +253,7 @@ gathering_begin(core_state *state, GatheringObject *gathering,
         gathering->queue = QUEUE_OPEN;
     }
     if (gathering_choose_tasks(state, gathering) < 0
+        || gathering_note_parent(state, gathering) < 0
         || gathering_note_awaiter(state, gathering) < 0) {
         return -1;
     }

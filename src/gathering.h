@@ -81,6 +81,7 @@ struct GatheringObject {
     PyObject *add_awaited_by;     /* functions of asyncio.futures, */
     PyObject *discard_awaited_by; /* if there is an awaiter */
     PyObject *task_kwargs;        /* with which Tasks are made, or NULL */
+    PyObject *parent; /* who is current while the loop makes Tasks, or NULL */
 
     /* The queue. */
     QueueState queue;
@@ -409,6 +410,21 @@ gathering_discard_edges(GatheringObject *self)
 
 /*** The queue ***/
 
+/* The Task that called is kept for those that are yet to be made, no longer:
+   it may hold what holds us.  Keeps the exception being raised. */
+static void
+gathering_release_parent(GatheringObject *self)
+{
+    if (self->parent == NULL || self->queue == QUEUE_OPEN || self->pumping) {
+        return;
+    }
+    PyObject *raised = fetch_exception();
+    Py_CLEAR(self->parent);
+    if (raised != NULL) {
+        raise_exception(raised);
+    }
+}
+
 /* Does nothing start any more, whether or not everything has started? */
 static inline bool
 gathering_is_closed(GatheringObject *self)
@@ -446,6 +462,7 @@ gathering_end_queue(GatheringObject *self, QueueState state)
 {
     self->queue = state;
     Py_CLEAR(self->source_context);
+    gathering_release_parent(self);
     return gathering_release_keeper(self);
 }
 
@@ -483,6 +500,7 @@ gathering_close_rest(GatheringObject *self)
         Py_DECREF(item);
     }
     self->queue = QUEUE_CLOSED;
+    gathering_release_parent(self);
 }
 
 /* Closes queued items until a slice is used up; the rest has its turn soon, or
@@ -534,6 +552,7 @@ gathering_close_queue(GatheringObject *self)
         return 0;
     }
     self->queue = QUEUE_CLOSING;
+    gathering_release_parent(self);
     if (self->source != NULL) {
         int status = gathering_end_queue(self, QUEUE_CLOSED);
         Py_CLEAR(self->source); /* may be a generator, which closes now */
@@ -811,6 +830,7 @@ static int
 gathering_end_pass(GatheringObject *self, int status)
 {
     self->pumping = false;
+    gathering_release_parent(self);
     if (status == 0) {
         return 0;
     }
@@ -1372,6 +1392,7 @@ gathering_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->add_awaited_by);
     Py_VISIT(self->discard_awaited_by);
     Py_VISIT(self->task_kwargs);
+    Py_VISIT(self->parent);
     int stop = gathering_visit_list(self->list, visit, arg);
     if (stop != 0) {
         return stop;
@@ -1402,6 +1423,7 @@ gathering_tp_clear(PyObject *op)
     Py_CLEAR(self->add_awaited_by);
     Py_CLEAR(self->discard_awaited_by);
     Py_CLEAR(self->task_kwargs);
+    Py_CLEAR(self->parent);
     Py_CLEAR(self->list);
     Py_CLEAR(self->source);
     Py_CLEAR(self->source_context);

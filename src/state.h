@@ -90,6 +90,9 @@
     X(must_cancel, "_must_cancel") \
     X(name, "name") \
     X(private_loop, "_loop") \
+    X(py_current_task, "_py_current_task") \
+    X(py_enter_task, "_py_enter_task") \
+    X(py_leave_task, "_py_leave_task") \
     X(release, "release") \
     X(result, "result") \
     X(set_exception, "set_exception") \

@@ -27,6 +27,7 @@
 #ifndef GATEDCORO_WORKER_H
 #define GATEDCORO_WORKER_H
 
+#include "current.h"
 #include "gated.h"
 
 typedef struct {
@@ -636,7 +637,7 @@ retrieve_exception(PyObject *module, PyObject *task)
     Py_RETURN_NONE;
 }
 
-/* Has the loop make the Task, as any create_task() of the user's would: new
+/* Has the loop make the Task, as any create_task() of the caller's would: new
    reference. */
 static PyObject *
 worker_create_task(core_state *state, WorkerObject *self, PyObject *context)
@@ -645,8 +646,13 @@ worker_create_task(core_state *state, WorkerObject *self, PyObject *context)
     if (PyContext_Enter(context) < 0) {
         return NULL;
     }
-    PyObject *task = PyObject_CallMethodOneArg(loop, state->str_create_task,
-                                               (PyObject *)self);
+    PyObject *task = NULL, *before;
+    if (current_task_enter(state, loop, self->gathering->parent, &before)
+        == 0) {
+        task = PyObject_CallMethodOneArg(loop, state->str_create_task,
+                                         (PyObject *)self);
+    }
+    current_task_leave(state, loop, before);
     PyObject *raised = task == NULL ? fetch_exception() : NULL;
     if (PyContext_Exit(context) < 0) {
         PyErr_WriteUnraisable(loop);
@@ -655,12 +661,11 @@ worker_create_task(core_state *state, WorkerObject *self, PyObject *context)
         raise_exception(raised);
         return NULL;
     }
-    if (call_method_for_effect(task, state->str_add_done_callback,
-                               state->retrieve_exception)
-            < 0
-        || PyObject_SetAttr(task, state->str_log_destroy_pending, Py_False)
+    if (PyObject_SetAttr(task, state->str_log_destroy_pending, Py_False) < 0
+        || call_method_for_effect(task, state->str_add_done_callback,
+                                  state->retrieve_exception)
                < 0) {
-        PyErr_Clear(); /* a task factory may return anything */
+        Py_CLEAR(task); /* it is no Task to asyncio.gather either */
     }
     return task;
 }

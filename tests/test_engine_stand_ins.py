@@ -35,7 +35,8 @@ NAMES = {
     "asyncio.exceptions": "CancelledError",
     "asyncio.futures": "Future _get_loop future_add_to_awaited_by future_discard_from_awaited_by isfuture",
     "asyncio.locks": "BoundedSemaphore Semaphore _ContextManagerMixin",
-    "asyncio.tasks": "Task _current_tasks _enter_task _leave_task current_task",
+    "asyncio.tasks": """Task _current_tasks _enter_task _leave_task _py_current_task _py_enter_task _py_leave_task
+        current_task""",
     "_asyncio": """Future Task _current_tasks _enter_task _get_event_loop _get_running_loop _leave_task
         _set_running_loop current_task get_event_loop get_running_loop""",
     "_collections": "deque",
@@ -277,7 +278,7 @@ def test_the_table_has_every_name_that_the_c_takes():
     # What is asked of the modules at the time.
     strings = dict(re.findall(r'X\((\w+), "(\w+)"\)', files["state.h"]))
     for text in files.values():
-        for module, field in re.findall(r"state->asyncio_(tasks|futures),\s*state->str_(\w+)", text):
+        for module, field in re.findall(r"state->asyncio_(tasks|futures),\s*(?:enters \? )?state->str_(\w+)", text):
             taken.add((f"asyncio.{module}", strings[field]))
     assert ("asyncio.tasks", "Task") in taken and ("asyncio.tasks", "current_task") in taken
     assert without_what_is_missing(taken) <= set(TABLE)

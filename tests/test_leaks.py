@@ -198,6 +198,24 @@ async def items_with_timeouts(impl):
     await impl.gather_with_concurrency(2, times_out(), times_out(), value(1))
 
 
+def two_argument_factory(loop, coroutine):
+    return asyncio.Task(coroutine, loop=loop)
+
+
+async def under_a_task_factory(impl):
+    """The caller is kept while Tasks are yet to be made."""
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(two_argument_factory)
+    await impl.gather_with_concurrency(2, *[value(i, i % 2) for i in range(5)])
+    await impl.gather_with_concurrency(None, *[value(i, i % 2) for i in range(5)])
+    await impl.run_all([value] * 5, limit=2)
+    with contextlib.suppress(ValueError):
+        await impl.gather_with_concurrency(1, value(1), fails(1), value(2, 1), fails(2))
+    await cancelled_while(impl.gather_with_concurrency(2, *[value(i, 9) for i in range(5)]))
+    await let_go()
+    loop.set_task_factory(None)
+
+
 async def a_free_semaphore(impl):
     gate = asyncio.Semaphore(2)
     for _ in range(3):
@@ -329,6 +347,7 @@ SCENARIOS = [
     nested,
     tasks_that_are_held_and_touched,
     items_with_timeouts,
+    under_a_task_factory,
     a_free_semaphore,
     a_taken_semaphore,
     other_gates,
