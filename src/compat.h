@@ -184,10 +184,10 @@ swap_handled_exception(PyObject *exception)
    From 3.14 on the interpreter looks at the stack. */
 #if PY_VERSION_HEX < 0x030E0000
 #if PY_VERSION_HEX < 0x030C0000
-#define LEVELS_LEFT recursion_remaining
+#define LEVELS_LEFT   recursion_remaining
 #define C_LEVELS_LEFT recursion_remaining
 #else
-#define LEVELS_LEFT py_recursion_remaining
+#define LEVELS_LEFT   py_recursion_remaining
 #define C_LEVELS_LEFT c_recursion_remaining
 #endif
 #define LEVELS_FOR_LEAVING 50

@@ -123,9 +123,9 @@ current_task_of(core_state *state, PyObject *loop)
     return task == NULL ? Py_NewRef(Py_None) : task;
 }
 
-/* Makes `task` (None or NULL for none) the current one until current_task_leave(), which
-   is due also after an interrupt (-1).  `*before` is NULL where nothing was
-   done. */
+/* Makes `task` (None or NULL for none) the current one until
+   current_task_leave(), which is due also after an interrupt (-1).  `*before` is
+   NULL where nothing was done. */
 static int
 current_task_enter(core_state *state, PyObject *loop, PyObject *task,
                    PyObject **before)
