@@ -361,6 +361,7 @@ class _GatheringFuture(_Future):
         if self._gathering is None:
             self._log_traceback = False
             return
+        self._gathering.leave_call_graph_with_all()
         if _is_closed(self._loop):
             self._gathering.close_queue_at_once()
             return
@@ -626,6 +627,7 @@ class _Worker(_CoroutineObject):
         self.index = index
         self.item = item  # until the item is started
         self.task = None  # while the item runs
+        self.awaiter = None  # the Task that is shown as awaiting that
         self.coroutine = None  # the user's own, as soon as there is one
         self.awaited_future = item if _isfuture(item) else None
         self._cancellation = None  # one that arrived before there was a Task
@@ -648,7 +650,7 @@ class _Worker(_CoroutineObject):
         if self.task is not None or self.gathering is None:
             return
         self.task = task
-        self.gathering.join_call_graph(task)
+        self.gathering.join_call_graph(self)
 
     def cancel(self, msg):
         """Cancel the item's Task; remember it if there is no Task yet."""
@@ -1003,6 +1005,7 @@ class _Subscription:
         self.gathering = gathering
         self.index = index
         self.task = future
+        self.awaiter = None
 
     def cancel(self, msg):
         return self.task.cancel(msg=msg)
@@ -1136,7 +1139,7 @@ class _Gathering:
         self.cancel_on_error = cancel_on_error
         self.returns_future = returns_future
         self.context = contextvars.copy_context()  # never entered, only copied
-        self.caller = None
+        self.caller = None  # the Task that called, while it waits
         if sys.version_info >= (3, 14) and _running_loop_or_none() is loop:
             self.caller = _current_task(loop)
         self.parent = None  # who is the current Task while the loop makes Tasks
@@ -1189,7 +1192,7 @@ class _Gathering:
             subscription = _Subscription(self, index, future)
             self.item_is_taken = bool(futures)
             self.running[subscription] = None
-            self.join_call_graph(future)
+            self.join_call_graph(subscription)
             try:
                 if sys.version_info >= (3, 12) and future.done():
                     done.append(subscription)
@@ -1411,7 +1414,7 @@ class _Gathering:
         self.running.pop(child, None)
         if self.waits_for_gate is child:
             self.waits_for_gate = None
-        self.leave_call_graph(child.task)
+        self.leave_call_graph(child)
         child.task = child.gathering = child.awaited_future = None
 
     def deliver(self, index, value, error, as_result):
@@ -1518,11 +1521,9 @@ class _Gathering:
 
     def _let_go(self):
         """Keep no reference to what the caller owns from now on, so as to leave no cycle."""
-        for child in self.running:
-            self.leave_call_graph(child.task)
-            child.leave_call_graph_of_future()
+        self.leave_call_graph_with_all()
         self.outer.forget()
-        self.outer = self.caller = self.first_error = None
+        self.outer = self.first_error = None
         self.source.results = _Nowhere()
 
     def go_on_after(self, error):
@@ -1637,13 +1638,29 @@ class _Gathering:
 
     # The call graph of 3.14+
 
-    def join_call_graph(self, task):
-        if self.caller is not None and task is not None:
-            _add_to_awaited_by(task, self.caller)
+    def join_call_graph(self, child):
+        """Show what runs as awaited by the caller, if that waits."""
+        if self.caller is None or child.awaiter is not None:
+            return
+        if self.outer is None or self.outer.done():  # somebody else has set it
+            self.leave_call_graph_with_all()
+            return
+        child.awaiter = self.caller
+        _add_to_awaited_by(child.task, child.awaiter)
 
-    def leave_call_graph(self, task):
-        if self.caller is not None and task is not None:
-            _discard_from_awaited_by(task, self.caller)
+    def leave_call_graph(self, child):
+        """Discard the edge that was added, if there is one, once."""
+        awaiter, child.awaiter = child.awaiter, None
+        if awaiter is not None:
+            _discard_from_awaited_by(child.task, awaiter)
+
+    def leave_call_graph_with_all(self):
+        """The caller waits no more: nobody awaits what still runs, or what starts later."""
+        self.caller = None
+        for child in list(self.running):
+            if child.awaiter is not None:
+                self.leave_call_graph(child)
+                child.leave_call_graph_of_future()
 
 
 class _Nowhere:

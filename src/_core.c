@@ -422,11 +422,12 @@ core_find_shortcuts(core_state *state)
         find_getset(state->task_base, "_log_destroy_pending");
     PyGetSetDef *log_traceback =
         find_getset(state->future_base, "_log_traceback");
+    PyMethodDef *done = find_method(state->future_base, "done");
     PyMethodDef *cancelling = find_method(state->task_base, "cancelling");
     PyMethodDef *get_name = find_method(state->task_base, "get_name");
     if (cr_await == NULL || must_cancel == NULL || callbacks == NULL
         || blocking == NULL || fut_waiter == NULL
-        || log_destroy_pending == NULL || log_traceback == NULL
+        || log_destroy_pending == NULL || log_traceback == NULL || done == NULL
         || cancelling == NULL || get_name == NULL) {
         PyErr_Format(PyExc_ImportError,
                      "gatedcoro._core needs _asyncio.Future and "
@@ -442,6 +443,7 @@ core_find_shortcuts(core_state *state)
     state->task_get_fut_waiter = fut_waiter->get;
     state->task_set_log_destroy_pending = log_destroy_pending->set;
     state->future_set_log_traceback = log_traceback->set;
+    state->future_done = done->ml_meth;
     state->task_cancelling = cancelling->ml_meth;
     state->task_get_name = get_name->ml_meth;
     return 0;

@@ -66,8 +66,9 @@ typedef enum {
 typedef struct RunningLink {
     struct RunningLink *previous;
     struct RunningLink *next;
-    PyObject *owner;  /* the Worker or Watcher; owned by the list */
-    PyObject *target; /* the Task or Future to cancel; owned, may be NULL */
+    PyObject *owner;   /* the Worker or Watcher; owned by the list */
+    PyObject *target;  /* the Task or Future to cancel; owned, may be NULL */
+    PyObject *awaiter; /* shown as awaiting the target; owned, or NULL */
     Py_ssize_t index;
     bool starting;       /* its Task is being made */
     bool cancel_pending; /* it was cancelled before it had a Task */
@@ -76,10 +77,10 @@ typedef struct RunningLink {
 struct GatheringObject {
     PyObject_HEAD
     PyObject *loop;
-    PyObject *context;            /* of the caller; never entered itself */
-    PyObject *awaiter;            /* the Task that called; 3.14+, else NULL */
-    PyObject *add_awaited_by;     /* functions of asyncio.futures, */
-    PyObject *discard_awaited_by; /* if there is an awaiter */
+    PyObject *context;        /* of the caller; never entered itself */
+    PyObject *awaiter;        /* the Task that called, while it waits; 3.14+ */
+    PyObject *add_awaited_by; /* functions of asyncio.futures, */
+    PyObject *discard_awaited_by; /* if there was an awaiter */
     PyObject *task_kwargs;        /* with which Tasks are made, or NULL */
     PyObject *parent; /* who is current while the loop makes Tasks, or NULL */
 
@@ -356,9 +357,6 @@ gathering_cancel_running(GatheringObject *self, PyObject *message)
 static void
 change_edge(PyObject *function, PyObject *target, PyObject *awaiter)
 {
-    if (awaiter == NULL || target == NULL) {
-        return;
-    }
     PyObject *raised = fetch_exception();
     PyObject *args[] = {target, awaiter};
     PyObject *ignored = PyObject_Vectorcall(function, args, 2, NULL);
@@ -371,34 +369,42 @@ change_edge(PyObject *function, PyObject *target, PyObject *awaiter)
     }
 }
 
+/* What runs under `link` is not shown as awaited any more.  An edge is there
+   as long as `link->awaiter` is set, so that it is discarded once.  Keeps the
+   exception being raised. */
 static void
-gathering_add_edge(GatheringObject *self, PyObject *target)
+gathering_leave(GatheringObject *self, RunningLink *link)
 {
-    change_edge(self->add_awaited_by, target, self->awaiter);
+    PyObject *awaiter = link->awaiter;
+    if (awaiter != NULL) {
+        PyObject *target = Py_NewRef(link->target);
+        link->awaiter = NULL;
+        change_edge(self->discard_awaited_by, target, awaiter);
+        Py_DECREF(target);
+        Py_DECREF(awaiter);
+    }
 }
 
+/* The caller waits no more: nobody awaits what still runs, or what starts from
+   here on.  Keeps the exception being raised. */
 static void
-gathering_discard_edge(GatheringObject *self, PyObject *target)
+gathering_leave_all(GatheringObject *self)
 {
-    change_edge(self->discard_awaited_by, target, self->awaiter);
-}
-
-/* The call is over: nobody awaits what still runs. */
-static void
-gathering_discard_edges(GatheringObject *self)
-{
-    if (self->awaiter == NULL) {
+    PyObject *awaiter = self->awaiter;
+    self->awaiter = NULL;
+    if (awaiter == NULL) {
         return;
     }
+    Py_DECREF(awaiter);
     core_state *state = state_of((PyObject *)self);
     RunningLink *link;
     RunningWalk walk;
     running_walk_begin(self, &walk);
     while ((link = running_walk_next(&walk)) != NULL) {
         PyObject *owner = link->owner;
-        PyObject *target = Py_XNewRef(link->target);
-        if (target != NULL) {
-            gathering_discard_edge(self, target);
+        if (link->awaiter != NULL) {
+            PyObject *target = Py_NewRef(link->target);
+            gathering_leave(self, link);
             if (Py_TYPE(owner) == state->worker_type) {
                 worker_leave_future(self, owner, target);
             }
@@ -406,6 +412,23 @@ gathering_discard_edges(GatheringObject *self)
         }
         Py_DECREF(owner);
     }
+}
+
+/* Shows what runs under `link` as awaited by the caller, if that waits. */
+static void
+gathering_join(GatheringObject *self, RunningLink *link)
+{
+    PyObject *awaiter = self->awaiter;
+    if (awaiter == NULL || link->awaiter != NULL || link->target == NULL) {
+        return;
+    }
+    assert(self->outer != NULL);
+    if (!outer_is_unset(state_of((PyObject *)self), self->outer)) {
+        gathering_leave_all(self); /* somebody else has set it */
+        return;
+    }
+    link->awaiter = Py_NewRef(awaiter);
+    change_edge(self->add_awaited_by, link->target, awaiter);
 }
 
 /*** The queue ***/
@@ -973,7 +996,7 @@ gathering_settle(GatheringObject *self, PyObject *value, PyObject *exception)
         self->outer = NULL;
         Py_INCREF(self);
         outer_forget(outer);
-        gathering_discard_edges(self);
+        gathering_leave_all(self);
         int pending = outer_is_pending(state, outer);
         if (pending < 0) {
             collect_exception(&failure);
@@ -1173,6 +1196,10 @@ gathering_deliver(GatheringObject *self, RunningLink *link, PyObject *value,
 {
     Py_ssize_t index = link->index;
     gathering_unlink(self, link);
+    if (self->awaiter != NULL
+        && !outer_is_unset(state_of((PyObject *)self), self->outer)) {
+        gathering_leave_all(self); /* somebody else has set it */
+    }
     int status = 0;
     if (self->outer == NULL) {
         /* dropped */
@@ -1283,6 +1310,7 @@ gathering_strand(GatheringObject *self)
         outer_forget(outer);
         Py_DECREF(outer);
     }
+    gathering_leave_all(self);
     gathering_close_rest(self);
 }
 
@@ -1316,6 +1344,7 @@ gathering_abandon(core_state *state, PyObject *outer)
     else {
         Py_INCREF(self);
         self->abandoned = true;
+        gathering_leave_all(self);
         PyObject *closed =
             PyObject_CallMethodNoArgs(self->loop, state->str_is_closed);
         if (closed == Py_True) {

@@ -70,6 +70,15 @@ outer_is_pending(core_state *state, PyObject *outer)
     return is_done < 0 ? -1 : !is_done;
 }
 
+/* The same, without Python code and without an error. */
+static inline bool
+outer_is_unset(core_state *state, PyObject *outer)
+{
+    PyObject *done = state->future_done(outer, NULL);
+    Py_DECREF(done);
+    return done == Py_False;
+}
+
 /* Is the exception that of the future, which has thrown it into who waits?  1,
    0, or -1 on error. */
 static int

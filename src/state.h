@@ -141,6 +141,7 @@ typedef struct {
     getter task_get_fut_waiter;
     setter task_set_log_destroy_pending;
     setter future_set_log_traceback;
+    PyCFunction future_done;
     PyCFunction task_cancelling;
     PyCFunction task_get_name;
 

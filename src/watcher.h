@@ -62,7 +62,7 @@ watcher_done(PyObject *op, PyObject *future)
         Py_RETURN_NONE; /* called a second time */
     }
     self->gathering = NULL;
-    gathering_discard_edge(gathering, future);
+    gathering_leave(gathering, &self->link);
     PyObject *value, *exception;
     if (future_outcome(state, future, &value, &exception) < 0) {
         exception = fetch_exception();
@@ -101,7 +101,7 @@ watcher_new(core_state *state, GatheringObject *gathering, PyObject *future,
         self->link.owner = Py_NewRef(self);
         self->link.target = Py_NewRef(future);
         gathering_link(gathering, &self->link, index);
-        gathering_add_edge(gathering, future);
+        gathering_join(gathering, &self->link);
     }
     Py_DECREF(self);
     return callback;
@@ -116,7 +116,7 @@ watcher_give_up(PyObject *callback)
     if (gathering != NULL) { /* else it called back all the same */
         self->gathering = NULL;
         gathering_unlink(gathering, &self->link);
-        gathering_discard_edge(gathering, self->link.target);
+        gathering_leave(gathering, &self->link);
         Py_DECREF(self); /* the list's */
         Py_DECREF(gathering);
     }
@@ -130,6 +130,7 @@ watcher_tp_traverse(PyObject *op, visitproc visit, void *arg)
     WatcherObject *self = WatcherObject_CAST(op);
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->link.target);
+    Py_VISIT(self->link.awaiter);
     Py_VISIT(self->gathering);
     return 0;
 }
@@ -139,6 +140,7 @@ watcher_tp_clear(PyObject *op)
 {
     WatcherObject *self = WatcherObject_CAST(op);
     Py_CLEAR(self->link.target);
+    Py_CLEAR(self->link.awaiter);
     Py_CLEAR(self->gathering);
     return 0;
 }

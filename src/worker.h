@@ -37,7 +37,6 @@ typedef struct {
     PyObject *item;             /* what the user handed over */
     PyObject *delegate; /* what is driven; NULL before the first step */
     PyObject *context;  /* entered around each step, or NULL */
-    bool joined;        /* the awaited-by edge is there */
 } WorkerObject;
 
 static inline WorkerObject *
@@ -130,15 +129,6 @@ worker_pending_cancellation(core_state *state, WorkerObject *self)
         PyErr_WriteUnraisable((PyObject *)self);
     }
     return cancelled;
-}
-
-static void
-worker_join_awaiter(WorkerObject *self)
-{
-    if (!self->joined && self->link.target != NULL) {
-        self->joined = true;
-        gathering_add_edge(self->gathering, self->link.target);
-    }
 }
 
 /* The call is over.  A Future that its Task awaits in the caller's name must
@@ -409,8 +399,8 @@ worker_finish(WorkerObject *self)
     GatheringObject *gathering = self->gathering;
     PyObject *task = self->link.target;
     self->gathering = NULL;
+    gathering_leave(gathering, &self->link);
     self->link.target = NULL;
-    gathering_discard_edge(gathering, task);
     Py_CLEAR(self->delegate);
     Py_CLEAR(self->context);
     Py_XDECREF(task);
@@ -506,7 +496,7 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
     GatheringObject *gathering = (GatheringObject *)Py_NewRef(self->gathering);
     Py_ssize_t references = task_references(self->link.starting);
     int weakrefs = task_weak_references(self->link.starting);
-    worker_join_awaiter(self);
+    gathering_join(gathering, &self->link);
 
     bool began_pass = false;
     bool interrupted = false;
@@ -518,6 +508,9 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
             break;
         }
         int next = worker_deliver(state, self, *result, &raised);
+        if (gathering->awaiter == NULL) {
+            gathering_leave(gathering, &self->link); /* it waits no more */
+        }
         if (next == 0) {
             worker_drop_item(state, self);
             if (!gathering->pumping) {
@@ -725,7 +718,7 @@ static int
 worker_is_started(WorkerObject *self, PyObject *task)
 {
     GatheringObject *gathering = self->gathering;
-    worker_join_awaiter(self);
+    gathering_join(gathering, &self->link);
     if (self->base.state == CORO_CLOSED) {
         /* Whoever made the Task closed it, and may have made none. */
         PyErr_SetString(PyExc_RuntimeError,
@@ -822,6 +815,7 @@ worker_tp_traverse(PyObject *op, visitproc visit, void *arg)
     WorkerObject *self = WorkerObject_CAST(op);
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->link.target);
+    Py_VISIT(self->link.awaiter);
     Py_VISIT(self->gathering);
     Py_VISIT(self->item);
     Py_VISIT(self->delegate);
@@ -836,6 +830,7 @@ worker_tp_clear(PyObject *op)
 {
     WorkerObject *self = WorkerObject_CAST(op);
     Py_CLEAR(self->link.target);
+    Py_CLEAR(self->link.awaiter);
     Py_CLEAR(self->gathering);
     Py_CLEAR(self->item);
     Py_CLEAR(self->delegate);
