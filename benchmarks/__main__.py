@@ -1,9 +1,9 @@
-"""The command line: `python -m benchmarks {report,bars,instructions}`."""
+"""The command line: `python -m benchmarks {report,bars,instructions,scaling}`."""
 
 import argparse
 import sys
 
-from . import bars, cells, instructions, report
+from . import bars, cells, instructions, report, scaling
 
 
 def main() -> int:
@@ -14,12 +14,15 @@ def main() -> int:
     instructions.add_arguments(
         commands.add_parser("instructions", help="instructions per item, against the stored baseline")
     )
+    scaling.add_arguments(commands.add_parser("scaling", help="how the work grows with the number of items"))
     commands.add_parser("cell", help="one cell of the report, as JSON (used by report)")
     options = parser.parse_args()
     if options.command == "report":
         return report.main(options)
     if options.command == "instructions":
         return instructions.main(options)
+    if options.command == "scaling":
+        return scaling.main(options)
     if options.command == "cell":
         return cells.main()
     return bars.main(options)

@@ -408,6 +408,7 @@ class _Awaitables:
     def __init__(self, items, layout=None, generators_are_coroutines=False):
         self._items = _deque(enumerate(items))
         self._layout = layout
+        self._arguments = None
         self._generators_are_coroutines = generators_are_coroutines
         self.results = [None] * len(items)
 
@@ -434,7 +435,14 @@ class _Awaitables:
         return [self.results[index] for index in self._layout]
 
     def argument_position(self, index):
-        return index if self._layout is None else self._layout.index(index)
+        """Return which argument of the call an item is, its first where it was given twice."""
+        if self._layout is None:
+            return index
+        if self._arguments is None:
+            self._arguments = {}
+            for argument, item in enumerate(self._layout):
+                self._arguments.setdefault(item, argument)
+        return self._arguments[index]
 
     @staticmethod
     def coroutine_of(item):

@@ -91,6 +91,7 @@ struct GatheringObject {
     PyObject *source; /* list, tuple or iterator of callables, or NULL */
     PyObject *source_context; /* in which its Python code runs */
     PyObject *positions;      /* where the results go, if any is repeated */
+    Py_ssize_t *arguments; /* the reverse, where errors are noted, or NULL */
 
     /* The limit. */
     Py_ssize_t limit;
@@ -1096,19 +1097,29 @@ gathering_settle_if_complete(GatheringObject *self)
     return raise_collected(failure);
 }
 
-/* Which argument of the call an item is: Futures and what is given twice are
-   sorted out before anything starts. */
+/* Which argument of the call an item is, its first where it was given twice:
+   Futures and repetitions are sorted out before anything starts.  -1 without
+   memory. */
 static Py_ssize_t
 gathering_argument_index(GatheringObject *self, Py_ssize_t index)
 {
-    Py_ssize_t size =
-        self->positions == NULL ? 0 : PyList_GET_SIZE(self->positions);
-    for (Py_ssize_t i = 0; i < size; i++) {
-        if (PyLong_AsSsize_t(PyList_GET_ITEM(self->positions, i)) == index) {
-            return i;
+    if (self->positions == NULL) {
+        return index;
+    }
+    if (self->arguments == NULL) {
+        Py_ssize_t items = PyList_GET_SIZE(self->list);
+        self->arguments = PyMem_New(Py_ssize_t, (size_t)items);
+        if (self->arguments == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        for (Py_ssize_t i = PyList_GET_SIZE(self->positions) - 1; i >= 0;
+             i--) {
+            PyObject *at = PyList_GET_ITEM(self->positions, i);
+            self->arguments[PyLong_AsSsize_t(at)] = i;
         }
     }
-    return index;
+    return self->arguments[index];
 }
 
 /* Notes on the first error that a sibling failed while it was cancelled. */
@@ -1117,6 +1128,10 @@ gathering_note_error(GatheringObject *self, Py_ssize_t index,
                      PyObject *exception)
 {
     core_state *state = state_of((PyObject *)self);
+    Py_ssize_t argument = gathering_argument_index(self, index);
+    if (argument < 0) {
+        return -1;
+    }
     PyObject *error = Py_NewRef(self->error);
     PyObject *text = PyObject_Str(exception);
     if (text == NULL && PyErr_ExceptionMatches(PyExc_Exception)) {
@@ -1128,8 +1143,7 @@ gathering_note_error(GatheringObject *self, Py_ssize_t index,
             ? NULL
             : PyUnicode_FromFormat(
                 "while it was being cancelled, item %zd raised %s: %U",
-                gathering_argument_index(self, index),
-                Py_TYPE(exception)->tp_name, text);
+                argument, Py_TYPE(exception)->tp_name, text);
     int status =
         note == NULL
             ? -1
@@ -1457,6 +1471,8 @@ gathering_tp_clear(PyObject *op)
     Py_CLEAR(self->source);
     Py_CLEAR(self->source_context);
     Py_CLEAR(self->positions);
+    PyMem_Free(self->arguments);
+    self->arguments = NULL;
     Py_CLEAR(self->gate);
     while (self->running.next != NULL
            && self->running.next != &self->running) {

@@ -479,6 +479,27 @@ def test_each_sibling_s_own_error_becomes_one_note_on_the_first(impl, limit):
     assert run(main) == "while it was being cancelled, item 0 raised LookupError: text"
 
 
+@pytest.mark.parametrize("limit", [20, None])
+def test_a_note_names_the_argument_whatever_was_sorted_out_before_the_start(impl, limit):
+    async def main():
+        def fails(name):
+            return sleeping(Trace(), name, 0, LookupError(name))
+
+        task = asyncio.ensure_future(fails("task"))
+        twice, other = fails("twice"), fails("other")
+        items = [twice, asyncio.sleep(0), task, twice, other, task, failing(Trace(), "first", 1), fails("last"), other]
+        with pytest.raises(ValueError, match="first") as caught:
+            await impl.gather(*items, limit=limit, cancel_on_error=True)
+        return sorted(note.partition("item ")[2] for note in caught.value.__notes__)
+
+    assert run(main) == [
+        "0 raised LookupError: twice",
+        "2 raised LookupError: task",
+        "4 raised LookupError: other",
+        "7 raised LookupError: last",
+    ]
+
+
 @pytest.mark.parametrize("limit", [2, None])
 def test_an_item_s_own_cancellation_is_an_error_for_cancel_on_error(impl, limit):
     async def main():

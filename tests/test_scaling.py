@@ -1,0 +1,84 @@
+"""A call's work grows linearly with the number of its items, in every situation of `python -m benchmarks scaling`.
+
+That command counts instructions, over all situations; here the reference's Python code is counted over all of them, and the
+extension's instructions where each item has most to do with the others.
+"""
+
+import shutil
+import sys
+import warnings
+
+import pytest
+
+from benchmarks import scaling
+from effort import SHORT
+
+LONG = pytest.mark.skipif(SHORT, reason="nothing here is about the build")
+
+
+class OpcodesIn:
+    """Counts the opcodes that are executed in one file, whoever calls."""
+
+    def __init__(self, filename):
+        self.filename = filename
+        self.count = 0
+
+    def __enter__(self):
+        self.before = sys.gettrace()
+        sys.settrace(self.call)
+        return self
+
+    def __exit__(self, *exception):
+        sys.settrace(self.before)
+
+    def call(self, frame, event, argument):
+        if frame.f_code.co_filename != self.filename:
+            return None
+        frame.f_trace_lines = False
+        frame.f_trace_opcodes = True
+        return self.opcode
+
+    def opcode(self, frame, event, argument):
+        self.count += event == "opcode"
+        return self.opcode
+
+
+@pytest.fixture
+def reference():
+    import gatedcoro._reference as reference
+
+    reference._set_clock(lambda: 0.0)
+    yield reference
+    reference._set_clock(None)
+
+
+@LONG
+@pytest.mark.parametrize("name", scaling.scenarios())
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_reference_executes_so_much_python_code_for_each_item(reference, name):
+    counts = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for count in (16, 32, 64):
+            with OpcodesIn(reference.__file__) as opcodes:
+                scaling.scenarios()[name](reference, count)
+            counts.append(opcodes.count)
+    assert counts[0] > 0
+    assert counts[1] - counts[0] < 16 or scaling.growth(counts) < 2.2, counts
+
+
+@LONG
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
+def test_what_an_item_does_to_others_costs_the_same_however_many_there_are():
+    pytest.importorskip("gatedcoro._core")
+    names = [name for name in scaling.scenarios() if "the rest stopped" in name]
+    assert len(names) == 4
+    for name, counts in scaling.counted(names, 400, "gatedcoro._core").items():
+        assert scaling.is_linear(counts, 400), (name, counts)
+
+
+def test_what_is_quadratic_is_found():
+    assert scaling.growth([100, 200, 400]) == 2
+    assert not scaling.is_linear([1_000_000, 4_000_000, 16_000_000], 1_000)
+    assert scaling.is_linear([1_000_000, 2_000_000, 4_100_000], 1_000)
+    assert scaling.is_linear([1_000, 1_010, 1_200], 1_000), "nothing is done for each item"
