@@ -385,14 +385,15 @@ class _GatheringFuture(_Future):
         """Keep no reference to the gathering, nor it to us: it has settled."""
         self._gathering = None
 
-    def settle(self, results, error):
+    def settle(self, results, error, *, was_seen):
+        """End with *results* or *error*; one that *was_seen* is not reported, nor a cancellation."""
         if self.done():  # by somebody else
             return
         if error is None:
             self.set_result(results)
             return
         self.set_exception(error)
-        if self._nobody_waits:
+        if self._nobody_waits or was_seen or isinstance(error, _CancelledError):
             self._log_traceback = False
 
 
@@ -1160,6 +1161,7 @@ class _Gathering:
         self.cancel_requested = False
         self.cancel_message = None
         self.first_error = None
+        self.was_interrupted = False  # by an item's error, which has left the loop
         self.closing = False
         self.pump_is_scheduled = False
         self.keeper = None
@@ -1387,6 +1389,7 @@ class _Gathering:
         """The item has ended; this runs in its Task's last step."""
         task = worker.task
         as_result = error
+        self.was_interrupted |= isinstance(error, _INTERRUPTS)
         if error is None and task is not None and getattr(task, "_must_cancel", False):
             # A cancellation came while the item ran; the Task will end cancelled.
             error = _cancelled_error(task._cancel_message)
@@ -1407,7 +1410,13 @@ class _Gathering:
             error = future._make_cancelled_error()
             as_result = _CancelledError("" if message is None else message)
         else:
+            # If that is an interrupt, it has left the loop where the future is a Task; so has what another
+            # gathering does not report.
+            has_left = (
+                not future._log_traceback if isinstance(future, _GatheringFuture) else hasattr(future, "get_coro")
+            )
             error = as_result = future.exception()
+            self.was_interrupted |= has_left and isinstance(error, _INTERRUPTS)
             if error is None:
                 value = future.result()
         self.deliver(index, value, error, as_result)
@@ -1449,6 +1458,7 @@ class _Gathering:
         There is an outcome first of all, whatever fails below, so that nobody takes what
         there is of the results for it.
         """
+        self.was_interrupted |= isinstance(error, _INTERRUPTS)
         decides = self.outer is not None and not self.outer.done() and self.first_error is None
         if decides:
             self.first_error = error
@@ -1509,6 +1519,15 @@ class _Gathering:
             self.settle(results=self.source.final_results())
 
     def settle(self, *, results=None, error=None):
+        """End the outer future.
+
+        An interrupt of an item has left the loop, so nobody need look at it again.  A caller
+        that is being cancelled, as asyncio.run() does then, gets a CancelledError: it would
+        end with the interrupt, which would leave the loop once more.
+        """
+        was_seen = self.was_interrupted and isinstance(error, _INTERRUPTS)
+        if was_seen and self.cancel_requested:
+            error = _cancelled_error(self.cancel_message)
         if error is not None and self.may_start():
             try:
                 self.ensure_keeper()
@@ -1518,7 +1537,7 @@ class _Gathering:
         if outer is None:  # settled while the keeper was made
             return
         self._let_go()
-        outer.settle(results, error)
+        outer.settle(results, error, was_seen=was_seen)
 
     def lost_outer(self):
         """Somebody else has set the outer future, and who waited for it goes on."""

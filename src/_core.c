@@ -442,6 +442,7 @@ core_find_shortcuts(core_state *state)
     state->task_get_blocking = blocking->get;
     state->task_get_fut_waiter = fut_waiter->get;
     state->task_set_log_destroy_pending = log_destroy_pending->set;
+    state->future_get_log_traceback = log_traceback->get;
     state->future_set_log_traceback = log_traceback->set;
     state->future_done = done->ml_meth;
     state->task_cancelling = cancelling->ml_meth;

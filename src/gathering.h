@@ -122,7 +122,8 @@ struct GatheringObject {
 
     /* Where things stand. */
     bool cancel_requested;
-    bool abandoned;  /* nobody waits for the outer future */
+    bool interrupted; /* an item raised one: it has left the loop */
+    bool abandoned;   /* nobody waits for the outer future */
     bool item_lost;  /* an item's Task went with its loop: it has no outcome */
     bool item_taken; /* one neither runs yet nor has been dropped */
     bool pumping;
@@ -604,6 +605,15 @@ gathering_close_callback(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+/* Before an outcome: is it an interrupt, which leaves the loop by itself? */
+static inline void
+gathering_note_interrupt(GatheringObject *self, PyObject *exception)
+{
+    if (is_interrupt(exception)) {
+        self->interrupted = true;
+    }
+}
+
 /* An error that belongs to no item ends the call, whatever return_exceptions
    says; what is queued never starts.  The exception being raised is taken.  -1
    on an interrupt. */
@@ -612,6 +622,7 @@ gathering_fail_call(GatheringObject *self)
 {
     make_raisable();
     PyObject *exception = fetch_exception();
+    gathering_note_interrupt(self, exception);
     PyObject *failure = NULL;
     bool decides = self->outer != NULL && self->error == NULL;
     if (decides) {
@@ -982,13 +993,45 @@ outer_end(core_state *state, PyObject *outer, PyObject *value,
     return status;
 }
 
+/* A CancelledError with the message of the cancellation: new reference.  Where
+   it cannot be made, the error that says so takes its place. */
+static PyObject *
+gathering_cancelled_error(GatheringObject *self)
+{
+    core_state *state = state_of((PyObject *)self);
+    PyObject *message = Py_XNewRef(self->cancel_message);
+    PyObject *cancelled =
+        message == NULL || message == Py_None
+            ? PyObject_CallNoArgs(state->cancelled_error)
+            : PyObject_CallOneArg(state->cancelled_error, message);
+    Py_XDECREF(message);
+    return cancelled == NULL ? fetch_exception() : cancelled;
+}
+
 /* Ends the outer future with a value or an exception (borrowed), even if the
-   keeper could not be made (-1). */
+   keeper could not be made (-1).
+
+   An interrupt of an item has left the loop: nobody need look at it again, as
+   at a cancellation.  A caller that is being cancelled, as asyncio.run() does
+   then, gets a CancelledError: it would end with the interrupt, which would
+   leave the loop once more. */
 static int
 gathering_settle(GatheringObject *self, PyObject *value, PyObject *exception)
 {
     core_state *state = state_of((PyObject *)self);
     PyObject *failure = NULL;
+    PyObject *cancelled = NULL;
+    bool is_no_news = self->abandoned;
+    if (exception != NULL && self->interrupted && is_interrupt(exception)) {
+        is_no_news = true;
+        if (self->cancel_requested) {
+            exception = cancelled = gathering_cancelled_error(self);
+        }
+    }
+    else if (exception != NULL) {
+        is_no_news |=
+            PyErr_GivenExceptionMatches(exception, state->cancelled_error);
+    }
     if (gathering_keep_queue(self) < 0) {
         collect_exception(&failure);
     }
@@ -1006,7 +1049,7 @@ gathering_settle(GatheringObject *self, PyObject *value, PyObject *exception)
             if (outer_end(state, outer, value, exception) < 0) {
                 collect_exception(&failure);
             }
-            if (self->abandoned) {
+            if (is_no_news) {
                 outer_silence(state, outer);
             }
         }
@@ -1014,6 +1057,7 @@ gathering_settle(GatheringObject *self, PyObject *value, PyObject *exception)
         Py_CLEAR(self->error);
         Py_DECREF(self);
     }
+    Py_XDECREF(cancelled);
     return raise_collected(failure);
 }
 
@@ -1028,21 +1072,6 @@ gathering_settle_with_error(GatheringObject *self)
     int status = gathering_settle(self, NULL, error);
     Py_DECREF(error);
     return status;
-}
-
-/* A CancelledError with the message of the cancellation: new reference.  Where
-   it cannot be made, the error that says so takes its place. */
-static PyObject *
-gathering_cancelled_error(GatheringObject *self)
-{
-    core_state *state = state_of((PyObject *)self);
-    PyObject *message = Py_XNewRef(self->cancel_message);
-    PyObject *cancelled =
-        message == NULL || message == Py_None
-            ? PyObject_CallNoArgs(state->cancelled_error)
-            : PyObject_CallOneArg(state->cancelled_error, message);
-    Py_XDECREF(message);
-    return cancelled == NULL ? fetch_exception() : cancelled;
 }
 
 static int

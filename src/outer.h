@@ -60,6 +60,19 @@ outer_silence(core_state *state, PyObject *outer)
     }
 }
 
+/* Is `future` one of ours, and will it be reported if nobody retrieves its
+   exception? */
+static bool
+outer_reports(core_state *state, PyObject *future)
+{
+    if (Py_TYPE(future) != state->outer_type) {
+        return false;
+    }
+    PyObject *reports = state->future_get_log_traceback(future, NULL);
+    Py_XDECREF(reports); /* True or False */
+    return reports == Py_True;
+}
+
 /* 1, 0, or -1 on error. */
 static int
 outer_is_pending(core_state *state, PyObject *outer)

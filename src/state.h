@@ -79,6 +79,7 @@
     X(exit, "__exit__") \
     X(future_add_to_awaited_by, "future_add_to_awaited_by") \
     X(future_discard_from_awaited_by, "future_discard_from_awaited_by") \
+    X(get_coro, "get_coro") \
     X(get_debug, "get_debug") \
     X(get_loop, "get_loop") \
     X(get_task_factory, "get_task_factory") \
@@ -140,6 +141,7 @@ typedef struct {
     getter task_get_blocking; /* _asyncio_future_blocking */
     getter task_get_fut_waiter;
     setter task_set_log_destroy_pending;
+    getter future_get_log_traceback;
     setter future_set_log_traceback;
     PyCFunction future_done;
     PyCFunction task_cancelling;

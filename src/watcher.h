@@ -51,6 +51,24 @@ future_outcome(core_state *state, PyObject *future, PyObject **value,
     return *value == NULL ? -1 : 0;
 }
 
+/* May an interrupt that is the Future's outcome have left the loop?  That of a
+   Task has, and that of another gathering. */
+static bool
+future_may_interrupt(core_state *state, PyObject *future)
+{
+    if (Py_TYPE(future) == state->outer_type
+        || PyObject_TypeCheck(future, state->task_base)) {
+        return true;
+    }
+    PyObject *coro;
+    int is_task = lookup_attribute(future, state->str_get_coro, &coro);
+    Py_XDECREF(coro);
+    if (is_task < 0) {
+        PyErr_Clear();
+    }
+    return is_task > 0;
+}
+
 /* The done callback. */
 static PyObject *
 watcher_done(PyObject *op, PyObject *future)
@@ -63,9 +81,14 @@ watcher_done(PyObject *op, PyObject *future)
     }
     self->gathering = NULL;
     gathering_leave(gathering, &self->link);
+    bool reports = outer_reports(state, future);
     PyObject *value, *exception;
     if (future_outcome(state, future, &value, &exception) < 0) {
         exception = fetch_exception();
+    }
+    if (exception != NULL && is_interrupt(exception) && !reports
+        && future_may_interrupt(state, future)) {
+        gathering_note_interrupt(gathering, exception);
     }
     int status =
         gathering_deliver(gathering, &self->link, value, exception, future);

@@ -259,6 +259,7 @@ worker_deliver(core_state *state, WorkerObject *self, PyObject *result,
         make_raisable();
         *raised = fetch_exception();
         exception = Py_NewRef(*raised);
+        gathering_note_interrupt(self->gathering, exception);
     }
     else {
         exception = worker_pending_cancellation(state, self);
@@ -444,6 +445,7 @@ worker_end_with(WorkerObject *self, PyObject *exception)
         return 0;
     }
     GatheringObject *gathering = (GatheringObject *)Py_NewRef(self->gathering);
+    gathering_note_interrupt(gathering, exception);
     self->base.state = CORO_CLOSED; /* even if the item refuses to end */
     int status =
         gathering_deliver(gathering, &self->link, NULL, exception, NULL);

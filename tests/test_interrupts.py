@@ -13,7 +13,7 @@ from in_subprocess import check_script
 ROUNDS = 4 if SHORT else 40
 
 COMMON = """
-import logging, signal
+import signal
 
 ROUNDS = int(sys.argv[1])
 FRONTS = {
@@ -27,16 +27,8 @@ FRONTS = {
 }
 
 
-def is_not_of_main(record):
-    return "coro=<check.<locals>.main() done" not in record.getMessage()
-
-
-def check(end, expected, allowed, cleanups=(0, 1), out_of_an_item=False):
+def check(end, expected, allowed, cleanups=(0, 1)):
     for name, front in FRONTS.items():
-        if out_of_an_item and name in ("run_all", "gather, cancel_on_error"):
-            # They settle when the other items have ended, so during the teardown: asyncio.run's own main Task then
-            # ends with the interrupt, which nobody retrieves. The same happens with a TaskGroup.
-            logging.getLogger("asyncio").addFilter(is_not_of_main)
         for cleanup in cleanups:
             for round in range(ROUNDS):
                 started = []
@@ -63,7 +55,6 @@ def check(end, expected, allowed, cleanups=(0, 1), out_of_an_item=False):
                     raise AssertionError("nothing was raised")
                 assert set(started) <= set(allowed), (name, started)
             gc.collect()
-        logging.getLogger("asyncio").removeFilter(is_not_of_main)
     print("ok")
 """
 
@@ -89,7 +80,7 @@ SCENARIOS = {
         """
         async def end():
             raise KeyboardInterrupt
-        check(end, KeyboardInterrupt, [0, 1, 2], out_of_an_item=True)
+        check(end, KeyboardInterrupt, [0, 1, 2])
         """
     ),
     "KeyboardInterrupt from an item's later step": (
@@ -97,14 +88,14 @@ SCENARIOS = {
         async def end():
             await asyncio.sleep(0)
             raise KeyboardInterrupt
-        check(end, KeyboardInterrupt, [0, 1, 2], out_of_an_item=True)
+        check(end, KeyboardInterrupt, [0, 1, 2])
         """
     ),
     "SystemExit from an item's first step": (
         """
         async def end():
             sys.exit(3)
-        check(end, SystemExit, [0, 1, 2], out_of_an_item=True)
+        check(end, SystemExit, [0, 1, 2])
         """
     ),
     "SystemExit from an item's later step": (
@@ -112,7 +103,7 @@ SCENARIOS = {
         async def end():
             await asyncio.sleep(0)
             sys.exit(3)
-        check(end, SystemExit, [0, 1, 2], out_of_an_item=True)
+        check(end, SystemExit, [0, 1, 2])
         """
     ),
     "an error": (
