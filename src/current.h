@@ -146,7 +146,8 @@ current_task_enter(core_state *state, PyObject *loop, PyObject *task,
 }
 
 /* Makes `before` (stolen; may be NULL) the current Task again, whichever is now.
-   Keeps the exception being raised. */
+   That may need memory: it is tried again, some times, if there is none.  Keeps
+   the exception being raised. */
 static void
 current_task_leave(core_state *state, PyObject *loop, PyObject *before)
 {
@@ -155,7 +156,15 @@ current_task_leave(core_state *state, PyObject *loop, PyObject *before)
     }
     PyObject *raised = fetch_exception();
     PyObject *found;
-    if (current_task_set(state, loop, before, &found) < 0) {
+    int status = current_task_set(state, loop, before, &found);
+    for (int i = 0;
+         i < 100 && status < 0 && PyErr_ExceptionMatches(PyExc_MemoryError);
+         i++) {
+        PyErr_Clear();
+        Py_XDECREF(found);
+        status = current_task_set(state, loop, before, &found);
+    }
+    if (status < 0) {
         PyErr_WriteUnraisable(loop);
     }
     Py_XDECREF(found);

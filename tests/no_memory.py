@@ -28,7 +28,7 @@ import warnings
 EXCEPTIONS_GET_LOST = sys.version_info < (3, 14)
 OUTCOMES_GET_LOST = (3, 12) <= sys.version_info < (3, 13)
 # A scenario allocates less often than that.
-MOST_ALLOCATIONS = 2000
+MOST_ALLOCATIONS = 10_000
 
 
 # What a row runs on ---------------------------------------------------------------------
@@ -1156,7 +1156,7 @@ def import_rows(spec, lengths, step, progress):
         for start in range(0, MOST_ALLOCATIONS, step):
             note(progress, "import", length, start)
             module, error = attempt_import(spec, start, length)
-            if error is not None and not isinstance(error, (MemoryError, ImportError)):
+            if error is not None and not isinstance(error, ImportError) and not is_about_memory(error):
                 lines.append(f"import, {length} after {start}: {error!r}")
             if (asyncio._get_running_loop(), current_task_or_none()) != surroundings:
                 lines.append(f"import, {length} after {start}: another loop or Task")
