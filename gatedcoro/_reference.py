@@ -158,7 +158,8 @@ _leave_task = _taken("_leave_task", "_asyncio", "asyncio.tasks")
 _get_event_loop = _taken("get_event_loop", "asyncio.events", "_asyncio")
 _get_running_loop = _taken("get_running_loop", "asyncio.events", "_asyncio")
 _running_loop_or_none = _taken("_get_running_loop", "asyncio.events", "_asyncio")
-_iscoroutine = _taken("iscoroutine", "asyncio.coroutines")
+_isawaitable = _taken("isawaitable", "inspect")
+_iscoroutine = _taken("iscoroutine", "asyncio.coroutines", "asyncio")
 _isfuture = _taken("isfuture", "asyncio.futures", "asyncio.base_futures")
 _add_to_awaited_by = _taken_call_graph_function("future_add_to_awaited_by")
 _discard_from_awaited_by = _taken_call_graph_function("future_discard_from_awaited_by")
@@ -406,11 +407,11 @@ class _Awaitables:
     *layout*, when not None, says for each argument which of the distinct items it is.
     """
 
-    def __init__(self, items, layout=None, generators_are_coroutines=False):
+    def __init__(self, items, layout=None, as_asyncio_gather=False):
         self._items = _deque(enumerate(items))
         self._layout = layout
         self._arguments = None
-        self._generators_are_coroutines = generators_are_coroutines
+        self._as_asyncio_gather = as_asyncio_gather
         self.results = [None] * len(items)
 
     @property
@@ -451,10 +452,7 @@ class _Awaitables:
 
     def wait_for(self, worker, item):
         """Return what the worker awaits in order to run *item*."""
-        if self._generators_are_coroutines and _is_plain_generator_coroutine(item):
-            driven = _drive_generator(item)
-        else:
-            driven = _as_task_drives_it(item)
+        driven = _as_asyncio_gather_drives_it(item) if self._as_asyncio_gather else _as_task_drives_it(item)
         worker.begins()
         return driven
 
@@ -528,19 +526,18 @@ class _Callables:
         try:
             return await _as_task_drives_it(awaitable)
         except TypeError as error:
-            if not inspect.isawaitable(awaitable):
+            if not _can_be_awaited(awaitable):
                 error.add_note(note)
             raise
 
 
 @types.coroutine
-def _drive_generator(generator):
-    """Await a plain generator, which is a coroutine to asyncio up to 3.11."""
-    return (yield from generator)
+def _drive_await_method(awaitable):
+    return (yield from awaitable.__await__())
 
 
-class _DrivenCoroutine:
-    """Awaits a coroutine from a function that is no coroutine, as a Task does.
+class _TaskCoroutine:
+    """Drives a coroutine as a Task does, which need not be one that `await` takes.
 
     So asyncio.capture_call_graph() inside the item ends at the item, not in this file.
     """
@@ -549,8 +546,6 @@ class _DrivenCoroutine:
         self._coroutine = coroutine
 
     def __await__(self):
-        if getattr(self._coroutine, "cr_await", None) is not None:
-            raise RuntimeError("coroutine is being awaited already")
         return self
 
     def __next__(self):
@@ -569,9 +564,18 @@ class _DrivenCoroutine:
         return self._coroutine.close()
 
 
+class _DrivenCoroutine(_TaskCoroutine):
+    """Awaits a native coroutine."""
+
+    def __await__(self):
+        if self._coroutine.cr_await is not None:
+            raise RuntimeError("coroutine is being awaited already")
+        return self
+
+
 def _as_task_drives_it(awaitable):
     """Return what to await in order to await *awaitable*."""
-    if isinstance(awaitable, types.CoroutineType):
+    if type(awaitable) is types.CoroutineType:
         return _DrivenCoroutine(awaitable)
     return awaitable
 
@@ -584,8 +588,29 @@ def _loop_of(future):
     return get_loop()
 
 
-def _is_plain_generator_coroutine(argument):
-    return sys.version_info < (3, 12) and isinstance(argument, types.GeneratorType)
+def _as_asyncio_gather_drives_it(argument):
+    """Return what to await in order to do what asyncio.gather does with *argument*.
+
+    It makes a Task of a coroutine, and does not ask whether `await` would take it; a Future
+    runs already, and one that `await` does not take may say by an attribute how to wait for it.
+    """
+    if type(argument) is types.CoroutineType:
+        return _DrivenCoroutine(argument)
+    if _isfuture(argument):
+        by_attribute = hasattr(argument, "__await__") and not hasattr(type(argument), "__await__")
+    elif _iscoroutine(argument):
+        return _TaskCoroutine(argument)
+    else:
+        by_attribute = sys.version_info < (3, 12)
+    return _drive_await_method(argument) if by_attribute else argument
+
+
+def _can_be_awaited(value):
+    """Whether `await value` starts: __class__, which isinstance() believes, may be made up."""
+    cls = type(value)
+    if cls is types.GeneratorType:
+        return bool(value.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)
+    return cls is types.CoroutineType or hasattr(cls, "__await__")
 
 
 def _distinct(arguments):
@@ -612,14 +637,14 @@ def _checked_awaitables(unstarted, loop):
                 loop = _loop_of(argument)
             elif loop is not _loop_of(argument):
                 raise ValueError("The future belongs to a different loop than the one specified as the loop argument")
-        elif not _iscoroutine(argument) and not inspect.isawaitable(argument):
+        elif not _iscoroutine(argument) and not _isawaitable(argument):
             raise TypeError("An asyncio.Future, a coroutine or an awaitable is required")
         elif loop is None:
             loop = _get_event_loop()
     if loop is None:
         loop = _get_event_loop()
     unstarted.take()
-    return _Awaitables(distinct, layout, generators_are_coroutines=True), loop
+    return _Awaitables(distinct, layout, as_asyncio_gather=True), loop
 
 
 # Workers and Tasks ----------------------------------------------------------------------
@@ -1891,8 +1916,9 @@ def gather_with_concurrency(n, *coros):
     n: how many items run at once: an integer of at least 1 (anything with ``__index__``),
         or None for no limit.  Without a limit the items are treated as by asyncio.gather:
         equal ones run once, Futures are taken as they are.
-    coros: coroutines or other awaitables.  A Future or Task runs already: with a limit it
-        takes its turn and its slot, but is only awaited.
+    coros: coroutines or other awaitables: with a limit what ``await`` takes, without one
+        what asyncio.gather takes.  A Future or Task runs already: with a limit it takes its
+        turn and its slot, but is only awaited.
 
     The first error of an item is raised at once; items that run go on, queued ones still
     start, later errors are dropped.  KeyboardInterrupt and SystemExit of an item also leave
@@ -1939,8 +1965,10 @@ def gather(*aws, limit=None, return_exceptions=False, cancel_on_error=False):
     caller's context of its own.  Equal items run once, and their result is returned for
     each.
 
-    aws: coroutines, Futures or other awaitables.  A Future or Task runs already: with a
-        limit it takes its turn and its slot, but is only awaited.
+    aws: coroutines, Futures or other awaitables: whatever asyncio.gather takes, so also what
+        only says that it is a coroutine (a proxy), or is driven by ``send()`` and ``throw()``
+        alone.  A Future or Task runs already: with a limit it takes its turn and its slot,
+        but is only awaited.
     limit: how many run at once: an integer of at least 1; None for no limit; or an async
         context manager, which each item holds while it runs, entered and left in the item's
         own Task.  At most one item waits for it, and what ``__aenter__`` raises is that

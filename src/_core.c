@@ -327,6 +327,9 @@ core_import_asyncio(core_state *state)
                     "_asyncio")
     IMPORT_FUNCTION(isfuture, "asyncio.futures", "isfuture",
                     "asyncio.base_futures")
+    IMPORT_FUNCTION(iscoroutine, "asyncio.coroutines", "iscoroutine",
+                    "asyncio")
+    IMPORT_FUNCTION(isawaitable, "inspect", "isawaitable", "inspect")
     IMPORT(abc_coroutine,
            import_class_of("_collections_abc", "Coroutine", "send"))
     IMPORT(deque, import_from("_collections", "deque"))

@@ -289,6 +289,23 @@ are_distinct_coroutines(PyObject *list)
     return distinct;
 }
 
+/* Does asyncio.gather take `op`, which is no Future?  That is no promise that
+   `await` does: __class__ may be made up.  1, 0, or -1 on error. */
+static int
+is_gather_awaitable(core_state *state, PyObject *op)
+{
+    if (PyCoro_CheckExact(op) || is_own_coroutine(state, op)
+        || is_iterable_coroutine(op)) {
+        return 1;
+    }
+    if (has_am_await(op)
+        && _PyType_Lookup(Py_TYPE(op), state->str_dunder_await) != Py_None) {
+        return 1;
+    }
+    int awaitable = is_task_coroutine(state, op);
+    return awaitable != 0 ? awaitable : answer_of(state->isawaitable, op);
+}
+
 /* Can this argument be awaited, and on which loop?  1 for a Future, else 0. */
 static int
 check_awaitable(core_state *state, PyObject *op, Awaitables *awaitables)
@@ -315,15 +332,11 @@ check_awaitable(core_state *state, PyObject *op, Awaitables *awaitables)
         }
         return 1;
     }
-    int coroutine =
-        (TASKS_TAKE_GENERATORS && PyGen_CheckExact(op)) || is_awaitable(op);
-    if (!coroutine) {
-        coroutine = is_coroutine(state, op);
-    }
-    if (coroutine < 0) {
+    int awaitable = is_gather_awaitable(state, op);
+    if (awaitable < 0) {
         return -1;
     }
-    if (!coroutine) {
+    if (!awaitable) {
         PyErr_SetString(
             PyExc_TypeError,
             "An asyncio.Future, a coroutine or an awaitable is required");

@@ -18,6 +18,19 @@ is_coroutine(core_state *state, PyObject *op)
     return PyObject_IsInstance(op, state->abc_coroutine);
 }
 
+/* predicate(op): 1, 0, or -1 on error. */
+static int
+answer_of(PyObject *predicate, PyObject *op)
+{
+    PyObject *answer = PyObject_CallOneArg(predicate, op);
+    if (answer == NULL) {
+        return -1;
+    }
+    int truth = PyObject_IsTrue(answer);
+    Py_DECREF(answer);
+    return truth;
+}
+
 /* asyncio.isfuture() */
 static int
 is_future(core_state *state, PyObject *op)
@@ -28,13 +41,18 @@ is_future(core_state *state, PyObject *op)
     if (PyObject_TypeCheck(op, state->future_base)) {
         return 1;
     }
-    PyObject *answer = PyObject_CallOneArg(state->isfuture, op);
-    if (answer == NULL) {
-        return -1;
+    return answer_of(state->isfuture, op);
+}
+
+/* Can a Task be made of it?  asyncio.iscoroutine() looks at __class__, which
+   may be made up, and on 3.11 takes plain generators, too. */
+static int
+is_task_coroutine(core_state *state, PyObject *op)
+{
+    if (PyCoro_CheckExact(op) || is_own_coroutine(state, op)) {
+        return 1;
     }
-    int truth = PyObject_IsTrue(answer);
-    Py_DECREF(answer);
-    return truth;
+    return answer_of(state->iscoroutine, op);
 }
 
 /* A generator made by types.coroutine() can be awaited, a plain one cannot. */
@@ -50,12 +68,19 @@ is_iterable_coroutine(PyObject *op)
     return iterable;
 }
 
-/* Can `await op` start?  asyncio.gather asks the same. */
+/* Does `await op` call a method of the type? */
 static bool
-is_awaitable(PyObject *op)
+has_am_await(PyObject *op)
 {
-    return (Py_TYPE(op)->tp_as_async != NULL
-            && Py_TYPE(op)->tp_as_async->am_await != NULL)
+    PyAsyncMethods *methods = Py_TYPE(op)->tp_as_async;
+    return methods != NULL && methods->am_await != NULL;
+}
+
+/* Does `await op` start?  It may fail then; that is the awaitable's own error. */
+static bool
+can_be_awaited(PyObject *op)
+{
+    return PyCoro_CheckExact(op) || has_am_await(op)
            || is_iterable_coroutine(op);
 }
 
@@ -93,8 +118,7 @@ await_iterator(core_state *state, PyObject *awaitable, const char *source)
     if (is_iterable_coroutine(awaitable)) {
         return Py_NewRef(awaitable);
     }
-    PyAsyncMethods *methods = Py_TYPE(awaitable)->tp_as_async;
-    if (methods == NULL || methods->am_await == NULL) {
+    if (!has_am_await(awaitable)) {
         if (source != NULL) {
             PyErr_Format(PyExc_TypeError,
                          "'async with' received an object from %s "
@@ -107,7 +131,7 @@ await_iterator(core_state *state, PyObject *awaitable, const char *source)
         }
         return NULL;
     }
-    PyObject *iterator = methods->am_await(awaitable);
+    PyObject *iterator = Py_TYPE(awaitable)->tp_as_async->am_await(awaitable);
     if (iterator == NULL) {
         return NULL;
     }
@@ -119,6 +143,71 @@ await_iterator(core_state *state, PyObject *awaitable, const char *source)
         return NULL;
     }
     return iterator;
+}
+
+/* Returns a new reference to what has to be driven for
+   `yield from op.__await__()`, which knows no difference between a method and
+   an attribute. */
+static PyObject *
+await_method_iterator(core_state *state, PyObject *op)
+{
+    /* Not bound: nothing is made before the call. */
+    PyObject *method = NULL;
+    int unbound = _PyObject_GetMethod(op, state->str_dunder_await, &method);
+    if (method == NULL) {
+        return NULL;
+    }
+    PyObject *iterable = unbound ? PyObject_CallOneArg(method, op)
+                                 : PyObject_CallNoArgs(method);
+    Py_DECREF(method);
+    if (iterable == NULL || PyCoro_CheckExact(iterable)) {
+        return iterable;
+    }
+    PyObject *iterator = PyObject_GetIter(iterable);
+    Py_DECREF(iterable);
+    return iterator;
+}
+
+/* How to get from an item to what is driven. */
+typedef enum {
+    ITEM_IS_AWAITED,
+    ITEM_IS_DRIVEN,                /* itself, as a Task drives its coroutine */
+    ITEM_IS_AWAITED_BY_ITS_METHOD, /* `yield from item.__await__()` */
+} ItemKind;
+
+/* Which of these does asyncio.gather do?  It makes a Task of a coroutine, and
+   does not ask whether `await` would take it.  A Future runs already; one that
+   `await` does not take may say by an attribute how it is waited for.  -1 on
+   error. */
+static int
+gather_item_kind(core_state *state, PyObject *op)
+{
+    if (PyCoro_CheckExact(op) || is_iterable_coroutine(op)
+        || PyObject_TypeCheck(op, state->future_base)) {
+        return ITEM_IS_AWAITED;
+    }
+    if (is_own_coroutine(state, op)) {
+        return ITEM_IS_DRIVEN;
+    }
+    int future = is_future(state, op);
+    if (future < 0) {
+        return -1;
+    }
+    if (future) {
+        if (has_am_await(op)) {
+            return ITEM_IS_AWAITED;
+        }
+        PyObject *method;
+        int found = lookup_attribute(op, state->str_dunder_await, &method);
+        Py_XDECREF(method);
+        return found <= 0 ? found : ITEM_IS_AWAITED_BY_ITS_METHOD;
+    }
+    int coroutine = is_task_coroutine(state, op);
+    if (coroutine != 0) {
+        return coroutine < 0 ? -1 : ITEM_IS_DRIVEN;
+    }
+    return GATHER_CALLS_AWAIT_METHOD ? ITEM_IS_AWAITED_BY_ITS_METHOD
+                                     : ITEM_IS_AWAITED;
 }
 
 /* A StopIteration being raised is a return from `delegate`.  Any other
@@ -245,7 +334,7 @@ note_item(core_state *state, Py_ssize_t index)
    replaced by what it returned. */
 static PyObject *
 item_iterator(core_state *state, PyObject **item, Py_ssize_t call_index,
-              bool plain_generators)
+              ItemKind kind)
 {
     if (call_index >= 0) {
         PyObject *awaitable = PyObject_CallNoArgs(*item);
@@ -255,11 +344,17 @@ item_iterator(core_state *state, PyObject **item, Py_ssize_t call_index,
         }
         Py_SETREF(*item, awaitable);
     }
-    if (plain_generators && PyGen_CheckExact(*item)) {
+    PyObject *iterator = NULL;
+    switch (kind) {
+    case ITEM_IS_AWAITED:
+        iterator = await_iterator(state, *item, NULL);
+        break;
+    case ITEM_IS_DRIVEN:
         return Py_NewRef(*item);
+    case ITEM_IS_AWAITED_BY_ITS_METHOD:
+        return await_method_iterator(state, *item);
     }
-    PyObject *iterator = await_iterator(state, *item, NULL);
-    if (iterator == NULL && call_index >= 0) {
+    if (iterator == NULL && call_index >= 0 && !can_be_awaited(*item)) {
         note_item(state, call_index);
     }
     return iterator;

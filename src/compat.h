@@ -28,8 +28,9 @@
 /* `async with` looks for __aexit__ before __aenter__ since 3.14. */
 #define ASYNC_WITH_LOOKS_FOR_AEXIT_FIRST (PY_VERSION_HEX >= 0x030E0000)
 
-/* asyncio.Task takes plain generators up to 3.11 (bpo-43216). */
-#define TASKS_TAKE_GENERATORS (PY_VERSION_HEX < 0x030C0000)
+/* An awaitable that is no coroutine: asyncio.gather awaits it since 3.12; before,
+   it says `yield from awaitable.__await__()`. */
+#define GATHER_CALLS_AWAIT_METHOD (PY_VERSION_HEX < 0x030C0000)
 
 /* asyncio.gather looks at Futures that are done already in the call itself
    since 3.12 (gh-97696). */

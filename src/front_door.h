@@ -240,8 +240,7 @@ gathering_begin(core_state *state, GatheringObject *gathering,
     gathering->gate = Py_XNewRef(opening->limit.gate);
     gathering->return_exceptions = opening->return_exceptions;
     gathering->cancel_on_error = opening->cancel_on_error;
-    gathering->plain_generators =
-        TASKS_TAKE_GENERATORS && opening->as_asyncio_gather;
+    gathering->as_asyncio_gather = opening->as_asyncio_gather;
     gathering->positions = Py_XNewRef(opening->positions);
     if (opening->source != NULL) {
         gathering->source_context = PyContext_Copy(gathering->context);

@@ -32,7 +32,7 @@ typedef struct {
     CoroutineObject base;
     GatedPhase phase;
     bool is_semaphore;
-    bool plain_generators;
+    ItemKind kind;
     PyObject *gate;
     PyObject *item;             /* the awaitable, or the callable */
     Py_ssize_t call_index;      /* of a callable, else -1 */
@@ -367,8 +367,8 @@ gated_step_body(core_state *state, GatedObject *self, bool first,
     if (first) {
         value = Py_None;
         exception = NULL;
-        self->delegate = item_iterator(state, &self->item, self->call_index,
-                                       self->plain_generators);
+        self->delegate =
+            item_iterator(state, &self->item, self->call_index, self->kind);
     }
     if (self->delegate != NULL) {
         PyObject *delegate = Py_NewRef(self->delegate);

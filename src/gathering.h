@@ -115,9 +115,9 @@ struct GatheringObject {
     /* What was asked for. */
     bool return_exceptions;
     bool cancel_on_error;
-    bool calls;            /* items are callables */
-    bool plain_generators; /* are coroutines, as for asyncio.gather <= 3.11 */
-    bool own_tasks;        /* of our type; else from loop.create_task() */
+    bool calls;             /* items are callables */
+    bool as_asyncio_gather; /* takes what that takes, else what `await` does */
+    bool own_tasks;         /* of our type; else from loop.create_task() */
     bool reuse_tasks;
 
     /* Where things stand. */

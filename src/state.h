@@ -37,6 +37,8 @@
     X(cancelled_error) \
     X(isfuture) \
     X(stock_create_task) /* asyncio.BaseEventLoop.create_task, or None */ \
+    X(iscoroutine)       /* asyncio.iscoroutine */ \
+    X(isawaitable)       /* inspect.isawaitable */ \
     X(semaphore_type)    /* asyncio's own, or NULL if it is not there */ \
     X(bounded_semaphore_type) /* likewise */ \
     X(deque)                  /* collections.deque */ \
@@ -72,6 +74,7 @@
     X(create_task, "create_task") \
     X(current_task, "current_task") \
     X(done, "done") \
+    X(dunder_await, "__await__") \
     X(dunder_qualname, "__qualname__") \
     X(eager_start, "eager_start") \
     X(enter, "__enter__") \
@@ -96,6 +99,7 @@
     X(py_leave_task, "_py_leave_task") \
     X(release, "release") \
     X(result, "result") \
+    X(send, "send") \
     X(set_exception, "set_exception") \
     X(set_result, "set_result") \
     X(task, "Task") \

@@ -35,6 +35,7 @@ typedef struct {
     RunningLink link;           /* link.target is the Task */
     GatheringObject *gathering; /* owned; NULL when the last item has ended */
     PyObject *item;             /* what the user handed over */
+    ItemKind kind;
     PyObject *delegate; /* what is driven; NULL before the first step */
     PyObject *context;  /* entered around each step, or NULL */
 } WorkerObject;
@@ -190,8 +191,7 @@ worker_begin_item(core_state *state, WorkerObject *self, PyObject **result)
             worker_forget_item(state, self);
             return PYGEN_ERROR;
         }
-        GatedObject_CAST(gated)->plain_generators =
-            gathering->plain_generators;
+        GatedObject_CAST(gated)->kind = self->kind;
         GatedObject_CAST(gated)->gathering =
             (GatheringObject *)Py_NewRef(gathering);
     }
@@ -211,8 +211,8 @@ worker_begin_item(core_state *state, WorkerObject *self, PyObject **result)
     }
     else {
         PyObject *item = Py_NewRef(self->item);
-        PyObject *iterator = item_iterator(state, &item, call_index,
-                                           gathering->plain_generators);
+        PyObject *iterator =
+            item_iterator(state, &item, call_index, self->kind);
         Py_SETREF(self->item, item);
         self->delegate = iterator;
     }
@@ -275,6 +275,29 @@ worker_deliver(core_state *state, WorkerObject *self, PyObject *result,
     return status;
 }
 
+/* Is an item asked what it is? */
+static inline bool
+item_may_answer(GatheringObject *gathering, PyObject *item)
+{
+    return gathering->as_asyncio_gather && !PyCoro_CheckExact(item);
+}
+
+/* Finds out how an item will be driven, before it belongs to any Task.  -1 on
+   error. */
+static int
+worker_look_at_item(core_state *state, WorkerObject *self, PyObject *item)
+{
+    self->kind = ITEM_IS_AWAITED;
+    if (item_may_answer(self->gathering, item)) {
+        int kind = gather_item_kind(state, item);
+        if (kind < 0) {
+            return -1;
+        }
+        self->kind = (ItemKind)kind;
+    }
+    return 0;
+}
+
 /* The worker and its Task go ahead with another item (stolen on success).  The
    list gets its reference to the worker back.  -1 if they cannot. */
 static int
@@ -304,6 +327,16 @@ worker_go_on(core_state *state, WorkerObject *self, PyObject *item,
     return 0;
 }
 
+/* Does the type have what a coroutine has?  Runs no Python code. */
+static bool
+has_coroutine_methods(core_state *state, PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    return _PyType_Lookup(type, state->str_send) != NULL
+           && _PyType_Lookup(type, state->str_throw) != NULL
+           && _PyType_Lookup(type, state->str_close) != NULL;
+}
+
 /* An item has ended: drops it before another one starts, so that destructors
    come first.  A coroutine is kept, for the Task may be asked for it; it has
    dropped what it held. */
@@ -312,7 +345,8 @@ worker_drop_item(core_state *state, WorkerObject *self)
 {
     Py_CLEAR(self->delegate);
     if (self->item != NULL && !PyCoro_CheckExact(self->item)
-        && !is_own_coroutine(state, self->item)) {
+        && self->kind != ITEM_IS_DRIVEN
+        && !has_coroutine_methods(state, self->item)) {
         Py_CLEAR(self->item);
     }
 }
@@ -369,13 +403,19 @@ worker_next_item(core_state *state, WorkerObject *self, bool began_pass,
         status = gathering_take(gathering, &item, &index);
     }
     if (status > 0) {
-        /* An iterator may be the user's code, and so may the clock. */
+        bool may_go_on = worker_look_at_item(state, self, item) == 0;
+        if (!may_go_on) {
+            PyErr_Clear(); /* it is asked once more for the next Task */
+        }
+        /* An iterator may be the user's code, and so may the clock, and what
+           an item answers. */
         bool runs_python = state->clock != NULL
                            || (gathering->source != NULL
-                               && !source_is_indexed(gathering->source));
-        bool may_go_on =
-            !runs_python
-            || task_is_untouched(state, task, references, weakrefs);
+                               && !source_is_indexed(gathering->source))
+                           || item_may_answer(gathering, item);
+        if (may_go_on && runs_python) {
+            may_go_on = task_is_untouched(state, task, references, weakrefs);
+        }
         if (may_go_on
             && worker_go_on(state, self, item, index, references, weakrefs)
                    == 0) {
@@ -786,8 +826,9 @@ worker_start(core_state *state, GatheringObject *gathering, PyObject *item,
     PyObject *context = PyContext_Copy(gathering->context);
     WorkerObject *self =
         context == NULL ? NULL : worker_new(state, gathering, item);
-    if (self == NULL || gathering_is_closed(gathering)) {
-        int status = self == NULL ? gathering_fail_call(gathering) : 0;
+    bool looked = self != NULL && worker_look_at_item(state, self, item) == 0;
+    if (!looked || gathering_is_closed(gathering)) {
+        int status = !looked ? gathering_fail_call(gathering) : 0;
         gathering_drop_item(gathering, item);
         if (self != NULL) {
             self->base.state = CORO_CLOSED;

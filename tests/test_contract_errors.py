@@ -168,25 +168,41 @@ class BadAwait:
         return self if self.iterator == "self" else self.iterator
 
 
-@pytest.mark.parametrize("n", [1, None])
+async def outcome_of(awaits):
+    try:
+        return await awaits
+    except Exception as error:
+        return type(error), str(error)
+
+
 @pytest.mark.parametrize("iterator", [None, 5, [1], "self"])
-def test_an_await_method_that_returns_no_iterator_is_a_type_error(impl, n, iterator):
+def test_an_await_method_that_returns_no_iterator_is_a_type_error(impl, iterator):
     async def main():
         with pytest.raises(TypeError) as caught:
-            await impl.gather_with_concurrency(n, BadAwait(iterator))
+            await impl.gather_with_concurrency(1, BadAwait(iterator))
         assert str(caught.value) == message_of_awaiting(BadAwait(iterator))
+        # Without a limit, what asyncio.gather says: up to 3.11 it would have taken any iterable.
+        assert await outcome_of(impl.gather_with_concurrency(None, BadAwait(iterator))) == await outcome_of(
+            asyncio.gather(BadAwait(iterator))
+        )
 
     run(main)
 
 
-@pytest.mark.parametrize("n", [1, None])
-def test_an_await_method_that_returns_a_coroutine_is_a_type_error(impl, n):
+def test_an_await_method_that_returns_a_coroutine_is_a_type_error(impl):
     async def main():
         coroutine = asyncio.sleep(0)
         with pytest.raises(TypeError) as caught:
-            await impl.gather_with_concurrency(n, BadAwait(coroutine))
+            await impl.gather_with_concurrency(1, BadAwait(coroutine))
         assert str(caught.value) == message_of_awaiting(BadAwait(coroutine))
         coroutine.close()
+        # Without a limit, what asyncio.gather says: up to 3.11 it took that.
+        ours, theirs = asyncio.sleep(0, "slept"), asyncio.sleep(0, "slept")
+        assert await outcome_of(impl.gather_with_concurrency(None, BadAwait(ours))) == await outcome_of(
+            asyncio.gather(BadAwait(theirs))
+        )
+        ours.close()
+        theirs.close()
 
     run(main)
 

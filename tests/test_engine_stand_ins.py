@@ -43,7 +43,7 @@ NAMES = {
     "_collections_abc": "Coroutine",
     "collections": "deque",
     "collections.abc": "Coroutine",
-    "inspect": "markcoroutinefunction",
+    "inspect": "isawaitable markcoroutinefunction",
 }
 TABLE = [(module, name) for module, names in NAMES.items() for name in names.split()]
 
@@ -53,7 +53,7 @@ REFUSED = {
     ("_asyncio", "Future"): {"c": ANY | {"subclass"}},
     ("_asyncio", "Task"): {"c": ANY | {"subclass"}},
     ("_collections_abc", "Coroutine"): {"c": ANY, "python": ANY},
-    ("asyncio.coroutines", "iscoroutine"): {"python": {"object"}},
+    ("inspect", "isawaitable"): {"c": {"object"}, "python": {"object"}},
 }
 if sys.version_info >= (3, 13):  # they are one module
     REFUSED["collections.abc", "Coroutine"] = REFUSED["_collections_abc", "Coroutine"]
@@ -320,5 +320,5 @@ def test_the_table_has_every_name_that_the_reference_takes():
                 by_the_way.add((node.value.id, node.attr))
     assert len(taken) > 20
     assert without_what_is_missing(taken) <= set(TABLE)
-    of_inspect = {"CORO_CREATED", "getcoroutinestate", "isawaitable"}  # which is not asyncio's
+    of_inspect = {"CORO_CREATED", "CO_ITERABLE_COROUTINE", "getcoroutinestate"}  # which is not asyncio's
     assert by_the_way - {("inspect", name) for name in of_inspect} <= set(TABLE)

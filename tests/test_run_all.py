@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import gc
+import types
 
 import pytest
 
@@ -343,10 +344,70 @@ def test_a_bad_function_is_its_item_s_error_with_a_note_that_names_the_item(impl
     run(main)
 
 
-def test_an_error_of_the_awaitable_gets_no_note(impl):
+class Awaits:
+    """Its __await__() fails, or returns something."""
+
+    def __init__(self, outcome):
+        self.outcome = outcome
+
+    def __await__(self):
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
+
+
+def that_fails_with(error):
+    future = asyncio.get_running_loop().create_future()
+    future.set_exception(error)
+    return future
+
+
+@types.coroutine
+def refuses_what_is_sent():
+    raise TypeError("of the generator")
+    yield
+
+
+AWAITABLES_THAT_FAIL = {
+    "coroutine": lambda: failing(Trace(), "a", 0),
+    "coroutine, after a turn": lambda: failing(Trace(), "a", 1, TypeError("of the coroutine")),
+    "generator": refuses_what_is_sent,
+    "Future": lambda: that_fails_with(TypeError("of the Future")),
+    "__await__() raises": lambda: Awaits(LookupError("of __await__()")),
+    "__await__() raises TypeError": lambda: Awaits(TypeError("of __await__()")),
+    "__await__() raises StopIteration": lambda: Awaits(StopIteration(5)),
+    "__await__() raises CancelledError": lambda: Awaits(asyncio.CancelledError()),
+    "__await__() returns no iterator": lambda: Awaits(5),
+    "__await__ is None": type("IsNone", (), {"__await__": None}),
+}
+
+
+@pytest.mark.parametrize("limit", [*LIMITS, "semaphore"])
+@pytest.mark.parametrize("awaitable", AWAITABLES_THAT_FAIL)
+def test_an_error_of_the_awaitable_gets_no_note(impl, awaitable, limit):
     async def main():
-        results = await impl.run_all([lambda: failing(Trace(), "a", 0)], return_exceptions=True)
+        gate = asyncio.Semaphore(1) if limit == "semaphore" else limit
+        first, second = await impl.run_all([AWAITABLES_THAT_FAIL[awaitable]] * 2, limit=gate, return_exceptions=True)
+        assert isinstance(first, BaseException) and type(first) is type(second)
+        assert not hasattr(first, "__notes__") and not hasattr(second, "__notes__")
+
+    run(main)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_coroutine_that_somebody_else_awaits_gets_no_note(impl, limit):
+    async def main():
+        inner = sleeping(Trace(), "a")
+
+        async def outer():
+            await inner
+
+        coroutine = outer()
+        coroutine.send(None)
+        results = await impl.run_all([lambda: inner], limit=limit, return_exceptions=True)
+        assert [repr(error) for error in results] == ["RuntimeError('coroutine is being awaited already')"]
         assert not hasattr(results[0], "__notes__")
+        coroutine.close()
 
     run(main)
 
