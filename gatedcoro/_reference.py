@@ -163,7 +163,6 @@ _iscoroutine = _taken("iscoroutine", "asyncio.coroutines", "asyncio")
 _isfuture = _taken("isfuture", "asyncio.futures", "asyncio.base_futures")
 _add_to_awaited_by = _taken_call_graph_function("future_add_to_awaited_by")
 _discard_from_awaited_by = _taken_call_graph_function("future_discard_from_awaited_by")
-_stock_create_task = _taken_create_task()
 
 
 # Coroutine objects ----------------------------------------------------------------------
@@ -942,6 +941,54 @@ def _start_eagerly(worker, loop, context):
         del task, caller, catcher  # the traceback of an error holds this frame
 
 
+class _StockFunction:
+    """A Python function of asyncio's, as it was at import, if its module defines it so.
+
+    A tool may replace the function, or leave it in place and replace what it does: its code
+    (ddtrace does so; file name, name and line stay as they were) or its defaults.
+    """
+
+    def __init__(self, module, function):
+        self._function = self._code = self._keyword_defaults = None
+        if isinstance(function, types.FunctionType) and self._is_stock(module, function):
+            self._function = function
+            self._code = function.__code__
+            self._keyword_defaults = function.__kwdefaults__ and function.__kwdefaults__.copy()
+
+    @staticmethod
+    def _is_stock(module, function):
+        """Whether the loader of *module* has that code; if it does not tell, it is not."""
+        if function.__globals__ is not vars(module) or function.__defaults__ is not None:
+            return False
+        if any(value is not None for value in (function.__kwdefaults__ or {}).values()):
+            return False
+        try:
+            pending = [module.__spec__.loader.get_code(module.__name__)]
+        except MemoryError:
+            raise
+        except Exception:
+            return False
+        while pending:
+            for constant in getattr(pending.pop(), "co_consts", ()):
+                if isinstance(constant, types.CodeType):
+                    if constant == function.__code__:
+                        return True
+                    pending.append(constant)
+        return False
+
+    def is_intact(self, function):
+        return (
+            self._function is not None
+            and function is self._function
+            and function.__code__ is self._code
+            and function.__defaults__ is None
+            and function.__kwdefaults__ == self._keyword_defaults
+        )
+
+
+_stock_create_task = _StockFunction(_module("asyncio.base_events"), _taken_create_task())
+
+
 def _error_of_start(error):
     """Why a Task could not be made: what an eager one that fails in its first step raises may hide it."""
     if _EAGER_TASKS_HIDE_ERRORS and isinstance(error, SystemError) and error.__cause__ is not None:
@@ -951,13 +998,13 @@ def _error_of_start(error):
 
 def _makes_its_own_tasks(loop):
     """Whether nobody would notice that a Task did not come from loop.create_task()."""
-    task_class = getattr(_module("asyncio.tasks"), "Task", None)
-    if task_class is not _AcceleratedTask or "create_task" in getattr(loop, "__dict__", ()):
+    tasks = _module("asyncio.tasks")
+    if getattr(tasks, "Task", None) is not _AcceleratedTask or "create_task" in getattr(loop, "__dict__", ()):
         return False
     create_task = type(loop).create_task
-    if create_task is not _stock_create_task:
+    if not _stock_create_task.is_intact(create_task) or create_task.__globals__.get("tasks") is not tasks:
         owner = next(cls for cls in type(loop).__mro__ if "create_task" in vars(cls))
-        if owner.__module__.partition(".")[0] != "uvloop":
+        if (owner.__module__, owner.__qualname__) != ("uvloop.loop", "Loop"):
             return False
     return loop.get_task_factory() is None
 

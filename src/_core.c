@@ -16,6 +16,7 @@
       keeper.h       stands for the queue among the loop's Tasks
       task.h         our asyncio.Task; when it may be reused
       probe.h        measures what an untouched Task looks like
+      stock.h        what asyncio's functions do: is it still that?
       outer.h        our asyncio.Future, whose cancel() reaches the items
       subclass.h     subclasses of asyncio's C types
       coroutine.h    send, throw and close, once for all coroutine types
@@ -25,6 +26,7 @@
 
 #include "function.h"
 #include "probe.h"
+#include "stock.h"
 
 static inline core_state *
 state_of_module(PyObject *module)
@@ -85,7 +87,12 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     FOR_EACH_TYPE(VISIT)
     FOR_EACH_OBJECT(VISIT)
 #undef VISIT
+    Py_VISIT(state->create_task.function);
+    Py_VISIT(state->create_task.code);
+    Py_VISIT(state->create_task.keyword_defaults);
+    Py_VISIT(state->bounded_release_code);
     for (size_t i = 0; i < SEMAPHORE_METHODS; i++) {
+        Py_VISIT(state->semaphore_code[i]);
         Py_VISIT(state->semaphore_methods[i]);
         Py_VISIT(state->bounded_semaphore_methods[i]);
     }
@@ -103,7 +110,12 @@ core_clear(PyObject *module)
     FOR_EACH_STRING(CLEAR_STRING)
 #undef CLEAR
 #undef CLEAR_STRING
+    Py_CLEAR(state->create_task.function);
+    Py_CLEAR(state->create_task.code);
+    Py_CLEAR(state->create_task.keyword_defaults);
+    Py_CLEAR(state->bounded_release_code);
     for (size_t i = 0; i < SEMAPHORE_METHODS; i++) {
+        Py_CLEAR(state->semaphore_code[i]);
         Py_CLEAR(state->semaphore_names[i]);
         Py_CLEAR(state->semaphore_methods[i]);
         Py_CLEAR(state->bounded_semaphore_methods[i]);
@@ -341,20 +353,23 @@ core_import_asyncio(core_state *state)
     return 0;
 }
 
-/* Notes how asyncio's own loops make Tasks; None: nobody knows. */
+/* Notes how asyncio's own loops make Tasks, if that is stock (stock.h). */
 static int
 core_note_create_task(core_state *state)
 {
     PyObject *loop_type =
         import_class_of("asyncio.base_events", "BaseEventLoop", "create_task");
     if (loop_type == NULL) {
-        state->stock_create_task = Py_NewRef(Py_None);
         return can_do_without();
     }
-    state->stock_create_task =
-        PyObject_GetAttr(loop_type, state->str_create_task);
+    PyObject *module = PyImport_ImportModule("asyncio.base_events");
+    int status = module == NULL
+                     ? -1
+                     : stock_note(&state->create_task, module, loop_type,
+                                  state->str_create_task);
+    Py_XDECREF(module);
     Py_DECREF(loop_type);
-    return state->stock_create_task == NULL ? -1 : 0;
+    return status;
 }
 
 /* Notes the two semaphore classes and their methods, if they are asyncio's own;
@@ -409,6 +424,33 @@ core_note_semaphores(core_state *state)
     Py_XDECREF(bounded);
     Py_DECREF(globals);
     return status;
+}
+
+/* Notes what the semaphores' methods do, if that is what asyncio has them do. */
+static int
+core_note_semaphore_code(core_state *state)
+{
+    PyObject *module = PyImport_ImportModule("asyncio.locks");
+    PyObject *release = state->bounded_semaphore_methods[SEMAPHORE_RELEASE];
+    PyObject *outer;
+    if (module == NULL || module_code(module, &outer) < 0) {
+        Py_XDECREF(module);
+        return -1;
+    }
+    int stock = function_is_stock(module, outer, release);
+    for (size_t i = 0; i < SEMAPHORE_METHODS && stock > 0; i++) {
+        PyObject *method = state->semaphore_methods[i];
+        stock = function_is_stock(module, outer, method);
+        if (stock > 0) {
+            state->semaphore_code[i] = Py_NewRef(PyFunction_GET_CODE(method));
+        }
+    }
+    if (stock > 0) {
+        state->bounded_release_code = Py_NewRef(PyFunction_GET_CODE(release));
+    }
+    Py_DECREF(module);
+    Py_XDECREF(outer);
+    return stock < 0 ? -1 : 0;
 }
 
 /* Finds what asyncio's types answer directly. */
@@ -616,6 +658,7 @@ core_fill(PyObject *module, core_state *state)
 {
     if (core_make_strings(state) < 0 || core_import_asyncio(state) < 0
         || core_note_create_task(state) < 0 || core_note_semaphores(state) < 0
+        || core_note_semaphore_code(state) < 0
         || core_find_shortcuts(state) < 0 || core_make_types(module, state) < 0
         || core_register_coroutines(state) < 0
         || core_find_cancelled_error(state) < 0

@@ -13,6 +13,7 @@
 
 #include "arguments.h"
 #include "keeper.h"
+#include "stock.h"
 #include "watcher.h"
 #include "worker.h"
 
@@ -23,6 +24,23 @@ typedef enum {
 } DoorKind;
 
 /*** Opening ***/
+
+/* Is that asyncio.BaseEventLoop.create_task, and does it make Tasks where it
+   always did?  1, 0, or -1 on error. */
+static int
+create_task_is_stock(core_state *state, PyObject *function)
+{
+    int intact = stock_is_intact(&state->create_task, function);
+    if (intact <= 0) {
+        return intact;
+    }
+    PyObject *tasks = PyDict_GetItemWithError(PyFunction_GET_GLOBALS(function),
+                                              state->str_tasks);
+    if (tasks == NULL && PyErr_Occurred()) {
+        return -1;
+    }
+    return tasks == state->asyncio_tasks;
+}
 
 /* Does the loop make its Tasks as asyncio does?  Then ours may take their
    place.  1, 0, or -1 on error. */
@@ -43,10 +61,14 @@ loop_makes_stock_tasks(core_state *state, PyObject *loop)
     if (create_task == NULL) {
         return -1;
     }
-    bool stock =
+    int stock =
         PyMethod_Check(create_task)
-        && PyMethod_GET_FUNCTION(create_task) == state->stock_create_task;
+            ? create_task_is_stock(state, PyMethod_GET_FUNCTION(create_task))
+            : 0;
     Py_DECREF(create_task);
+    if (stock < 0) {
+        return -1;
+    }
     if (!stock) {
         /* uvloop makes asyncio's own Tasks, in Cython. */
         PyObject *mro = Py_TYPE(loop)->tp_mro;

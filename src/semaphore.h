@@ -23,6 +23,25 @@ semaphore_attributes_are_plain(core_state *state, PyTypeObject *type)
            && _PyType_Lookup(type, state->str_waiters) == NULL;
 }
 
+/* Do the methods still do what asyncio has them do (stock.h)?  Those from
+   `first` to `last`, and the release() of a BoundedSemaphore. */
+static bool
+semaphore_code_is_known(core_state *state, SemaphoreMethod first,
+                        SemaphoreMethod last)
+{
+    if (state->bounded_release_code == NULL) {
+        return false;
+    }
+    for (SemaphoreMethod i = first; i <= last; i++) {
+        if (PyFunction_GET_CODE(state->semaphore_methods[i])
+            != state->semaphore_code[i]) {
+            return false;
+        }
+    }
+    PyObject *release = state->bounded_semaphore_methods[SEMAPHORE_RELEASE];
+    return PyFunction_GET_CODE(release) == state->bounded_release_code;
+}
+
 /* Are the methods of a semaphore class those that it had at import?  A subclass
    may inherit them. */
 static bool
@@ -88,6 +107,8 @@ static bool
 semaphore_acquire_is_intact(core_state *state, PyObject *op)
 {
     return semaphore_class_is_known(state, Py_TYPE(op))
+           && semaphore_code_is_known(state, SEMAPHORE_ACQUIRE,
+                                      SEMAPHORE_AEXIT)
            && method_is_intact(state, op, SEMAPHORE_ACQUIRE)
            && method_is_intact(state, op, SEMAPHORE_LOCKED);
 }
@@ -236,6 +257,13 @@ semaphore_count(core_state *state, PyObject *op, long change)
     if ((!bounded && (PyObject *)type != state->semaphore_type)
         || !semaphore_class_is_known(state, type)) {
         return 0; /* a subclass may count in its own way */
+    }
+    /* When a slot is given back, it is known how the gate is left. */
+    if (change < 0 ? !semaphore_code_is_known(state, SEMAPHORE_ACQUIRE,
+                                              SEMAPHORE_AEXIT)
+                   : !semaphore_code_is_known(state, SEMAPHORE_RELEASE,
+                                              SEMAPHORE_WAKE_UP_NEXT)) {
+        return 0;
     }
     PyObject *attributes = semaphore_attributes(op);
     if (attributes == NULL) {

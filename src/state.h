@@ -36,10 +36,9 @@
     X(asyncio_futures) /* the module, whose functions may be replaced */ \
     X(cancelled_error) \
     X(isfuture) \
-    X(stock_create_task) /* asyncio.BaseEventLoop.create_task, or None */ \
-    X(iscoroutine)       /* asyncio.iscoroutine */ \
-    X(isawaitable)       /* inspect.isawaitable */ \
-    X(semaphore_type)    /* asyncio's own, or NULL if it is not there */ \
+    X(iscoroutine)            /* asyncio.iscoroutine */ \
+    X(isawaitable)            /* inspect.isawaitable */ \
+    X(semaphore_type)         /* asyncio's own, or NULL if it is not there */ \
     X(bounded_semaphore_type) /* likewise */ \
     X(deque)                  /* collections.deque */ \
     X(abc_coroutine)          /* collections.abc.Coroutine */ \
@@ -103,6 +102,7 @@
     X(set_exception, "set_exception") \
     X(set_result, "set_result") \
     X(task, "Task") \
+    X(tasks, "tasks") \
     X(throw, "throw") \
     X(value, "_value") \
     X(waiters, "_waiters")
@@ -118,6 +118,13 @@ typedef enum {
     SEMAPHORE_METHODS, /* how many */
 } SemaphoreMethod;
 
+/* A function of asyncio's for which we stand in (stock.h). */
+typedef struct {
+    PyObject *function;         /* NULL: it was not asyncio's own at import */
+    PyObject *code;             /* which it had then */
+    PyObject *keyword_defaults; /* a copy of those that it had; may be NULL */
+} StockFunction;
+
 typedef struct {
 #define DECLARE_TYPE(name)         PyTypeObject *name;
 #define DECLARE_OBJECT(name)       PyObject *name;
@@ -129,10 +136,14 @@ typedef struct {
 #undef DECLARE_OBJECT
 #undef DECLARE_STRING
 
+    StockFunction create_task; /* asyncio.BaseEventLoop.create_task */
+
     /* What the two semaphore classes define, to see a patch. */
     PyObject *semaphore_names[SEMAPHORE_METHODS];
     PyObject *semaphore_methods[SEMAPHORE_METHODS];
     PyObject *bounded_semaphore_methods[SEMAPHORE_METHODS];
+    PyObject *semaphore_code[SEMAPHORE_METHODS]; /* of the methods, or NULL: */
+    PyObject *bounded_release_code;              /* they are not asyncio's */
     unsigned int semaphore_version; /* the class' version tag then */
     unsigned int bounded_version;
 

@@ -16,15 +16,26 @@ impl._set_task_reuse({reuse!r})
 """
 
 
-def run_script(impl, script, *, warnings_are_errors=True, timeout=120, arguments=(), environment=None):
-    """Run `script`, in which `impl` is the implementation; return the completed process."""
+def joined(*parts):
+    """One script of several, each indented as it stands in its test."""
+    return "\n".join(map(textwrap.dedent, parts))
+
+
+def run_script(
+    impl, script, *, first="", warnings_are_errors=True, timeout=120, arguments=(), environment=None, options=()
+):
+    """Run `script`, in which `impl` is the implementation; return the completed process.
+
+    `first` is run before the implementation is imported.
+    """
     reuse = impl._set_task_reuse(True)
     impl._set_task_reuse(reuse)
     package_parent = str(pathlib.Path(impl.__file__).resolve().parent.parent)
     prelude = PRELUDE.format(paths=[str(TESTS), package_parent], module=impl.__name__, reuse=reuse)
-    options = ["-W", "error"] if warnings_are_errors else []
+    script = textwrap.dedent(first) + prelude + textwrap.dedent(script)
+    options = [*options, *(["-W", "error"] if warnings_are_errors else [])]
     return subprocess.run(
-        [sys.executable, *options, "-X", "faulthandler", "-c", prelude + textwrap.dedent(script), *arguments],
+        [sys.executable, *options, "-X", "faulthandler", "-c", script, *arguments],
         capture_output=True,
         text=True,
         timeout=timeout,
