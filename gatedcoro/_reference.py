@@ -668,15 +668,18 @@ class _Worker(_CoroutineObject):
         self._is_being_closed = False  # by close()
         self._is_being_stepped = False  # else its body ends only when it goes
         self._body = None
-        self.__name__ = self.__qualname__ = type(item).__name__
-        self.runs(gathering.source.coroutine_of(item))
+        self._take_names_of(item)
+        self.coroutine = gathering.source.coroutine_of(item)
+
+    def _take_names_of(self, item):
+        self.__qualname__ = getattr(item, "__qualname__", type(item).__name__)
+        self.__name__ = getattr(item, "__name__", self.__qualname__)
 
     def runs(self, awaitable):
-        """Answer for *awaitable* from now on, if it is a coroutine."""
+        """Answer for *awaitable*, which a function has returned, from now on."""
+        self._take_names_of(awaitable)
         if _iscoroutine(awaitable):
             self.coroutine = awaitable
-            self.__name__ = getattr(awaitable, "__name__", type(awaitable).__name__)
-            self.__qualname__ = getattr(awaitable, "__qualname__", self.__name__)
 
     def attach(self, task):
         """The item runs in *task* from now on: the first call counts."""

@@ -65,9 +65,10 @@ typedef struct {
     /* The object goes, and nobody will step it any more.  Keeps the exception
        being raised.  May be NULL. */
     void (*dropped)(CoroutineObject *self);
-    /* The name for __name__, __qualname__ and the warning: new reference. */
+    /* The name for __qualname__ and the warning: new reference. */
     PyObject *(*name)(CoroutineObject *self);
-    /* Whose cr_code, cr_frame and cr_origin are shown: borrowed or NULL. */
+    /* Whose __name__, cr_code, cr_frame and cr_origin are shown: borrowed or
+       NULL. */
     PyObject *(*shown)(CoroutineObject *self);
     /* For cr_await: borrowed or NULL. */
     PyObject *(*awaited)(CoroutineObject *self);
@@ -583,6 +584,20 @@ coroutine_get_name(PyObject *op, void *Py_UNUSED(closure))
     return self->kind->name(self);
 }
 
+/* __name__: the last part, if somebody else's name is shown. */
+static PyObject *
+coroutine_get_short_name(PyObject *op, void *Py_UNUSED(closure))
+{
+    CoroutineObject *self = CoroutineObject_CAST(op);
+    PyObject *shown = Py_XNewRef(self->kind->shown(self));
+    PyObject *name = NULL;
+    if (shown != NULL) {
+        (void)lookup_attribute(shown, state_of(op)->str_dunder_name, &name);
+        Py_DECREF(shown);
+    }
+    return name != NULL || PyErr_Occurred() ? name : self->kind->name(self);
+}
+
 static PyObject *
 coroutine_get_running(PyObject *op, void *Py_UNUSED(closure))
 {
@@ -764,7 +779,7 @@ static PyMethodDef coroutine_methods[] = {
 };
 
 static PyGetSetDef coroutine_getset[] = {
-    {"__name__", coroutine_get_name, NULL, NULL, NULL},
+    {"__name__", coroutine_get_short_name, NULL, NULL, NULL},
     {"__qualname__", coroutine_get_name, NULL, NULL, NULL},
     {"cr_await", coroutine_get_await, NULL, NULL, NULL},
     {"cr_code", coroutine_get_code, NULL, NULL, NULL},

@@ -74,6 +74,7 @@
     X(current_task, "current_task") \
     X(done, "done") \
     X(dunder_await, "__await__") \
+    X(dunder_name, "__name__") \
     X(dunder_qualname, "__qualname__") \
     X(eager_start, "eager_start") \
     X(enter, "__enter__") \

@@ -1,6 +1,7 @@
 """With a task factory, or a loop that makes Tasks its own way, Tasks come from there (design, point 5)."""
 
 import asyncio
+import functools
 import sys
 
 import pytest
@@ -28,6 +29,51 @@ def test_a_two_argument_factory_gets_every_item_and_no_keyword(impl):
         return len(made), [coroutine.__name__ for coroutine in made]
 
     assert run(main) == (5, ["item"] * 5)
+
+
+def test_the_factory_is_told_the_names_of_each_item(impl):
+    class Awaits:
+        def __await__(self):
+            return idle(0).__await__()
+
+        async def method(self):
+            pass
+
+        async def __call__(self):
+            pass
+
+    async def main():
+        names = []
+
+        def factory(loop, coroutine):
+            names.append((coroutine.__name__, coroutine.__qualname__))
+            return asyncio.Task(coroutine, loop=loop)
+
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(factory)
+        future = loop.create_future()
+        future.set_result(None)
+        gate = asyncio.Semaphore(1)
+        for limit in 1, gate:
+            await impl.gather(idle(1), Awaits(), Awaits().method(), future, impl.gated_coro(gate, idle(0)), limit=1)
+            functions = [Awaits().method, Awaits(), functools.partial(idle, 1), lambda: idle(1)]
+            await impl.run_all(functions, limit=limit)
+        loop.set_task_factory(None)
+        local = f"{test_the_factory_is_told_the_names_of_each_item.__name__}.<locals>."
+        expected = [
+            ("idle", "idle"),
+            ("Awaits", "Awaits"),
+            ("method", f"{local}Awaits.method"),
+            ("Future", "Future"),
+            ("gated_coro", "gated_coro"),
+            ("method", f"{local}Awaits.method"),
+            ("Awaits", "Awaits"),
+            ("partial", "partial"),
+            ("<lambda>", f"{local}main.<locals>.<lambda>"),
+        ]
+        assert names == expected * 2
+
+    run(main)
 
 
 def test_scheduled_tasks_are_made_in_the_first_step_and_start_in_the_next_turn(impl):
