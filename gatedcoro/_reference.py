@@ -782,6 +782,22 @@ class _Worker(_CoroutineObject):
         gathering.worker_ended(self, None, error)
         gathering.go_on_after(error)
 
+    def task_done(self, task):
+        """The done callback of a Task that is not of our making.
+
+        Its maker may have wrapped this coroutine, and then the Task may have ended without it:
+        cancelled before the first step, say.  What the Task came to is then the item's outcome.
+        A worker that had begun is left to whoever drives it, and reports nothing any more.
+        """
+        _retrieve(task)
+        gathering = self.gathering
+        if gathering is None:
+            return
+        if self._body is None:
+            self.close()
+        gathering.deliver_task(self, task)
+        gathering.pump()
+
     async def _drive(self):
         gathering = self.gathering
         runs_in = _current_task(gathering.loop)
@@ -805,6 +821,8 @@ class _Worker(_CoroutineObject):
             self._close_unstarted_item()
             if self._is_being_closed:
                 self.awaited_future = None
+            elif self.gathering is None:
+                pass  # its Task has ended without it
             elif self._is_being_stepped:
                 gathering.worker_ended(self, value, error)
                 gathering.go_on_after(error)
@@ -829,7 +847,7 @@ class _Worker(_CoroutineObject):
 
     def begins(self):
         """The item starts now: nothing that makes an object comes between."""
-        if self.gathering.gate is None:
+        if self.gathering is not None and self.gathering.gate is None:
             self.check_in_time()
         self.item = None
 
@@ -1430,10 +1448,7 @@ class _Gathering:
                 with _AsCurrentTask(self.loop, self.parent):
                     task = context.run(self.loop.create_task, worker)
                 task._log_destroy_pending = False
-                if task.done():
-                    _retrieve(task)
-                else:
-                    task.add_done_callback(_retrieve)
+                task.add_done_callback(worker.task_done)
         finally:
             worker._is_being_made = False
         if worker in self.running:
@@ -1473,6 +1488,11 @@ class _Gathering:
             as_result = _CancelledError("")
         self._forget(worker)
         self.deliver(worker.index, value, error, as_result)
+
+    def deliver_task(self, worker, task):
+        """The Task has ended without the worker."""
+        self._forget(worker)
+        self.deliver_future(worker.index, task)
 
     def future_ended(self, subscription, future):
         self._forget(subscription)

@@ -74,9 +74,6 @@ static PyMethodDef core_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyMethodDef retrieve_exception_def = {"retrieve_exception",
-                                             retrieve_exception, METH_O, NULL};
-
 /*** Lifecycle ***/
 
 static int
@@ -663,11 +660,6 @@ core_fill(PyObject *module, core_state *state)
         || core_register_coroutines(state) < 0
         || core_find_cancelled_error(state) < 0
         || core_add_functions(module, state) < 0) {
-        return -1;
-    }
-    state->retrieve_exception =
-        PyCFunction_New(&retrieve_exception_def, module);
-    if (state->retrieve_exception == NULL) {
         return -1;
     }
     return core_read_environment(state) < 0 ? -1 : core_measure_tasks(state);

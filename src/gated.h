@@ -309,19 +309,26 @@ gated_step_exiting(core_state *state, GatedObject *self, PyObject *value,
 
 /*** Steps ***/
 
+/* The gathering counts it no more among what waits for the gate. */
+static void
+gated_leave_gathering(GatedObject *self)
+{
+    GatheringObject *gathering = self->gathering;
+    self->gathering = NULL;
+    if (gathering != NULL) {
+        gathering->waiting--;
+        Py_DECREF(gathering);
+    }
+}
+
 /* The item is never reached: nobody waits for the gate any more, and the item
    is the caller's (owned; NULL for a callable). */
 static PyObject *
 gated_give_up(GatedObject *self)
 {
     PyObject *item = self->item;
-    GatheringObject *gathering = self->gathering;
     self->item = NULL;
-    self->gathering = NULL;
-    if (gathering != NULL) {
-        gathering->waiting--;
-        Py_DECREF(gathering);
-    }
+    gated_leave_gathering(self);
     if (self->call_index >= 0) {
         Py_CLEAR(item);
     }

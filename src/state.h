@@ -42,7 +42,6 @@
     X(bounded_semaphore_type) /* likewise */ \
     X(deque)                  /* collections.deque */ \
     X(abc_coroutine)          /* collections.abc.Coroutine */ \
-    X(retrieve_exception)     /* the done callback of worker.h */ \
     X(clock) /* says the time in seconds, for tests; or NULL */ \
     X(empty_tuple) \
     X(zero)      /* the small integer: cancelling() of an untouched Task */ \

@@ -29,6 +29,7 @@
 
 #include "current.h"
 #include "gated.h"
+#include "watcher.h"
 
 typedef struct {
     CoroutineObject base;
@@ -430,11 +431,10 @@ worker_next_item(core_state *state, WorkerObject *self, bool began_pass,
     return interrupt_is_raised() ? -1 : gathering_pass_failed(gathering);
 }
 
-/* The last item has ended, and the list's reference is ours: lets go of
-   everything but the item, for which the Task may be asked.  Keeps the
-   exception being raised. */
+/* The gathering has taken the outcome, and the list's reference is ours: lets go
+   of all that.  Keeps the exception being raised. */
 static void
-worker_finish(WorkerObject *self)
+worker_leave(WorkerObject *self, bool ended)
 {
     PyObject *raised = fetch_exception();
     GatheringObject *gathering = self->gathering;
@@ -442,14 +442,24 @@ worker_finish(WorkerObject *self)
     self->gathering = NULL;
     gathering_leave(gathering, &self->link);
     self->link.target = NULL;
-    Py_CLEAR(self->delegate);
-    Py_CLEAR(self->context);
+    if (ended) {
+        Py_CLEAR(self->delegate);
+        Py_CLEAR(self->context);
+    }
     Py_XDECREF(task);
     Py_DECREF(gathering);
     Py_DECREF(self);
     if (raised != NULL) {
         raise_exception(raised);
     }
+}
+
+/* The last item has ended: keeps nothing but the item, for which the Task may be
+   asked. */
+static void
+worker_finish(WorkerObject *self)
+{
+    worker_leave(self, true);
 }
 
 /* The object goes with its Task, and so does the loop that ran it: there is
@@ -526,12 +536,32 @@ worker_step_exiting(core_state *state, WorkerObject *self, PyObject *exception,
     return status;
 }
 
+/* The Task ended without the worker, which somebody else drives. */
+static PySendResult
+worker_step_alone(core_state *state, WorkerObject *self, PyObject *value,
+                  PyObject *exception, PyObject **result)
+{
+    PySendResult status = worker_drive(state, self, value, exception, result);
+    if (status != PYGEN_NEXT) {
+        PyObject *raised = fetch_exception();
+        Py_CLEAR(self->delegate);
+        Py_CLEAR(self->context);
+        if (raised != NULL) {
+            raise_exception(raised);
+        }
+    }
+    return status;
+}
+
 static PySendResult
 worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
             PyObject **result)
 {
     WorkerObject *self = (WorkerObject *)op;
     core_state *state = state_of((PyObject *)op);
+    if (self->gathering == NULL) {
+        return worker_step_alone(state, self, value, exception, result);
+    }
     if (op->closing) {
         return worker_step_exiting(state, self, exception, result);
     }
@@ -655,22 +685,64 @@ worker_new(core_state *state, GatheringObject *gathering, PyObject *item)
     return self;
 }
 
-/* Marks the exception of a Task that is not of our type as retrieved. */
+/* The done callback of a Task that is not of our type.  Its maker may have
+   wrapped the worker, and then the Task may have ended without it: cancelled
+   before the first step, say.  What the Task came to is then the item's outcome.
+   A worker that had begun is left to whoever drives it, and reports nothing any
+   more. */
 static PyObject *
-retrieve_exception(PyObject *module, PyObject *task)
+worker_task_done(PyObject *op, PyObject *task)
 {
-    core_state *state = (core_state *)PyModule_GetState(module);
+    WorkerObject *self = WorkerObject_CAST(op);
+    core_state *state = state_of(op);
     PyObject *cancelled =
         PyObject_CallMethodNoArgs(task, state->str_cancelled);
+    if (cancelled == Py_False) { /* marks the exception as retrieved */
+        Py_SETREF(cancelled,
+                  PyObject_CallMethodNoArgs(task, state->str_exception));
+    }
     if (cancelled == NULL) {
         return NULL;
     }
     Py_DECREF(cancelled);
-    if (cancelled == Py_False) {
-        return PyObject_CallMethodNoArgs(task, state->str_exception);
+    if (self->gathering == NULL || self->link.next == NULL
+        || self->base.state == CORO_RUNNING) {
+        Py_RETURN_NONE; /* it has ended, or is ending */
+    }
+    GatheringObject *gathering = (GatheringObject *)Py_NewRef(self->gathering);
+    Py_INCREF(self);
+    if (self->base.state == CORO_CREATED) {
+        (void)coroutine_discard(&self->base, NULL);
+    }
+    else if (self->delegate != NULL
+             && Py_TYPE(self->delegate) == state->gated_type) {
+        gated_leave_gathering(GatedObject_CAST(self->delegate));
+    }
+    PyObject *value, *exception;
+    if (future_outcome(state, task, &value, &exception) < 0) {
+        exception = fetch_exception();
+    }
+    int status = 0;
+    if (self->link.next != NULL) { /* else it came to an end meanwhile */
+        status =
+            gathering_deliver(gathering, &self->link, value, exception, task);
+        worker_leave(self, self->base.state == CORO_CLOSED);
+    }
+    if (status == 0) {
+        status = gathering_pump(gathering);
+    }
+    Py_XDECREF(value);
+    Py_XDECREF(exception);
+    Py_DECREF(self);
+    Py_DECREF(gathering);
+    if (status < 0) {
+        return NULL;
     }
     Py_RETURN_NONE;
 }
+
+static PyMethodDef worker_task_done_def = {"task_done", worker_task_done,
+                                           METH_O, NULL};
 
 /* Has the loop make the Task, as any create_task() of the caller's would: new
    reference. */
@@ -696,12 +768,15 @@ worker_create_task(core_state *state, WorkerObject *self, PyObject *context)
         raise_exception(raised);
         return NULL;
     }
-    if (PyObject_SetAttr(task, state->str_log_destroy_pending, Py_False) < 0
-        || call_method_for_effect(task, state->str_add_done_callback,
-                                  state->retrieve_exception)
+    PyObject *callback =
+        PyCFunction_New(&worker_task_done_def, (PyObject *)self);
+    if (callback == NULL
+        || PyObject_SetAttr(task, state->str_log_destroy_pending, Py_False) < 0
+        || call_method_for_effect(task, state->str_add_done_callback, callback)
                < 0) {
         Py_CLEAR(task); /* it is no Task to asyncio.gather either */
     }
+    Py_XDECREF(callback);
     return task;
 }
 

@@ -2,11 +2,13 @@
 
 import asyncio
 import functools
+import gc
 import sys
 
 import pytest
 
 from contract_tools import Trace, failing, idle, is_closed, item, run, sleeping
+from virtual_time import VirtualTimeLoop
 
 
 def two_argument_factory(loop, coroutine):
@@ -216,6 +218,296 @@ def test_a_factory_may_wrap_the_coroutine(impl):
 
     # The next item is started in the step in which the item ends, before the wrapper does.
     assert run(main) == "( +a -a ) ( +b -b )".split()
+
+
+# A Task that a factory has wrapped may end without what was to be its coroutine
+
+
+async def fails_before(coroutine):
+    raise LookupError("of the wrapper")
+
+
+async def fails_after_a_turn(coroutine):
+    await idle(1)
+    raise LookupError("of the wrapper")
+
+
+async def returns_before(coroutine):
+    return "of the wrapper"
+
+
+async def is_cancelled_before(coroutine):
+    raise asyncio.CancelledError("of the wrapper")
+
+
+def wrapping_factory(wrapper, wraps):
+    """A factory that wraps the coroutine of each Task whose name *wraps* says so."""
+
+    def factory(loop, coroutine):
+        return asyncio.Task(wrapper(coroutine) if wraps(coroutine.__qualname__) else coroutine, loop=loop)
+
+    return factory
+
+
+LIMITS = {
+    "1": lambda: 1,
+    "2": lambda: 2,
+    "None": lambda: None,
+    "semaphore": lambda: asyncio.Semaphore(1),
+}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("wrapper", [fails_before, fails_after_a_turn, returns_before, is_cancelled_before])
+def test_what_the_task_came_to_is_the_item_s_outcome(impl, wrapper, limit):
+    async def one():
+        raise AssertionError("it runs")
+
+    async def other(result):
+        await idle(1)
+        return result
+
+    async def main():
+        asyncio.get_running_loop().set_task_factory(wrapping_factory(wrapper, lambda name: name.endswith("one")))
+
+        async def outcome_of(gather):
+            items = [other(1), one(), other(2), one(), other(3)]
+            results = await gather(*items, return_exceptions=True)
+            return [repr(result) for result in results], items
+
+        expected, items = await outcome_of(asyncio.gather)
+        for coroutine in items:
+            coroutine.close()
+        results, items = await outcome_of(functools.partial(impl.gather, limit=LIMITS[limit]()))
+        assert results == expected
+        assert all(map(is_closed, items))
+        asyncio.get_running_loop().set_task_factory(None)
+
+    run(main, loop_factory=VirtualTimeLoop)
+
+
+@pytest.mark.parametrize("limit", ["1", "2", "None"])
+def test_a_coroutine_that_its_task_leaves_half_way_is_closed(impl, limit):
+    class FailsAfterAStep:
+        def __init__(self, coroutine):
+            self.coroutine = coroutine
+
+        def __await__(self):
+            yield self.coroutine.send(None)
+            raise LookupError("of the wrapper")
+
+    async def wrapper(coroutine):
+        return await FailsAfterAStep(coroutine)
+
+    async def one():
+        try:
+            await idle(3)
+            ended.append("by itself")
+        except GeneratorExit:
+            ended.append("closed")
+            raise
+
+    ended = []
+
+    async def main():
+        asyncio.get_running_loop().set_task_factory(wrapping_factory(wrapper, lambda name: name.endswith("one")))
+        items = [one(), idle(1), one(), idle(1), one()]
+        results = await impl.gather(*items, limit=LIMITS[limit](), return_exceptions=True)
+        assert [type(result) for result in results[::2]] == [LookupError] * 3
+        del results  # their tracebacks hold what was left
+        await idle(1)
+        gc.collect()
+        assert all(map(is_closed, items))
+        assert ended == ["closed"] * 3
+        asyncio.get_running_loop().set_task_factory(None)
+
+    run(main, loop_factory=VirtualTimeLoop)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("turns", range(6))
+def test_cancelled_when_the_wrapper_has_not_begun_or_the_coroutine_has_not(impl, limit, turns):
+    async def wrapper(coroutine):
+        await idle(1)
+        return await coroutine
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(wrapping_factory(wrapper, lambda name: name == "sleeping"))
+        trace = Trace()
+        items = [sleeping(trace, name) for name in "abc"]
+        outer = impl.gather(*items, limit=LIMITS[limit]())
+        await idle(turns)
+        outer.cancel("why")
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await outer
+        assert caught.value.args == ("why",)
+        await idle(3)
+        assert all(map(is_closed, items))
+        begun = [event[1:] for event in trace.events if event[0] == "+"]
+        assert [event[1:] for event in trace.events if event[0] == "-"] == begun
+
+        made = []
+
+        def function(name):
+            made.append(sleeping(trace, name))
+            return made[-1]
+
+        functions = [functools.partial(function, name) for name in "abc"]
+        task = asyncio.Task(impl.run_all(functions, limit=LIMITS[limit]()), loop=loop)
+        await idle(turns + 1)
+        task.cancel("why")
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await idle(3)
+        assert all(map(is_closed, made))
+        loop.set_task_factory(None)
+
+    run(main, loop_factory=VirtualTimeLoop)
+
+
+def test_a_coroutine_that_somebody_else_drives_goes_on_when_its_task_has_ended(impl):
+    async def main():
+        loop = asyncio.get_running_loop()
+        inner = []
+
+        async def hands_over(coroutine):
+            inner.append(asyncio.Task(coroutine, loop=loop))
+            await idle(2)
+            return "handed over"
+
+        trace = Trace()
+        factory = wrapping_factory(hands_over, lambda name: name == "item")
+        for limit in 1, None, asyncio.Semaphore(1):
+            inner.clear()
+            loop.set_task_factory(factory)
+            results = await impl.gather(item(trace, "a", 5), item(trace, "b", 5), limit=limit)
+            loop.set_task_factory(None)
+            assert results == ["handed over"] * 2
+            assert await asyncio.gather(*inner) == ["a", "b"]
+        return trace.events
+
+    assert len(run(main, loop_factory=VirtualTimeLoop)) == 12
+
+
+@pytest.mark.parametrize("return_exceptions", [True, False])
+@pytest.mark.parametrize("function", ["gather", "run_all"])
+def test_nobody_waits_for_the_gate_any_more_when_the_task_has_ended(impl, function, return_exceptions):
+    class Gate:
+        """The first to come waits for ever."""
+
+        entered = 0
+
+        async def __aenter__(self):
+            self.entered += 1
+            if self.entered == 1:
+                await asyncio.get_running_loop().create_future()
+
+        async def __aexit__(self, *exception):
+            pass
+
+    async def leaves_it_waiting(coroutine):
+        coroutine.send(None)
+        left.append(coroutine)
+        raise LookupError("of the wrapper")
+
+    async def first():
+        raise AssertionError("it runs")
+
+    left = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(wrapping_factory(leaves_it_waiting, lambda name: name.endswith("first")))
+        trace = Trace()
+        functions = [first, *(functools.partial(item, trace, name) for name in "ab")]
+        options = {"limit": Gate(), "return_exceptions": return_exceptions}
+        if function == "gather":
+            call = impl.gather(*(make() for make in functions), **options)
+        else:
+            call = impl.run_all(functions, cancel_on_error=False, **options)
+        if return_exceptions:
+            error, *results = await call
+            assert type(error) is LookupError and results == ["a", "b"]
+        else:
+            with pytest.raises(LookupError):
+                await call
+            await idle(6)
+        loop.set_task_factory(None)
+        left[0].close()
+        return trace.events
+
+    assert sorted(run(main, loop_factory=VirtualTimeLoop)) == ["+a", "+b", "-a", "-b"]
+
+
+# Nor need its callbacks come once, or when it has ended
+
+
+class EndsWhenItLikes(asyncio.Task):
+    """It says that it has ended, and calls its callbacks, when one is added or when one of them all is cancelled."""
+
+    def __init__(self, coroutine, made, calls_at, **kwargs):
+        self.coroutine, self.made, self.calls_at, self.callbacks = coroutine, made, calls_at, []
+        made.append(self)
+        super().__init__(coroutine, **kwargs)
+
+    def add_done_callback(self, callback, **kwargs):
+        self.callbacks.append(callback)
+        super().add_done_callback(callback, **kwargs)
+        if self.calls_at == "once":
+            callback(self)
+
+    def cancel(self, *args, **kwargs):
+        if self.calls_at == "cancel":
+            for task in self.made:
+                for callback in task.callbacks:
+                    callback(task)
+        return super().cancel(*args, **kwargs)
+
+    def cancelled(self):
+        return False
+
+    def exception(self):
+        return None
+
+    def result(self):
+        return "by its own word"
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("calls_at", ["once", "cancel"])
+@pytest.mark.parametrize("cause", ["nothing", "closed", "cancelled"])
+def test_a_task_that_calls_its_callbacks_when_it_likes(impl, cause, calls_at, limit):
+    async def main():
+        loop = asyncio.get_running_loop()
+        made = []
+        loop.set_exception_handler(lambda loop, context: None)  # some Tasks find their coroutine closed
+        loop.set_task_factory(lambda loop, coroutine: EndsWhenItLikes(coroutine, made, calls_at, loop=loop))
+        items = [item(Trace(), name, 8) for name in "abcd"]
+        outer = impl.gather(*items, limit=LIMITS[limit](), cancel_on_error=True)
+        await idle(3)
+        if cause == "closed":
+            made[0].coroutine.close()
+        elif cause == "cancelled":
+            outer.cancel("why")
+        try:
+            outcome = await outer
+        except (asyncio.CancelledError, RuntimeError) as error:
+            outcome = repr(error)
+        loop.set_task_factory(None)
+        await idle(12)
+        assert all(map(is_closed, items))
+        return outcome
+
+    outcome = run(main, loop_factory=VirtualTimeLoop)
+    if calls_at == "once":
+        assert outcome == ["by its own word"] * 4
+    elif cause == "nothing":
+        assert outcome == list("abcd")
+    elif cause == "closed":
+        assert outcome == "RuntimeError('cannot reuse already awaited coroutine')"
+    else:
+        assert outcome in (["by its own word"] * 4, "CancelledError('why')")
 
 
 def test_a_loop_class_with_its_own_create_task_is_asked(impl):
