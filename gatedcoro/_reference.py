@@ -1834,7 +1834,7 @@ class _CuredSemaphore:
 
 def _without_defects(gate):
     cls = type(gate)
-    if not isinstance(gate, _semaphores):
+    if not issubclass(cls, _semaphores):
         return gate
     plain = _semaphores[0]
     if (
@@ -1911,12 +1911,15 @@ def _check_limit(limit, name):
     """Return *limit* as None, an int of at least 1, or an async context manager."""
     if limit is None:
         return None
-    if hasattr(type(limit), "__index__"):
+    is_gate, is_index = _is_gate(limit), hasattr(type(limit), "__index__")
+    if is_gate and is_index:  # a proxy can do everything; whose it is, its __class__ tells
+        is_index = hasattr(limit.__class__, "__index__")
+    if is_index:
         limit = operator.index(limit)
         if limit < 1:
             raise ValueError(f"{name} must be at least 1, or None for no limit, not {limit}")
         return limit
-    if _is_gate(limit):
+    if is_gate:
         return limit
     raise TypeError(
         f"{name} must be an integer, None or an async context manager, not {limit!r} ({type(limit).__name__})"

@@ -142,7 +142,25 @@ parse_limit(core_state *state, PyObject *value, const char *name, Limit *limit)
     if (value == NULL || value == Py_None) {
         return 0;
     }
-    if (PyIndex_Check(value)) {
+    int is_index = PyIndex_Check(value);
+    bool is_gate = !PyLong_CheckExact(value)
+                   && _PyType_Lookup(Py_TYPE(value), state->str_aenter) != NULL
+                   && _PyType_Lookup(Py_TYPE(value), state->str_aexit) != NULL;
+    if (is_index && is_gate) {
+        /* A proxy can do everything; whose it is, its __class__ tells. */
+        PyObject *class = PyObject_GetAttr(value, state->str_dunder_class);
+        PyObject *index = NULL;
+        is_index =
+            class == NULL
+                ? -1
+                : lookup_attribute(class, state->str_dunder_index, &index);
+        Py_XDECREF(class);
+        Py_XDECREF(index);
+        if (is_index < 0) {
+            return -1;
+        }
+    }
+    if (is_index) {
         limit->count = limit_count(value, name);
         if (limit->count == 0) {
             PyErr_Format(PyExc_ValueError,
@@ -152,8 +170,7 @@ parse_limit(core_state *state, PyObject *value, const char *name, Limit *limit)
         }
         return limit->count < 0 ? -1 : 0;
     }
-    if (_PyType_Lookup(Py_TYPE(value), state->str_aenter) != NULL
-        && _PyType_Lookup(Py_TYPE(value), state->str_aexit) != NULL) {
+    if (is_gate) {
         limit->gate = value;
         return 0;
     }

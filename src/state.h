@@ -73,6 +73,8 @@
     X(current_task, "current_task") \
     X(done, "done") \
     X(dunder_await, "__await__") \
+    X(dunder_class, "__class__") \
+    X(dunder_index, "__index__") \
     X(dunder_name, "__name__") \
     X(dunder_qualname, "__qualname__") \
     X(eager_start, "eager_start") \

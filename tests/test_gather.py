@@ -145,6 +145,39 @@ def test_without_any_loop_it_is_a_runtime_error_and_coroutines_are_closed(impl):
 # Limits
 
 
+class Proxy:
+    """It has the methods of everything that it might stand for."""
+
+    __class__ = property(lambda self: type(self.wrapped))
+
+    def __init__(self, wrapped):
+        self.wrapped = wrapped
+
+    def __index__(self):
+        return self.wrapped.__index__()
+
+    async def __aenter__(self):
+        return await self.wrapped.__aenter__()
+
+    async def __aexit__(self, *exception):
+        return await self.wrapped.__aexit__(*exception)
+
+
+@pytest.mark.parametrize("of", [lambda: 2, lambda: asyncio.Semaphore(2), asyncio.Lock])
+def test_a_proxy_of_a_limit_is_what_it_stands_for(impl, of):
+    async def main():
+        limit = Proxy(of())
+        assert await impl.gather(*(asyncio.sleep(0, i) for i in range(5)), limit=limit) == list(range(5))
+        assert await impl.run_all([lambda: asyncio.sleep(0, 1)] * 3, limit=limit) == [1] * 3
+        assert await impl.constrained_execution([lambda: asyncio.sleep(0, 1)] * 3, limit) == [1] * 3
+        if isinstance(limit, int):
+            assert await impl.gather_with_concurrency(limit, asyncio.sleep(0, 1)) == [1]
+        else:
+            assert await impl.gated_coro(limit, asyncio.sleep(0, 1)) == 1
+
+    run(main)
+
+
 @pytest.mark.parametrize("limit", [0, -1, -(2**80), False])
 def test_a_limit_below_one_is_a_value_error(impl, limit):
     async def main():
