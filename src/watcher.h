@@ -69,27 +69,36 @@ future_may_interrupt(core_state *state, PyObject *future)
     return is_task > 0;
 }
 
+/* What the Future, which is done, has come to for its gathering: a value or an
+   exception (both new). */
+static void
+gathering_take_outcome(GatheringObject *self, PyObject *future,
+                       PyObject **value, PyObject **exception)
+{
+    core_state *state = state_of((PyObject *)self);
+    bool reports = outer_reports(state, future);
+    if (future_outcome(state, future, value, exception) < 0) {
+        *exception = fetch_exception();
+    }
+    if (*exception != NULL && is_interrupt(*exception) && !reports
+        && future_may_interrupt(state, future)) {
+        gathering_note_interrupt(self, *exception);
+    }
+}
+
 /* The done callback. */
 static PyObject *
 watcher_done(PyObject *op, PyObject *future)
 {
     WatcherObject *self = WatcherObject_CAST(op);
-    core_state *state = state_of(op);
     GatheringObject *gathering = self->gathering;
     if (gathering == NULL) {
         Py_RETURN_NONE; /* called a second time */
     }
     self->gathering = NULL;
     gathering_leave(gathering, &self->link);
-    bool reports = outer_reports(state, future);
     PyObject *value, *exception;
-    if (future_outcome(state, future, &value, &exception) < 0) {
-        exception = fetch_exception();
-    }
-    if (exception != NULL && is_interrupt(exception) && !reports
-        && future_may_interrupt(state, future)) {
-        gathering_note_interrupt(gathering, exception);
-    }
+    gathering_take_outcome(gathering, future, &value, &exception);
     int status =
         gathering_deliver(gathering, &self->link, value, exception, future);
     Py_XDECREF(value);

@@ -719,9 +719,7 @@ worker_task_done(PyObject *op, PyObject *task)
         gated_leave_gathering(GatedObject_CAST(self->delegate));
     }
     PyObject *value, *exception;
-    if (future_outcome(state, task, &value, &exception) < 0) {
-        exception = fetch_exception();
-    }
+    gathering_take_outcome(gathering, task, &value, &exception);
     int status = 0;
     if (self->link.next != NULL) { /* else it came to an end meanwhile */
         status =
