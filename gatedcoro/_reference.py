@@ -459,15 +459,24 @@ class _Awaitables:
 class _Callables:
     """A source: an iterator of functions that return awaitables.
 
-    The iterator is advanced when a slot is free, always in the same copy of the caller's
-    context.  Its end is only known when it has been reached.
+    The iterator is advanced when a slot is free.  Its end is only known when it has been
+    reached.  All of its code runs in the same copy of the caller's context, that of its
+    finalizer included: a generator is closed by being let go.
     """
 
     def __init__(self, functions, context):
+        """*functions* is a list, out of which the iterable is taken."""
         self._context = context
-        self._iterator = context.run(iter, functions)
+        self._iterator = None
         self._taken = 0
         self.results = []
+        context.run(self._open, functions)
+
+    def __del__(self):
+        self.close_one()
+
+    def _open(self, functions):
+        self._iterator = iter(functions.pop())
 
     @property
     def more(self):
@@ -475,21 +484,40 @@ class _Callables:
 
     def take(self):
         """Return the next index and function; _EMPTY instead of both at the end."""
-        try:
-            function = self._context.run(next, self._iterator, _EMPTY)
-        except BaseException:
-            self._iterator = None
-            raise
+        function = self._context.run(self._advance)
         if function is _EMPTY:
-            self._iterator = None
             return _EMPTY
         index = self._taken
         self._taken += 1
         self.results.append(None)
         return index, function
 
+    def _advance(self):
+        if self._iterator is None:  # it was let go in the meantime
+            return _EMPTY
+        try:
+            function = next(self._iterator, _EMPTY)
+        except BaseException:
+            self._iterator = None
+            raise
+        if function is _EMPTY:
+            self._iterator = None
+        return function
+
     def close_one(self):
-        self._iterator = None
+        """Let go of the iterator.
+
+        Its context cannot be entered where it is already.  Then it is the iterator that runs,
+        and what runs it has a reference, which goes in the context, too.  Out of reach is a
+        generator that the collector finds in a cycle with us: it may finalize that first.
+        """
+        if self._iterator is None:
+            return
+        iterator, self._iterator = [self._iterator], None
+        try:
+            self._context.run(iterator.clear)
+        except RuntimeError:
+            iterator.clear()
 
     def final_results(self):
         return self.results
@@ -2105,8 +2133,9 @@ def run_all(async_fns, *, limit=None, return_exceptions=False, cancel_on_error=T
     functions.
 
     async_fns: an iterable of callables that return awaitables.  It is advanced by one for
-        each free slot, in one copy of the caller's context.  What it raises is treated as
-        the first error of an item, even with *return_exceptions*.
+        each free slot, and let go when nothing starts any more, which closes a generator:
+        all in one copy of the caller's context.  What it raises is treated as the first
+        error of an item, even with *return_exceptions*.
     limit, return_exceptions, cancel_on_error: as for gather(), except that *cancel_on_error*
         is true by default.
 
@@ -2123,7 +2152,7 @@ def run_all(async_fns, *, limit=None, return_exceptions=False, cancel_on_error=T
     The name is that of aiometer's function for the same job.
     """
     unstarted = _Unstarted(())
-    body = _run_all(async_fns, limit, "limit", return_exceptions, cancel_on_error)
+    body = _run_all([async_fns], limit, "limit", return_exceptions, cancel_on_error)
     return _FrontDoor("run_all", body, unstarted)
 
 
@@ -2142,11 +2171,12 @@ def constrained_execution(funcs, max_runs):
     Name and signature are those of a recipe that many programs contain.
     """
     unstarted = _Unstarted(())
-    body = _run_all(funcs, max_runs, "max_runs", False, False)
+    body = _run_all([funcs], max_runs, "max_runs", False, False)
     return _FrontDoor("constrained_execution", body, unstarted)
 
 
 async def _run_all(functions, limit, limit_name, return_exceptions, cancel_on_error):
+    """*functions* is a list, out of which the iterable is taken."""
     loop = _get_running_loop()
     limit = _check_limit(limit, limit_name)
     source = _Callables(functions, contextvars.copy_context())

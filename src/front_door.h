@@ -243,8 +243,9 @@ gathering_note_parent(core_state *state, GatheringObject *gathering)
 /* What a gathering is opened with (all borrowed). */
 typedef struct {
     PyObject *loop;
-    PyObject *list;      /* items, hidden from the garbage collector */
-    PyObject *source;    /* of callables (see GatheringObject), not items */
+    PyObject *list;   /* items, hidden from the garbage collector */
+    PyObject *source; /* of callables (see GatheringObject), not items */
+    PyObject *source_context;
     PyObject *positions; /* see Awaitables */
     Py_ssize_t futures; /* so many items are Futures to be taken as they are */
     Limit limit;
@@ -265,10 +266,7 @@ gathering_begin(core_state *state, GatheringObject *gathering,
     gathering->as_asyncio_gather = opening->as_asyncio_gather;
     gathering->positions = Py_XNewRef(opening->positions);
     if (opening->source != NULL) {
-        gathering->source_context = PyContext_Copy(gathering->context);
-        if (gathering->source_context == NULL) {
-            return -1;
-        }
+        gathering->source_context = Py_NewRef(opening->source_context);
         gathering->source = Py_NewRef(opening->source);
         gathering->calls = true;
         gathering->queue = QUEUE_OPEN;
@@ -457,7 +455,30 @@ open_gather_with_concurrency(core_state *state, PyObject *n, PyObject *list)
     return outer;
 }
 
-/* The first step of run_all() and constrained_execution(). */
+/* iter(callables) in `context`: new reference.  `callables` is stolen, and goes
+   there, too. */
+static PyObject *
+open_source(PyObject *callables, PyObject *context)
+{
+    PyObject *source = NULL;
+    if (PyContext_Enter(context) == 0) {
+        source = source_is_indexed(callables) ? Py_NewRef(callables)
+                                              : PyObject_GetIter(callables);
+        PyObject *raised = source == NULL ? fetch_exception() : NULL;
+        Py_CLEAR(callables);
+        if (PyContext_Exit(context) < 0) {
+            PyErr_WriteUnraisable(context);
+        }
+        if (raised != NULL) {
+            raise_exception(raised);
+        }
+    }
+    Py_XDECREF(callables);
+    return source;
+}
+
+/* The first step of run_all() and constrained_execution().  `callables` is
+   stolen. */
 static PyObject *
 open_calls(core_state *state, FrontDoorObject *self, PyObject *callables)
 {
@@ -469,20 +490,25 @@ open_calls(core_state *state, FrontDoorObject *self, PyObject *callables)
         self->door == DOOR_CONSTRAINED_EXECUTION ? "max_runs" : "limit";
     PyObject *outer = NULL;
     if (parse_limit(state, self->limit, name, &opening.limit) < 0) {
-        return NULL;
+        goto done;
     }
     opening.loop = PyObject_CallNoArgs(state->get_running_loop);
-    opening.list = hidden_list(NULL, 0);
-    opening.source = source_is_indexed(callables)
-                         ? Py_NewRef(callables)
-                         : PyObject_GetIter(callables);
-    if (opening.loop != NULL && opening.list != NULL
-        && opening.source != NULL) {
+    opening.list = opening.loop == NULL ? NULL : hidden_list(NULL, 0);
+    opening.source_context =
+        opening.list == NULL ? NULL : PyContext_CopyCurrent();
+    if (opening.source_context == NULL) {
+        goto done;
+    }
+    opening.source = open_source(callables, opening.source_context);
+    callables = NULL;
+    if (opening.source != NULL) {
         outer = gathering_open(state, &opening);
     }
+done:
+    Py_XDECREF(callables); /* nothing of it has run */
+    drop_source(&opening.source, &opening.source_context);
     Py_XDECREF(opening.loop);
     Py_XDECREF(opening.list);
-    Py_XDECREF(opening.source);
     return outer;
 }
 
@@ -491,13 +517,10 @@ front_door_open(core_state *state, FrontDoorObject *self)
 {
     PyObject *items = self->items;
     self->items = NULL;
-    PyObject *outer;
-    if (self->door == DOOR_GATHER_WITH_CONCURRENCY) {
-        outer = open_gather_with_concurrency(state, self->limit, items);
+    if (self->door != DOOR_GATHER_WITH_CONCURRENCY) {
+        return open_calls(state, self, items);
     }
-    else {
-        outer = open_calls(state, self, items);
-    }
+    PyObject *outer = open_gather_with_concurrency(state, self->limit, items);
     Py_DECREF(items);
     return outer;
 }

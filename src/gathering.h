@@ -89,7 +89,7 @@ struct GatheringObject {
     PyObject *list;   /* items, then results */
     Py_ssize_t next;  /* the next item's index */
     PyObject *source; /* list, tuple or iterator of callables, or NULL */
-    PyObject *source_context; /* in which its Python code runs */
+    PyObject *source_context; /* in which all of its code runs */
     PyObject *positions;      /* where the results go, if any is repeated */
     Py_ssize_t *arguments; /* the reverse, where errors are noted, or NULL */
 
@@ -480,13 +480,40 @@ gathering_release_keeper(GatheringObject *self)
     return status;
 }
 
+/* Lets go of an iterable of callables in its own context: a generator is closed
+   by that, and anything may have a finalizer.  Both are cleared first.
+
+   The context cannot be entered where it is already.  Then it is the iterable
+   that runs, and who runs it has a reference, which goes in the context, too.
+   Out of reach is a generator that the collector finds in a cycle with us: it
+   may finalize that first.  Keeps the exception being raised. */
+static void
+drop_source(PyObject **source, PyObject **context)
+{
+    PyObject *dropped = *source;
+    PyObject *own = *context;
+    *source = *context = NULL;
+    if (dropped != NULL) {
+        PyObject *raised = fetch_exception();
+        bool entered = own != NULL && PyContext_Enter(own) == 0;
+        PyErr_Clear();
+        Py_DECREF(dropped);
+        if (entered && PyContext_Exit(own) < 0) {
+            PyErr_WriteUnraisable(own);
+        }
+        if (raised != NULL) {
+            raise_exception(raised);
+        }
+    }
+    Py_XDECREF(own);
+}
+
 /* Nothing is queued any more, since `state` says so.  -1 if the keeper could
    not be told. */
 static int
 gathering_end_queue(GatheringObject *self, QueueState state)
 {
     self->queue = state;
-    Py_CLEAR(self->source_context);
     gathering_release_parent(self);
     return gathering_release_keeper(self);
 }
@@ -518,7 +545,7 @@ gathering_close_rest(GatheringObject *self)
         return;
     }
     self->queue = QUEUE_CLOSING;
-    Py_CLEAR(self->source);
+    drop_source(&self->source, &self->source_context);
     while (gathering_list_goes_on(self)) {
         PyObject *item = gathering_pop_item(self);
         close_unstarted(state, item);
@@ -580,7 +607,7 @@ gathering_close_queue(GatheringObject *self)
     gathering_release_parent(self);
     if (self->source != NULL) {
         int status = gathering_end_queue(self, QUEUE_CLOSED);
-        Py_CLEAR(self->source); /* may be a generator, which closes now */
+        drop_source(&self->source, &self->source_context);
         return status;
     }
     return gathering_close_some(self);
@@ -716,7 +743,7 @@ gathering_end_source(GatheringObject *self)
         return 0;
     }
     int status = gathering_end_queue(self, QUEUE_EXHAUSTED);
-    Py_CLEAR(self->source);
+    drop_source(&self->source, &self->source_context);
     return status;
 }
 
@@ -1497,8 +1524,7 @@ gathering_tp_clear(PyObject *op)
     Py_CLEAR(self->task_kwargs);
     Py_CLEAR(self->parent);
     Py_CLEAR(self->list);
-    Py_CLEAR(self->source);
-    Py_CLEAR(self->source_context);
+    drop_source(&self->source, &self->source_context);
     Py_CLEAR(self->positions);
     PyMem_Free(self->arguments);
     self->arguments = NULL;
