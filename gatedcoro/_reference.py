@@ -168,16 +168,19 @@ _discard_from_awaited_by = _taken_call_graph_function("future_discard_from_await
 # Coroutine objects ----------------------------------------------------------------------
 
 
-def _close_item(item):
-    """Close a coroutine that was never started; release anything else.
+def _close_item(item, *, begun_too=False):
+    """Close a coroutine that is given up; release anything else.
 
-    A coroutine that runs, or that somebody else awaits, is not ours to close.  An exception
-    out of close() is reported as one that could not be raised.
+    One that runs is not ours to close, nor is one that somebody else awaits: it has begun,
+    and unless *begun_too*, was not given to go on with.  An exception out of close() is
+    reported as one that could not be raised.
     """
     if not isinstance(item, _Coroutine):
         return
     try:
-        if getattr(item, "cr_running", False) or getattr(item, "cr_await", None) is not None:
+        if getattr(item, "cr_running", False):
+            return
+        if not begun_too and getattr(item, "cr_await", None) is not None:
             return
         item.close()
     except BaseException as error:
@@ -428,7 +431,11 @@ class _Awaitables:
         return futures
 
     def close_one(self):
-        _close_item(self._items.popleft()[1])
+        self.close_item(self._items.popleft()[1])
+
+    def close_item(self, item):
+        """*item*, which has been taken or not, never starts."""
+        _close_item(item, begun_too=self._as_asyncio_gather)
 
     def final_results(self):
         if self._layout is None:
@@ -519,6 +526,10 @@ class _Callables:
         except RuntimeError:
             iterator.clear()
 
+    @staticmethod
+    def close_item(function):
+        """There is no coroutine yet."""
+
     def final_results(self):
         return self.results
 
@@ -564,7 +575,7 @@ def _drive_await_method(awaitable):
 
 
 class _TaskCoroutine:
-    """Drives a coroutine as a Task does, which need not be one that `await` takes.
+    """Drives a coroutine as a Task does: from where it stands, and whether or not `await` would take it.
 
     So asyncio.capture_call_graph() inside the item ends at the item, not in this file.
     """
@@ -618,11 +629,10 @@ def _loop_of(future):
 def _as_asyncio_gather_drives_it(argument):
     """Return what to await in order to do what asyncio.gather does with *argument*.
 
-    It makes a Task of a coroutine, and does not ask whether `await` would take it; a Future
-    runs already, and one that `await` does not take may say by an attribute how to wait for it.
+    It makes a Task of a coroutine, which may have begun, and does not ask whether `await` would
+    take it; a Future runs already, and one that `await` does not take may say by an attribute
+    how to wait for it.
     """
-    if type(argument) is types.CoroutineType:
-        return _DrivenCoroutine(argument)
     if _isfuture(argument):
         by_attribute = hasattr(argument, "__await__") and not hasattr(type(argument), "__await__")
     elif _iscoroutine(argument):
@@ -687,6 +697,7 @@ class _Worker(_CoroutineObject):
         self.gathering = gathering
         self.index = index
         self.item = item  # until the item is started
+        self._close_item = gathering.source.close_item
         self.task = None  # while the item runs
         self.awaiter = None  # the Task that is shown as awaiting that
         self.coroutine = None  # the user's own, as soon as there is one
@@ -882,7 +893,7 @@ class _Worker(_CoroutineObject):
     def _close_unstarted_item(self):
         item, self.item = self.item, None
         if item is not None:
-            _close_item(item)
+            self._close_item(item)
 
     # What the item's coroutine says of itself
 
@@ -1424,8 +1435,7 @@ class _Gathering:
 
     def drop_item(self, item):
         """The item that was taken never starts."""
-        if self.source.coroutine_of(item) is not None:
-            _close_item(item)
+        self.source.close_item(item)
         self.item_is_taken = False
 
     def start_next(self):
@@ -2069,7 +2079,8 @@ def gather(*aws, limit=None, return_exceptions=False, cancel_on_error=False):
     aws: coroutines, Futures or other awaitables: whatever asyncio.gather takes, so also what
         only says that it is a coroutine (a proxy), or is driven by ``send()`` and ``throw()``
         alone.  A Future or Task runs already: with a limit it takes its turn and its slot,
-        but is only awaited.
+        but is only awaited.  A coroutine that has begun goes on from where it stands; queued
+        and never started, it is closed.
     limit: how many run at once: an integer of at least 1; None for no limit; or an async
         context manager, which each item holds while it runs, entered and left in the item's
         own Task.  At most one item waits for it, and what ``__aenter__`` raises is that

@@ -175,19 +175,19 @@ typedef enum {
     ITEM_IS_AWAITED_BY_ITS_METHOD, /* `yield from item.__await__()` */
 } ItemKind;
 
-/* Which of these does asyncio.gather do?  It makes a Task of a coroutine, and
-   does not ask whether `await` would take it.  A Future runs already; one that
-   `await` does not take may say by an attribute how it is waited for.  -1 on
-   error. */
+/* Which of these does asyncio.gather do?  It makes a Task of a coroutine, which
+   drives it from where it stands, and does not ask whether `await` would take
+   it.  A Future runs already; one that `await` does not take may say by an
+   attribute how it is waited for.  -1 on error. */
 static int
 gather_item_kind(core_state *state, PyObject *op)
 {
-    if (PyCoro_CheckExact(op) || is_iterable_coroutine(op)
+    if (PyCoro_CheckExact(op) || is_own_coroutine(state, op)) {
+        return ITEM_IS_DRIVEN;
+    }
+    if (is_iterable_coroutine(op)
         || PyObject_TypeCheck(op, state->future_base)) {
         return ITEM_IS_AWAITED;
-    }
-    if (is_own_coroutine(state, op)) {
-        return ITEM_IS_DRIVEN;
     }
     int future = is_future(state, op);
     if (future < 0) {
@@ -362,10 +362,11 @@ item_iterator(core_state *state, PyObject **item, Py_ssize_t call_index,
 
 /*** Giving items up ***/
 
-/* Has the coroutine begun?  One that runs, or that somebody else awaits, is
-   not ours to close.  1, 0, or -1 on error. */
+/* One that runs is not ours to close, nor is one that somebody else awaits: it
+   has begun, and unless `begun_too`, was not given to go on with.  1, 0, or -1
+   on error. */
 static int
-has_begun(core_state *state, PyObject *coroutine)
+is_not_ours(core_state *state, PyObject *coroutine, bool begun_too)
 {
     PyObject *running, *awaited;
     if (lookup_attribute(coroutine, state->str_cr_running, &running) < 0) {
@@ -373,7 +374,7 @@ has_begun(core_state *state, PyObject *coroutine)
     }
     int truth = running == NULL ? 0 : PyObject_IsTrue(running);
     Py_XDECREF(running);
-    if (truth != 0) {
+    if (truth != 0 || begun_too) {
         return truth;
     }
     if (lookup_attribute(coroutine, state->str_cr_await, &awaited) < 0) {
@@ -384,16 +385,16 @@ has_begun(core_state *state, PyObject *coroutine)
     return is_awaited;
 }
 
-/* Closes an awaitable that never ran, if it is a coroutine; what close()
-   raises goes to sys.unraisablehook.  The exception being raised is kept. */
+/* Closes an item that is given up, if it is a coroutine; what close() raises
+   goes to sys.unraisablehook.  The exception being raised is kept. */
 static void
-close_unstarted(core_state *state, PyObject *awaitable)
+close_given_up(core_state *state, PyObject *awaitable, bool begun_too)
 {
     PyObject *raised = fetch_exception();
     int closable = is_coroutine(state, awaitable);
     if (closable > 0) {
-        int begun = has_begun(state, awaitable);
-        closable = begun < 0 ? -1 : !begun;
+        int foreign = is_not_ours(state, awaitable, begun_too);
+        closable = foreign < 0 ? -1 : !foreign;
     }
     if (closable > 0
         && call_method_for_effect(awaitable, state->str_close, NULL) < 0) {
@@ -405,6 +406,13 @@ close_unstarted(core_state *state, PyObject *awaitable)
     if (raised != NULL) {
         raise_exception(raised);
     }
+}
+
+/* The same for one that has not begun. */
+static void
+close_unstarted(core_state *state, PyObject *awaitable)
+{
+    close_given_up(state, awaitable, false);
 }
 
 #endif /* GATEDCORO_AWAIT_H */

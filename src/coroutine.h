@@ -215,16 +215,18 @@ discard_later(DiscardList *list, CoroutineObject *self)
     list->last = self;
 }
 
-/* Closes an awaitable that never ran, if it is a coroutine: one of ours later,
-   with the rest of the list.  Keeps the exception being raised. */
+/* Closes an item that is given up, if it is a coroutine: one of ours that never
+   ran later, with the rest of the list.  Keeps the exception being raised. */
 static void
-discard_unstarted(core_state *state, PyObject *awaitable, DiscardList *list)
+discard_given_up(core_state *state, PyObject *awaitable, bool begun_too,
+                 DiscardList *list)
 {
-    if (!is_own_coroutine(state, awaitable)) {
-        close_unstarted(state, awaitable);
-    }
-    else if (CoroutineObject_CAST(awaitable)->state == CORO_CREATED) {
+    bool is_own = is_own_coroutine(state, awaitable);
+    if (is_own && CoroutineObject_CAST(awaitable)->state == CORO_CREATED) {
         discard_later(list, CoroutineObject_CAST(awaitable));
+    }
+    else if (!is_own || begun_too) {
+        close_given_up(state, awaitable, begun_too);
     }
 }
 

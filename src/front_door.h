@@ -610,7 +610,7 @@ front_door_discard(CoroutineObject *op, PyObject *Py_UNUSED(exception),
     if (self->door == DOOR_GATHER_WITH_CONCURRENCY) {
         Py_ssize_t size = PyList_GET_SIZE(items);
         for (Py_ssize_t i = 0; i < size; i++) {
-            discard_unstarted(state, PyList_GET_ITEM(items, i), rest);
+            discard_given_up(state, PyList_GET_ITEM(items, i), false, rest);
         }
     }
     Py_DECREF(items);

@@ -342,7 +342,7 @@ gated_close_item(core_state *state, GatedObject *self)
     PyObject *raised = fetch_exception();
     PyObject *item = gated_give_up(self);
     if (item != NULL) {
-        close_unstarted(state, item);
+        close_given_up(state, item, self->kind == ITEM_IS_DRIVEN);
         Py_DECREF(item);
     }
     if (raised != NULL) {
@@ -492,7 +492,8 @@ gated_discard(CoroutineObject *op, PyObject *Py_UNUSED(exception),
     PyObject *raised = fetch_exception();
     PyObject *item = gated_give_up(self);
     if (item != NULL) {
-        discard_unstarted(state_of((PyObject *)op), item, rest);
+        discard_given_up(state_of((PyObject *)op), item,
+                         self->kind == ITEM_IS_DRIVEN, rest);
         Py_DECREF(item);
     }
     gated_clear_iteration(self);

@@ -164,7 +164,8 @@ worker_forget_item(core_state *state, WorkerObject *self)
         gathering->waiting--;
     }
     if (gathering == NULL || !gathering->calls) {
-        close_unstarted(state, self->item);
+        close_given_up(state, self->item,
+                       gathering != NULL && gathering->as_asyncio_gather);
     }
 }
 
@@ -276,7 +277,7 @@ worker_deliver(core_state *state, WorkerObject *self, PyObject *result,
     return status;
 }
 
-/* Is an item asked what it is? */
+/* May an item's own code run where it is asked what it is? */
 static inline bool
 item_may_answer(GatheringObject *gathering, PyObject *item)
 {
@@ -289,7 +290,7 @@ static int
 worker_look_at_item(core_state *state, WorkerObject *self, PyObject *item)
 {
     self->kind = ITEM_IS_AWAITED;
-    if (item_may_answer(self->gathering, item)) {
+    if (self->gathering->as_asyncio_gather) {
         int kind = gather_item_kind(state, item);
         if (kind < 0) {
             return -1;
@@ -404,25 +405,26 @@ worker_next_item(core_state *state, WorkerObject *self, bool began_pass,
         status = gathering_take(gathering, &item, &index);
     }
     if (status > 0) {
-        bool may_go_on = worker_look_at_item(state, self, item) == 0;
-        if (!may_go_on) {
-            PyErr_Clear(); /* it is asked once more for the next Task */
-        }
         /* An iterator may be the user's code, and so may the clock, and what
            an item answers. */
         bool runs_python = state->clock != NULL
                            || (gathering->source != NULL
                                && !source_is_indexed(gathering->source))
                            || item_may_answer(gathering, item);
-        if (may_go_on && runs_python) {
-            may_go_on = task_is_untouched(state, task, references, weakrefs);
+        if (worker_look_at_item(state, self, item) < 0) {
+            status = gathering_fail_call(gathering);
+            gathering_drop_item(gathering, item);
         }
-        if (may_go_on
-            && worker_go_on(state, self, item, index, references, weakrefs)
-                   == 0) {
+        else if ((!runs_python
+                  || task_is_untouched(state, task, references, weakrefs))
+                 && worker_go_on(state, self, item, index, references,
+                                 weakrefs)
+                        == 0) {
             return 1;
         }
-        status = worker_start(state, gathering, item, index);
+        else {
+            status = worker_start(state, gathering, item, index);
+        }
         Py_DECREF(item);
     }
     if (status == 0) {
