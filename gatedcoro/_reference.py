@@ -458,7 +458,12 @@ class _Awaitables:
 
     def wait_for(self, worker, item):
         """Return what the worker awaits in order to run *item*."""
-        driven = _as_asyncio_gather_drives_it(item) if self._as_asyncio_gather else _as_task_drives_it(item)
+        if self._as_asyncio_gather:
+            driven = _as_asyncio_gather_drives_it(item)
+        elif _is_to_be_unpacked(item):
+            driven = _refuse_to_await(item)
+        else:
+            driven = _as_task_drives_it(item)
         worker.begins()
         return driven
 
@@ -650,13 +655,45 @@ def _can_be_awaited(value):
     return cls is types.CoroutineType or hasattr(cls, "__await__")
 
 
+def _is_to_be_unpacked(item):
+    """Whether *item* is an iterable that was meant to be unpacked.
+
+    The contents of a string or a dict are no items.
+    """
+    return (
+        getattr(type(item), "__iter__", None) is not None
+        and not _can_be_awaited(item)
+        and not isinstance(item, str | bytes | bytearray | dict)
+    )
+
+
+def _note_unpacking(error, item):
+    """Say on the TypeError about *item* what may have been meant."""
+    if _is_to_be_unpacked(item):
+        error.add_note(f"to pass what the {type(item).__name__} contains, unpack it with *")
+
+
+async def _refuse_to_await(item):
+    try:
+        return await item
+    except TypeError as error:
+        _note_unpacking(error, item)
+        raise
+
+
 def _distinct(arguments):
     """Return the distinct arguments, by hash and equality, and their layout.
 
     The layout is None if they all are distinct.  Unhashable ones are a TypeError.
     """
     indexes = {}
-    layout = [indexes.setdefault(argument, len(indexes)) for argument in arguments]
+    layout = []
+    for argument in arguments:
+        try:
+            layout.append(indexes.setdefault(argument, len(indexes)))
+        except TypeError as error:
+            _note_unpacking(error, argument)
+            raise
     distinct = list(indexes)
     return (distinct, None if len(distinct) == len(layout) else layout)
 
@@ -675,7 +712,12 @@ def _checked_awaitables(unstarted, loop):
             elif loop is not _loop_of(argument):
                 raise ValueError("The future belongs to a different loop than the one specified as the loop argument")
         elif not _iscoroutine(argument) and not _isawaitable(argument):
-            raise TypeError("An asyncio.Future, a coroutine or an awaitable is required")
+            error = TypeError("An asyncio.Future, a coroutine or an awaitable is required")
+            _note_unpacking(error, argument)
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame
         elif loop is None:
             loop = _get_event_loop()
     if loop is None:

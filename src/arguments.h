@@ -415,11 +415,10 @@ sort_out_awaitables(core_state *state, PyObject *list, bool futures_first,
             }
             continue;
         }
-        if (PyErr_Occurred()) {
-            goto done;
-        }
-        int future = check_awaitable(state, op, awaitables);
+        int future =
+            PyErr_Occurred() ? -1 : check_awaitable(state, op, awaitables);
         if (future < 0) {
+            note_unpacking(state, op);
             goto done;
         }
         /* A Future's place is its index less the number of arguments. */

@@ -329,6 +329,42 @@ note_item(core_state *state, Py_ssize_t index)
     raise_exception(raised);
 }
 
+/* Is it an iterable that was meant to be unpacked?  A string's or a dict's
+   contents are no items.  Runs no code of its. */
+static bool
+is_to_be_unpacked(core_state *state, PyObject *op)
+{
+    return Py_TYPE(op)->tp_iter != NULL && !can_be_awaited(op)
+           && !PyUnicode_Check(op) && !PyBytes_Check(op)
+           && !PyByteArray_Check(op) && !PyDict_Check(op)
+           && _PyType_Lookup(Py_TYPE(op), state->str_dunder_iter) != Py_None;
+}
+
+/* Says on the TypeError being raised about an item what may have been meant. */
+static void
+note_unpacking(core_state *state, PyObject *op)
+{
+    if (!PyErr_ExceptionMatches(PyExc_TypeError)) {
+        return;
+    }
+    PyObject *raised = fetch_exception();
+    if (is_to_be_unpacked(state, op)) {
+        PyObject *name = PyType_GetName(Py_TYPE(op));
+        PyObject *note =
+            name == NULL
+                ? NULL
+                : PyUnicode_FromFormat(
+                    "to pass what the %U contains, unpack it with *", name);
+        if (note == NULL
+            || call_method_for_effect(raised, state->str_add_note, note) < 0) {
+            PyErr_Clear();
+        }
+        Py_XDECREF(name);
+        Py_XDECREF(note);
+    }
+    raise_exception(raised);
+}
+
 /* Returns a new reference to what has to be driven for `*item`.  If that is a
    callable (`call_index` >= 0 is its index), it is called, and `*item` is
    replaced by what it returned. */

@@ -75,6 +75,7 @@
     X(dunder_await, "__await__") \
     X(dunder_class, "__class__") \
     X(dunder_index, "__index__") \
+    X(dunder_iter, "__iter__") \
     X(dunder_name, "__name__") \
     X(dunder_qualname, "__qualname__") \
     X(eager_start, "eager_start") \

@@ -215,6 +215,9 @@ worker_begin_item(core_state *state, WorkerObject *self, PyObject **result)
         PyObject *item = Py_NewRef(self->item);
         PyObject *iterator =
             item_iterator(state, &item, call_index, self->kind);
+        if (iterator == NULL && call_index < 0) {
+            note_unpacking(state, item);
+        }
         Py_SETREF(self->item, item);
         self->delegate = iterator;
     }
