@@ -987,7 +987,7 @@ class Task(_Task):
             self._log_destroy_pending = False
             raise
         finally:
-            del self  # the traceback of an error in an eager step holds this frame
+            del self, options  # the traceback of an error in an eager step holds this frame
 
     def get_coro(self):
         """Return the user's coroutine; the worker, if the item is no coroutine."""
@@ -1040,7 +1040,7 @@ def _start_eagerly(worker, loop, context):
             del step
         return task
     finally:
-        del task, caller, catcher  # the traceback of an error holds this frame
+        del task, caller, catcher, context  # the traceback of an error holds this frame
 
 
 class _StockFunction:
@@ -1531,6 +1531,7 @@ class _Gathering:
                 task.add_done_callback(worker.task_done)
         finally:
             worker._is_being_made = False
+            del context  # what an item puts there goes with the item
         if worker in self.running:
             worker.attach(task)
             if worker.was_closed:  # by who made the Task, and may have made none

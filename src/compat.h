@@ -63,10 +63,6 @@
 #define TASKS_HAVE_ONE_COUNT 1
 #endif
 
-/* The garbage collector runs in the middle of an allocation up to 3.11, and so
-   does Python code. */
-#define ALLOCATIONS_RUN_PYTHON (PY_VERSION_HEX < 0x030C0000)
-
 /* Each interpreter may import the module under a GIL of its own.  There is no
    Py_mod_gil: importing it in a free-threaded build enables the GIL. */
 #if PY_VERSION_HEX >= 0x030C0000

@@ -888,12 +888,31 @@ gathering_interrupted(GatheringObject *self)
     raise_exception(raised);
 }
 
+/* What an item puts into its context goes with its Task: the arguments for the
+   next one must not keep it.  Keeps the exception being raised. */
+static void
+gathering_release_context(GatheringObject *self)
+{
+    if (self->task_kwargs == NULL || self->reuse_tasks) {
+        return; /* no item runs in the Tasks' own contexts */
+    }
+    PyObject *raised = fetch_exception();
+    core_state *state = state_of((PyObject *)self);
+    if (PyDict_SetItem(self->task_kwargs, state->str_context, Py_None) < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    if (raised != NULL) {
+        raise_exception(raised);
+    }
+}
+
 /* Ends the pass.  -1 on an interrupt. */
 static int
 gathering_end_pass(GatheringObject *self, int status)
 {
     self->pumping = false;
     gathering_release_parent(self);
+    gathering_release_context(self);
     if (status == 0) {
         return 0;
     }

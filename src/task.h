@@ -20,7 +20,7 @@
 
 typedef struct {
     CoroutineObject *driver; /* a Worker or a Keeper; owned */
-    PyObject *context;       /* of the running item; owned */
+    PyObject *context;       /* the Task's own; owned */
     PyObject *name;          /* given when asked; owned or NULL */
     bool renamed;            /* set_name() was called: the base knows better */
     bool touched;            /* something was done to the Task */
@@ -41,6 +41,7 @@ is_own_task(core_state *state, PyObject *task)
 /* In worker.h and keeper.h. */
 static PyObject *worker_user_coroutine(core_state *state,
                                        CoroutineObject *worker);
+static PyObject *worker_context(CoroutineObject *worker);
 static int keeper_cancelled(CoroutineObject *keeper, PyObject *message);
 
 /* References and weak references to an untouched Task of ours in the middle of
@@ -396,12 +397,11 @@ task_is_untouched(core_state *state, PyObject *task, Py_ssize_t references,
 
 /* The Task runs another item from now on. */
 static void
-task_renew(PyObject *task, PyObject *context)
+task_renew(PyObject *task)
 {
     TaskFields *fields = task_fields(task);
     assert(!fields->touched && !fields->renamed);
     Py_XSETREF(fields->name, NULL);
-    Py_XSETREF(fields->context, Py_NewRef(context));
 }
 
 /*** Methods ***/
@@ -511,7 +511,13 @@ task_get_coro_attribute(PyObject *op, void *Py_UNUSED(closure))
 static PyObject *
 task_get_context(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *context = task_fields(op)->context;
+    TaskFields *fields = task_fields(op);
+    PyObject *context = fields->context;
+    if (fields->driver != NULL
+        && Py_TYPE(fields->driver) == state_of(op)->worker_type
+        && worker_context(fields->driver) != NULL) {
+        context = worker_context(fields->driver);
+    }
     return Py_NewRef(context == NULL ? Py_None : context);
 }
 

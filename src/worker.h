@@ -14,8 +14,10 @@
             |
        end as the item did, and start what there is room for in other Tasks
 
-   The first item of a Task runs in the Task's own context; the next ones in
-   copies of the caller's, which the worker enters around each step.
+   Each item has a copy of the caller's context.  Where Tasks are reused, the
+   worker enters it around each step, and drops it when the item has ended; the
+   Task's own is another copy, in which no item runs.  Otherwise it is the Task's
+   own, and goes with the Task.
 
    A worker belongs to its gathering before its Task exists, so that whatever
    happens in an eager first step finds it there.
@@ -38,7 +40,7 @@ typedef struct {
     PyObject *item;             /* what the user handed over */
     ItemKind kind;
     PyObject *delegate; /* what is driven; NULL before the first step */
-    PyObject *context;  /* entered around each step, or NULL */
+    PyObject *context;  /* of the item, entered around each step; or NULL */
 } WorkerObject;
 
 static inline WorkerObject *
@@ -66,6 +68,13 @@ worker_user_coroutine(core_state *state, CoroutineObject *op)
     }
     Py_XDECREF(item);
     return is_coro < 0 ? NULL : Py_NewRef(self);
+}
+
+/* The context of the item, if it is not the Task's own (borrowed), or NULL. */
+static PyObject *
+worker_context(CoroutineObject *op)
+{
+    return ((WorkerObject *)op)->context;
 }
 
 static PyObject *
@@ -303,33 +312,18 @@ worker_look_at_item(core_state *state, WorkerObject *self, PyObject *item)
     return 0;
 }
 
-/* The worker and its Task go ahead with another item (stolen on success).  The
-   list gets its reference to the worker back.  -1 if they cannot. */
-static int
-worker_go_on(core_state *state, WorkerObject *self, PyObject *item,
-             Py_ssize_t index, Py_ssize_t references, int weakrefs)
+/* The worker and its Task go ahead with another item (stolen).  The list gets
+   its reference to the worker back. */
+static void
+worker_go_on(WorkerObject *self, PyObject *item, Py_ssize_t index)
 {
     GatheringObject *gathering = self->gathering;
-    PyObject *context = PyContext_Copy(gathering->context);
-    if (context == NULL) {
-        PyErr_Clear();
-        return -1;
-    }
-    if (gathering_is_closed(gathering)
-        || (ALLOCATIONS_RUN_PYTHON
-            && !task_is_untouched(state, self->link.target, references,
-                                  weakrefs))) {
-        Py_DECREF(context);
-        return -1;
-    }
     gathering_link(gathering, &self->link, index);
     if (gathering->gate != NULL) {
         gathering->waiting++;
     }
-    task_renew(self->link.target, context);
-    Py_XSETREF(self->context, context);
+    task_renew(self->link.target);
     self->item = item;
-    return 0;
 }
 
 /* Does the type have what a coroutine has?  Runs no Python code. */
@@ -381,7 +375,8 @@ one_slot_is_free(GatheringObject *gathering)
 
    If nobody holds the Task, nobody will see how it ends: what the item left
    is dropped before the next one starts, so that destructors run as they
-   would with a Task for each item; and they may touch the Task, too. */
+   would with a Task for each item; and they may touch the Task, too, as may what
+   the collector runs while a context is made (3.11). */
 static int
 worker_next_item(core_state *state, WorkerObject *self, bool began_pass,
                  PyObject **result, PyObject **raised, Py_ssize_t references,
@@ -398,6 +393,11 @@ worker_next_item(core_state *state, WorkerObject *self, bool began_pass,
     Py_CLEAR(*raised);
     Py_XSETREF(*result, Py_NewRef(Py_None));
     Py_CLEAR(self->item);
+    Py_XSETREF(self->context, PyContext_Copy(gathering->context));
+    if (self->context == NULL) {
+        PyErr_Clear();
+        return 0;
+    }
     if (!task_is_untouched(state, task, references, weakrefs)) {
         return 0;
     }
@@ -418,11 +418,11 @@ worker_next_item(core_state *state, WorkerObject *self, bool began_pass,
             status = gathering_fail_call(gathering);
             gathering_drop_item(gathering, item);
         }
-        else if ((!runs_python
-                  || task_is_untouched(state, task, references, weakrefs))
-                 && worker_go_on(state, self, item, index, references,
-                                 weakrefs)
-                        == 0) {
+        else if (!gathering_is_closed(gathering)
+                 && (!runs_python
+                     || task_is_untouched(state, task, references,
+                                          weakrefs))) {
+            worker_go_on(self, item, index);
             return 1;
         }
         else {
@@ -449,7 +449,6 @@ worker_leave(WorkerObject *self, bool ended)
     self->link.target = NULL;
     if (ended) {
         Py_CLEAR(self->delegate);
-        Py_CLEAR(self->context);
     }
     Py_XDECREF(task);
     Py_DECREF(gathering);
@@ -686,6 +685,13 @@ worker_new(core_state *state, GatheringObject *gathering, PyObject *item)
         coroutine_init(&self->base, &worker_kind);
         self->gathering = (GatheringObject *)Py_NewRef(gathering);
         self->item = Py_NewRef(item);
+        if (gathering->reuse_tasks) {
+            self->context = PyContext_Copy(gathering->context);
+            if (self->context == NULL) {
+                self->base.state = CORO_CLOSED;
+                Py_CLEAR(self);
+            }
+        }
     }
     return self;
 }
@@ -857,7 +863,8 @@ worker_is_started(WorkerObject *self, PyObject *task)
 }
 
 /* Makes a Task for the worker, which belongs to its gathering, and a new
-   reference to it in `*task` (NULL if there is none).  -1 on an interrupt. */
+   reference to it in `*task` (NULL if there is none); `context` is its own.  -1
+   on an interrupt. */
 static int
 worker_make_task(core_state *state, WorkerObject *self, PyObject *context,
                  PyObject **task)
