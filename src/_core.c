@@ -142,7 +142,6 @@ core_make_strings(core_state *state)
         return -1; \
     }
     MAKE(empty_tuple, PyTuple_New(0))
-    MAKE(zero, PyLong_FromLong(0))
     MAKE(task_name, PyUnicode_FromString("gatedcoro"))
     MAKE(context_kwname, PyTuple_Pack(1, state->str_context))
     MAKE(msg_kwname, PyTuple_Pack(1, state->str_msg))
@@ -457,20 +456,15 @@ core_find_shortcuts(core_state *state)
     PyGetSetDef *cr_await = find_getset(&PyCoro_Type, "cr_await");
     PyGetSetDef *must_cancel = find_getset(state->task_base, "_must_cancel");
     PyGetSetDef *callbacks = find_getset(state->future_base, "_callbacks");
-    PyGetSetDef *blocking =
-        find_getset(state->future_base, "_asyncio_future_blocking");
-    PyGetSetDef *fut_waiter = find_getset(state->task_base, "_fut_waiter");
     PyGetSetDef *log_destroy_pending =
         find_getset(state->task_base, "_log_destroy_pending");
     PyGetSetDef *log_traceback =
         find_getset(state->future_base, "_log_traceback");
     PyMethodDef *done = find_method(state->future_base, "done");
-    PyMethodDef *cancelling = find_method(state->task_base, "cancelling");
     PyMethodDef *get_name = find_method(state->task_base, "get_name");
     if (cr_await == NULL || must_cancel == NULL || callbacks == NULL
-        || blocking == NULL || fut_waiter == NULL
         || log_destroy_pending == NULL || log_traceback == NULL || done == NULL
-        || cancelling == NULL || get_name == NULL) {
+        || get_name == NULL) {
         PyErr_Format(PyExc_ImportError,
                      "gatedcoro._core needs _asyncio.Future and "
                      "_asyncio.Task as CPython has them; they are %R and %R",
@@ -481,13 +475,10 @@ core_find_shortcuts(core_state *state)
     state->coro_await_closure = cr_await->closure;
     state->task_get_must_cancel = must_cancel->get;
     state->task_get_callbacks = callbacks->get;
-    state->task_get_blocking = blocking->get;
-    state->task_get_fut_waiter = fut_waiter->get;
     state->task_set_log_destroy_pending = log_destroy_pending->set;
     state->future_get_log_traceback = log_traceback->get;
     state->future_set_log_traceback = log_traceback->set;
     state->future_done = done->ml_meth;
-    state->task_cancelling = cancelling->ml_meth;
     state->task_get_name = get_name->ml_meth;
     return 0;
 }
@@ -635,6 +626,7 @@ core_read_environment(core_state *state)
     return truth < 0 ? -1 : 0;
 }
 
+/* May Tasks be reused? */
 static int
 core_measure_tasks(core_state *state)
 {

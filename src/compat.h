@@ -88,9 +88,20 @@
 #endif
 #define NATIVE_FRAME_CLEARED (PY_VERSION_HEX >= 0x030F0000 ? 5 : 4)
 
-/* asyncio's register of Tasks is an intrusive list since 3.14; before, it holds
-   weak references. */
+/* asyncio's register of Tasks is a list that runs through them since 3.14;
+   before, a WeakSet.  Since 3.12 Tasks in an eager first step are in a set
+   instead, which holds them. */
 #define TASKS_ARE_LISTED (PY_VERSION_HEX >= 0x030E0000)
+#define TASK_REGISTER \
+    (PY_VERSION_HEX < 0x030C0000 ? "_all_tasks" : "_scheduled_tasks")
+
+/* Of a type whose instances have their attributes behind their struct, without a
+   dict as long as nobody asks for one. */
+#ifdef Py_TPFLAGS_INLINE_VALUES
+#define INLINE_VALUES_FLAG Py_TPFLAGS_INLINE_VALUES
+#else
+#define INLINE_VALUES_FLAG 0
+#endif
 
 /* Task(eager_start=True) crashes in get_coro() before 3.12.5 (gh-122332). */
 static inline bool
@@ -319,21 +330,34 @@ set_no_gate_error(PyObject *gate, PyObject *name, bool is_aexit,
 #endif
 }
 
+/*** Sets ***/
+
+/* PySet_Contains() of an object with that hash, faster where it is not far from
+   where the search for it begins. */
+static inline int
+set_contains(PyObject *set, PyObject *op, Py_hash_t hash)
+{
+    const PySetObject *table = (const PySetObject *)set;
+    size_t place = (size_t)hash & (size_t)table->mask;
+    for (int i = 0; i < 4 && place <= (size_t)table->mask; i++, place++) {
+        if (table->table[place].key == op) {
+            return 1;
+        }
+    }
+    return PySet_Contains(set, op);
+}
+
 /*** Weak references ***/
 
-/* The number of weak references to `op`, counted up to 2. */
-static inline int
-count_weakrefs(PyObject *op)
+/* The first weak reference to `op` (borrowed), or NULL. */
+static inline PyWeakReference *
+first_weakref(PyObject *op)
 {
     Py_ssize_t offset = Py_TYPE(op)->tp_weaklistoffset;
     if (offset == 0) {
-        return 0;
+        return NULL;
     }
-    PyWeakReference *head = *(PyWeakReference **)(void *)((char *)op + offset);
-    if (head == NULL) {
-        return 0;
-    }
-    return head->wr_next == NULL ? 1 : 2;
+    return *(PyWeakReference **)(void *)((char *)op + offset);
 }
 
 #endif /* GATEDCORO_COMPAT_H */

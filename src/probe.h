@@ -1,10 +1,12 @@
 /* Probe: measures what an untouched Task looks like on this interpreter.
 
-   When the module is imported, a Task of ours runs three steps on a stand-in
-   for a loop: its first, as a worker starts it, one after a bare yield, one
-   after a future.  In each it must have the references and weak references that
-   task.h takes for the floor.  If it has not, Tasks are never reused in this
-   process. */
+   When the module is imported, it is found out on a Task that is not initialised
+   where what can be done to one shows.  Then another one runs four steps on a
+   stand-in for a loop: its first, as a worker starts it; one after a bare yield;
+   one after a future; one after a future that failed.  In the first, its image
+   is taken (state.h); in each it must look untouched, by all that workers look
+   at; and in the last it must not look so when something has been done to it.
+   If it is otherwise, Tasks are never reused in this process. */
 
 #ifndef GATEDCORO_PROBE_H
 #define GATEDCORO_PROBE_H
@@ -13,10 +15,13 @@
 
 typedef struct {
     CoroutineObject base;
+    PyObject *asyncio; /* the module _asyncio */
+    PyObject *loop;
     PyObject *task;   /* as a worker holds it */
-    PyObject *future; /* what the second step waits on */
+    PyObject *future; /* what the Task waits on */
     int steps;
     bool as_expected;
+    bool no_memory;
 } ProbeObject;
 
 static inline ProbeObject *
@@ -25,33 +30,226 @@ ProbeObject_CAST(PyObject *op)
     return (ProbeObject *)op;
 }
 
+/* Calls a function of _asyncio with one or two arguments, for its effect. */
+static int
+probe_call(PyObject *asyncio, const char *name, PyObject *first,
+           PyObject *second)
+{
+    PyObject *ignored = PyObject_CallMethod(
+        asyncio, name, second == NULL ? "(O)" : "(OO)", first, second);
+    Py_XDECREF(ignored);
+    return ignored == NULL ? -1 : 0;
+}
+
+/*** The image ***/
+
+/* The number of the only word that is `value`; that of one behind the last where
+   none is, or several are. */
+static size_t
+find_word(const TaskImage *image, PyObject *task, const void *value)
+{
+    size_t found = image->count;
+    for (size_t i = 0; i < image->count; i++) {
+        if (task_word(task, word_offset(i)) == (uintptr_t)value) {
+            if (found != image->count) {
+                return image->count;
+            }
+            found = i;
+        }
+    }
+    return found;
+}
+
+/* Does the list of Tasks run through the last two words of `task`, all of which
+   are zero?  They are no part of the image then.  The answers of this and the
+   next ones are 1, 0 if it is not as expected, or -1 with an exception. */
+static int
+probe_find_list(TaskImage *image, PyObject *asyncio, PyObject *task)
+{
+    if (probe_call(asyncio, "_register_task", task, NULL) < 0) {
+        return -1;
+    }
+    image->count -= 2;
+    bool as_expected = true;
+    for (size_t i = 0; i < image->count + 2; i++) {
+        bool is_zero = task_word(task, word_offset(i)) == 0;
+        as_expected &= is_zero == (i < image->count);
+    }
+    if (probe_call(asyncio, "_unregister_task", task, NULL) < 0) {
+        return -1;
+    }
+    return as_expected && task_word(task, word_offset(image->count)) == 0;
+}
+
+/* Where is who awaits the Task?  Here it is itself. */
+static int
+probe_find_awaiter(TaskImage *image, PyObject *asyncio, PyObject *task)
+{
+    if (probe_call(asyncio, "future_add_to_awaited_by", task, task) < 0) {
+        return -1;
+    }
+    image->awaiter = find_word(image, task, task);
+    if (probe_call(asyncio, "future_discard_from_awaited_by", task, task)
+        < 0) {
+        return -1;
+    }
+    return image->awaiter < image->count
+           && task_word(task, word_offset(image->awaiter)) == 0;
+}
+
+/* Where do attributes show?  Sets one. */
+static int
+probe_find_attributes(core_state *state, TaskImage *image, PyObject *task)
+{
+    PyTypeObject *type = Py_TYPE(task);
+    bool has_values = PyType_HasFeature(type, INLINE_VALUES_FLAG);
+    image->values = has_values ? type->tp_basicsize : 0;
+    uintptr_t before = task_word(task, image->values);
+    if (PyObject_GenericSetAttr(task, state->str_value, Py_True) < 0) {
+        return -1;
+    }
+    uintptr_t changed = before ^ task_word(task, image->values);
+    image->values_bits = 0;
+    for (uintptr_t byte = has_values ? 0xff : 0; byte != 0; byte <<= 8) {
+        image->values_bits |= (changed & byte) != 0 ? byte : 0;
+    }
+    image->values_absent = before & image->values_bits;
+    PyObject **dict = _PyObject_GetDictPtr(task); /* makes one (3.13+) */
+    if (dict == NULL || *dict == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    image->dict = (char *)dict - (char *)task;
+    return !has_values || image->values_bits != 0;
+}
+
+/* What of the image is the same for all Tasks. */
+static int
+probe_begin_image(core_state *state, PyObject *asyncio)
+{
+    TaskImage *image = &state->task_image;
+    size_t size = (size_t)state->task_base->tp_basicsize - sizeof(PyObject);
+    image->count = size / sizeof(uintptr_t);
+    if (image->count >= TASK_IMAGE_WORDS) {
+        return 0;
+    }
+    PyObject *task = subclass_alloc(state->task_type);
+    if (task == NULL) {
+        return -1;
+    }
+    int status = TASKS_ARE_LISTED ? probe_find_list(image, asyncio, task) : 1;
+    image->awaiter = image->weakrefs = image->count;
+    Py_ssize_t weakrefs = Py_TYPE(task)->tp_weaklistoffset;
+    if (weakrefs > 0) {
+        image->weakrefs =
+            ((size_t)weakrefs - sizeof(PyObject)) / sizeof(uintptr_t);
+    }
+    if (status > 0 && HAS_AWAITED_BY) {
+        status = probe_find_awaiter(image, asyncio, task);
+    }
+    if (status > 0) {
+        status = probe_find_attributes(state, image, task);
+    }
+    Py_DECREF(task);
+    return status;
+}
+
+/* The image of a Task in its first step. */
+static bool
+probe_take_image(core_state *state, ProbeObject *self)
+{
+    TaskImage *image = &state->task_image;
+    memcpy(image->words, (char *)self->task + word_offset(0),
+           image->count * sizeof(uintptr_t));
+    image->loop = find_word(image, self->task, self->loop);
+    image->driver = find_word(image, self->task, self);
+    image->context =
+        find_word(image, self->task, task_fields(self->task)->context);
+    return image->loop < image->count && image->driver < image->count
+           && image->context < image->count;
+}
+
+/*** Steps ***/
+
+static bool
+probe_looks_untouched(core_state *state, ProbeObject *self)
+{
+    bool first_step = self->steps == 1;
+    return task_ends_unseen(state, self->task, self->loop, first_step)
+           && task_is_untouched(state, self->task, self->loop, NULL,
+                                first_step)
+           && Py_REFCNT(self) == task_driver_references(first_step) + 1;
+}
+
+/* Does it show what is done to the Task? */
+static bool
+probe_shows_traces(core_state *state, ProbeObject *self)
+{
+    return probe_call(self->asyncio, "_unregister_task", self->task, NULL) == 0
+           && !probe_looks_untouched(state, self)
+           && probe_call(self->asyncio, "_register_task", self->task, NULL)
+                  == 0
+           && probe_looks_untouched(state, self)
+           && PyObject_GenericSetAttr(self->task, state->str_value, Py_True)
+                  == 0
+           && !probe_looks_untouched(state, self);
+}
+
+/* A Future that the Task will wait on: new reference. */
+static PyObject *
+probe_new_future(core_state *state, ProbeObject *self)
+{
+    PyObject *kwargs = PyDict_New();
+    PyObject *future = NULL;
+    if (kwargs != NULL
+        && PyDict_SetItem(kwargs, state->str_loop, self->loop) == 0) {
+        future = PyObject_Call((PyObject *)state->future_base,
+                               state->empty_tuple, kwargs);
+    }
+    Py_XDECREF(kwargs);
+    if (future != NULL
+        && PyObject_SetAttr(future, state->str_asyncio_future_blocking,
+                            Py_True)
+               < 0) {
+        Py_CLEAR(future);
+    }
+    return future;
+}
+
 static PySendResult
 probe_step(CoroutineObject *op, PyObject *Py_UNUSED(value),
            PyObject *exception, PyObject **result)
 {
     ProbeObject *self = (ProbeObject *)op;
     core_state *state = state_of((PyObject *)op);
-    if (exception != NULL) {
+    if (op->closing) {
         raise_exception(Py_NewRef(exception));
         return PYGEN_ERROR;
     }
     self->steps++;
-    bool first_step = self->steps == 1;
-    /* Later there is one reference more: probe_run() still has it. */
-    self->as_expected &=
-        Py_REFCNT(self->task) == task_references(first_step) + !first_step
-        && count_weakrefs(self->task) == task_weak_references(first_step);
-    if (self->steps == 2) {
-        if (PyObject_SetAttr(self->future, state->str_asyncio_future_blocking,
-                             Py_True)
-            < 0) {
-            return PYGEN_ERROR;
+    bool as_expected = (exception != NULL) == (self->steps == 4);
+    if (self->steps == 1) {
+        task_is_ours(state, self->task);
+        as_expected = as_expected && probe_take_image(state, self);
+    }
+    as_expected = as_expected && probe_looks_untouched(state, self);
+    if (self->steps == 4) {
+        as_expected = as_expected && probe_shows_traces(state, self);
+    }
+    self->as_expected &= as_expected;
+    if (!PyErr_Occurred() && (self->steps == 2 || self->steps == 3)) {
+        Py_XSETREF(self->future, probe_new_future(state, self));
+        if (self->future != NULL) {
+            *result = Py_NewRef(self->future);
+            return PYGEN_NEXT;
         }
-        *result = Py_NewRef(self->future);
-        return PYGEN_NEXT;
+    }
+    if (PyErr_Occurred()) {
+        self->as_expected = false;
+        self->no_memory |= PyErr_ExceptionMatches(PyExc_MemoryError) != 0;
+        PyErr_Clear();
     }
     *result = Py_NewRef(Py_None);
-    return first_step ? PYGEN_NEXT : PYGEN_RETURN;
+    return self->steps == 1 ? PYGEN_NEXT : PYGEN_RETURN;
 }
 
 static int
@@ -85,17 +283,23 @@ static const CoroutineKind probe_kind = {
 static int
 probe_tp_traverse(PyObject *op, visitproc visit, void *arg)
 {
+    ProbeObject *self = ProbeObject_CAST(op);
     Py_VISIT(Py_TYPE(op));
-    Py_VISIT(ProbeObject_CAST(op)->task);
-    Py_VISIT(ProbeObject_CAST(op)->future);
+    Py_VISIT(self->asyncio);
+    Py_VISIT(self->loop);
+    Py_VISIT(self->task);
+    Py_VISIT(self->future);
     return 0;
 }
 
 static int
 probe_tp_clear(PyObject *op)
 {
-    Py_CLEAR(ProbeObject_CAST(op)->task);
-    Py_CLEAR(ProbeObject_CAST(op)->future);
+    ProbeObject *self = ProbeObject_CAST(op);
+    Py_CLEAR(self->asyncio);
+    Py_CLEAR(self->loop);
+    Py_CLEAR(self->task);
+    Py_CLEAR(self->future);
     return 0;
 }
 
@@ -120,6 +324,8 @@ static PyType_Spec probe_spec = {
     .slots = probe_slots,
 };
 
+/*** Runs ***/
+
 /* Runs what the stand-in loop has caught. */
 static int
 probe_run_caught(CatcherObject *catcher, PyObject *arg)
@@ -140,9 +346,28 @@ probe_run_caught(CatcherObject *catcher, PyObject *arg)
     return 0;
 }
 
+/* Settles what the Task waits on by that method, and runs the step that this
+   schedules. */
+static int
+probe_run_after(CatcherObject *catcher, ProbeObject *probe, PyObject *method,
+                PyObject *arg)
+{
+    PyObject *future = Py_XNewRef(probe->future);
+    int status = -1;
+    if (future == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the Task waits on nothing");
+    }
+    else if (call_method_for_effect(future, method, arg) == 0) {
+        status = probe_run_caught(catcher, future);
+    }
+    Py_XDECREF(future);
+    return status;
+}
+
 /* Runs a probe on `catcher`, which is the running loop of the thread. */
 static int
-probe_run(core_state *state, CatcherObject *catcher, bool *as_expected)
+probe_run(core_state *state, PyObject *asyncio, CatcherObject *catcher,
+          bool *as_expected)
 {
     int status = -1;
     PyObject *kwargs = NULL, *task = NULL;
@@ -153,42 +378,89 @@ probe_run(core_state *state, CatcherObject *catcher, bool *as_expected)
         goto done;
     }
     coroutine_init(&probe->base, &probe_kind);
+    probe->asyncio = Py_NewRef(asyncio);
+    probe->loop = Py_NewRef(catcher);
     probe->as_expected = true;
-    kwargs = PyDict_New();
-    if (kwargs == NULL
-        || PyDict_SetItem(kwargs, state->str_loop, (PyObject *)catcher) < 0) {
-        goto done;
-    }
-    probe->future = PyObject_Call((PyObject *)state->future_base,
-                                  state->empty_tuple, kwargs);
-    if (probe->future == NULL) {
-        goto done;
-    }
     task = task_new(state, &probe->base, context);
     if (task == NULL) {
         goto done;
     }
     probe->task = Py_NewRef(task);
-    Py_CLEAR(kwargs);
-    if (task_start(state, task, (PyObject *)catcher, &kwargs) < 0
-        || probe_run_caught(catcher, NULL) < 0
-        || call_method_for_effect(probe->future, state->str_set_result,
-                                  Py_None)
-               < 0
-        || probe_run_caught(catcher, probe->future) < 0) {
+    if (task_start(state, task, (PyObject *)catcher, &kwargs) < 0) {
         goto done;
     }
-    *as_expected = probe->as_expected && probe->steps == 3;
+    Py_CLEAR(task);
+    if (probe_run_caught(catcher, NULL) < 0
+        || probe_run_after(catcher, probe, state->str_set_result, Py_None) < 0
+        || probe_run_after(catcher, probe, state->str_set_exception,
+                           PyExc_Exception)
+               < 0) {
+        goto done;
+    }
+    *as_expected = probe->as_expected && probe->steps == 4;
     status = 0;
 done:
     if (probe != NULL) {
         Py_CLEAR(probe->task);
+        if (probe->no_memory) {
+            PyErr_NoMemory();
+            status = -1;
+        }
     }
     Py_XDECREF(task);
     Py_XDECREF(probe);
     Py_XDECREF(kwargs);
     Py_XDECREF(context);
     return status;
+}
+
+/* Finds one of asyncio's sets: 1, 0 if it is something else, or -1. */
+static int
+probe_find_set(PyObject *owner, const char *name, PyObject **found)
+{
+    Py_XSETREF(*found, PyObject_GetAttrString(owner, name));
+    return *found == NULL ? -1 : PySet_CheckExact(*found);
+}
+
+/* Where does asyncio have its Tasks, until 3.13? */
+static int
+probe_find_registers(core_state *state, PyObject *asyncio)
+{
+    PyObject *weak_set = PyObject_GetAttrString(asyncio, TASK_REGISTER);
+    if (weak_set == NULL) {
+        return -1;
+    }
+    int status = probe_find_set(weak_set, "data", &state->task_register);
+    Py_DECREF(weak_set);
+    if (status > 0 && has_eager_tasks()) {
+        status = probe_find_set(asyncio, "_eager_tasks",
+                                &state->eager_task_register);
+    }
+    return status;
+}
+
+/* Takes the image, and verifies it. */
+static int
+probe_all(core_state *state, PyObject *set_running_loop,
+          CatcherObject *catcher, bool *as_expected)
+{
+    PyObject *asyncio = PyImport_ImportModule("_asyncio");
+    int status = asyncio == NULL    ? -1
+                 : TASKS_ARE_LISTED ? 1
+                                    : probe_find_registers(state, asyncio);
+    if (status > 0) {
+        status = probe_begin_image(state, asyncio);
+    }
+    if (status > 0) {
+        PyObject *ignored =
+            PyObject_CallOneArg(set_running_loop, (PyObject *)catcher);
+        status = ignored == NULL
+                     ? -1
+                     : probe_run(state, asyncio, catcher, as_expected);
+        Py_XDECREF(ignored);
+    }
+    Py_XDECREF(asyncio);
+    return status < 0 ? -1 : 0;
 }
 
 /* Runs a probe in place of what the thread is running.  -1 if it could not be
@@ -213,16 +485,13 @@ probe_aside(core_state *state, PyObject *set_running_loop, PyObject *running,
         }
         Py_DECREF(ignored);
     }
-    PyObject *ignored =
-        PyObject_CallOneArg(set_running_loop, (PyObject *)catcher);
-    if (ignored == NULL || probe_run(state, catcher, as_expected) < 0) {
+    if (probe_all(state, set_running_loop, catcher, as_expected) < 0) {
         *as_expected = false;
         if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
             collect_exception(&failure);
         }
         PyErr_Clear();
     }
-    Py_XDECREF(ignored);
     if (put_back(set_running_loop, &running, 1) < 0) {
         collect_exception(&failure);
     }

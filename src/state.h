@@ -33,7 +33,9 @@
     X(current_task)             /* by its loop: a function */ \
     X(enter_task) \
     X(leave_task) \
-    X(asyncio_futures) /* the module, whose functions may be replaced */ \
+    X(task_register)       /* the set in asyncio's WeakSet, until 3.13 */ \
+    X(eager_task_register) /* 3.12 and 3.13 */ \
+    X(asyncio_futures)     /* the module, whose functions may be replaced */ \
     X(cancelled_error) \
     X(isfuture) \
     X(iscoroutine)            /* asyncio.iscoroutine */ \
@@ -44,7 +46,6 @@
     X(abc_coroutine)          /* collections.abc.Coroutine */ \
     X(clock) /* says the time in seconds, for tests; or NULL */ \
     X(empty_tuple) \
-    X(zero)      /* the small integer: cancelling() of an untouched Task */ \
     X(task_name) /* what the base class of our Tasks takes for a name */ \
     X(context_kwname) \
     X(msg_kwname)
@@ -128,6 +129,31 @@ typedef struct {
     PyObject *keyword_defaults; /* a copy of those that it had; may be NULL */
 } StockFunction;
 
+/* What asyncio's part of an untouched Task of ours looks like (probe.h takes this
+   image): its words, from behind the object's head on.  The links in the list of
+   Tasks (3.14+) are behind them. */
+#define TASK_IMAGE_WORDS 40
+
+typedef struct {
+    size_t count;
+    uintptr_t words[TASK_IMAGE_WORDS];
+
+    /* Which of the words are each Task's own.  One that this version has not is
+       behind the last. */
+    size_t loop;
+    size_t driver;
+    size_t context;
+    size_t awaiter;  /* 3.14+ */
+    size_t weakrefs; /* until 3.12 */
+
+    /* By their offsets from the object: where the __dict__ is, and, where there
+       is none yet, the attributes (3.14+); those bits are so if there are none. */
+    Py_ssize_t dict;
+    Py_ssize_t values;
+    uintptr_t values_bits;
+    uintptr_t values_absent;
+} TaskImage;
+
 typedef struct {
 #define DECLARE_TYPE(name)         PyTypeObject *name;
 #define DECLARE_OBJECT(name)       PyObject *name;
@@ -156,15 +182,13 @@ typedef struct {
     void *coro_await_closure;
     getter task_get_must_cancel;
     getter task_get_callbacks;
-    getter task_get_blocking; /* _asyncio_future_blocking */
-    getter task_get_fut_waiter;
     setter task_set_log_destroy_pending;
     getter future_get_log_traceback;
     setter future_set_log_traceback;
     PyCFunction future_done;
-    PyCFunction task_cancelling;
     PyCFunction task_get_name;
 
+    TaskImage task_image;
     bool reuse_works;  /* Tasks look as expected (probe.h) */
     bool reuse_wanted; /* GATEDCORO_TASK_REUSE, and a switch for the tests */
 

@@ -312,6 +312,26 @@ worker_look_at_item(core_state *state, WorkerObject *self, PyObject *item)
     return 0;
 }
 
+/* References to the worker of an untouched Task when its item has ended: the
+   list's is the caller's, and who starts the Task has one. */
+static inline Py_ssize_t
+worker_references(bool first_step)
+{
+    return task_driver_references(first_step) + 1 + first_step;
+}
+
+/* May the Task, whose item has ended, go on with another one?  The worker, too,
+   must be as new: get_coro() hands it out for an item that is no coroutine. */
+static bool
+worker_may_go_on(core_state *state, WorkerObject *self, bool first_step)
+{
+    GatheringObject *gathering = self->gathering;
+    return task_is_untouched(state, self->link.target, gathering->loop,
+                             self->link.awaiter, first_step)
+           && Py_REFCNT(self) == worker_references(first_step)
+           && self->base.weakreflist == NULL;
+}
+
 /* The worker and its Task go ahead with another item (stolen).  The list gets
    its reference to the worker back. */
 static void
@@ -379,15 +399,13 @@ one_slot_is_free(GatheringObject *gathering)
    the collector runs while a context is made (3.11). */
 static int
 worker_next_item(core_state *state, WorkerObject *self, bool began_pass,
-                 PyObject **result, PyObject **raised, Py_ssize_t references,
-                 int weakrefs)
+                 PyObject **result, PyObject **raised, bool first_step)
 {
     GatheringObject *gathering = self->gathering;
     PyObject *task = self->link.target;
     if (!gathering->reuse_tasks || !ended_ordinarily(state, *raised)
         || (began_pass && !one_slot_is_free(gathering))
-        || !task_is_unseen(task, references, weakrefs)
-        || !task_is_in_a_step(state, task)) {
+        || !task_ends_unseen(state, task, gathering->loop, first_step)) {
         return 0;
     }
     Py_CLEAR(*raised);
@@ -398,30 +416,28 @@ worker_next_item(core_state *state, WorkerObject *self, bool began_pass,
         PyErr_Clear();
         return 0;
     }
-    if (!task_is_untouched(state, task, references, weakrefs)) {
-        return 0;
-    }
     PyObject *item;
     Py_ssize_t index;
     int status = gathering_admits(gathering);
+    bool may_go_on = status > 0 && worker_may_go_on(state, self, first_step);
     if (status > 0) {
         status = gathering_take(gathering, &item, &index);
     }
     if (status > 0) {
-        /* An iterator may be the user's code, and so may the clock, and what
-           an item answers. */
-        bool runs_python = state->clock != NULL
-                           || (gathering->source != NULL
-                               && !source_is_indexed(gathering->source))
-                           || item_may_answer(gathering, item);
+        /* An iterator may be the user's code, and so may be what an item
+           answers, and the loop, which is told when the queue is at its end. */
+        bool ran_python = gathering->queue != QUEUE_OPEN
+                          || (gathering->source != NULL
+                              && !source_is_indexed(gathering->source))
+                          || item_may_answer(gathering, item);
         if (worker_look_at_item(state, self, item) < 0) {
             status = gathering_fail_call(gathering);
             gathering_drop_item(gathering, item);
         }
-        else if (!gathering_is_closed(gathering)
-                 && (!runs_python
-                     || task_is_untouched(state, task, references,
-                                          weakrefs))) {
+        else if (may_go_on
+                 && (!ran_python
+                     || (worker_may_go_on(state, self, first_step)
+                         && !gathering_is_closed(gathering)))) {
             worker_go_on(self, item, index);
             return 1;
         }
@@ -570,8 +586,10 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
         return worker_step_exiting(state, self, exception, result);
     }
     GatheringObject *gathering = (GatheringObject *)Py_NewRef(self->gathering);
-    Py_ssize_t references = task_references(self->link.starting);
-    int weakrefs = task_weak_references(self->link.starting);
+    bool first_step = self->link.starting && gathering->own_tasks;
+    if (first_step) {
+        task_is_ours(state, self->link.target); /* as in later steps */
+    }
     gathering_join(gathering, &self->link);
 
     bool began_pass = false;
@@ -594,7 +612,7 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
                 began_pass = true;
             }
             next = worker_next_item(state, self, began_pass, result, &raised,
-                                    references, weakrefs);
+                                    first_step);
         }
         if (next <= 0) {
             interrupted = next < 0;
@@ -895,9 +913,6 @@ worker_make_task(core_state *state, WorkerObject *self, PyObject *context,
     }
     if (self->gathering == NULL) {
         return 0; /* the item has ended */
-    }
-    if (gathering->own_tasks) {
-        task_is_ours(state, *task);
     }
     return worker_is_started(self, *task);
 }
