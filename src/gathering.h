@@ -372,13 +372,14 @@ change_edge(PyObject *function, PyObject *target, PyObject *awaiter)
 }
 
 /* What runs under `link` is not shown as awaited any more.  An edge is there
-   as long as `link->awaiter` is set, so that it is discarded once.  Keeps the
-   exception being raised. */
+   as long as `link->awaiter` is set, so that it is discarded once; it stays if
+   the collector has cleared one of us.  Keeps the exception being raised. */
 static void
 gathering_leave(GatheringObject *self, RunningLink *link)
 {
     PyObject *awaiter = link->awaiter;
-    if (awaiter != NULL) {
+    if (awaiter != NULL && link->target != NULL
+        && self->discard_awaited_by != NULL) {
         PyObject *target = Py_NewRef(link->target);
         link->awaiter = NULL;
         change_edge(self->discard_awaited_by, target, awaiter);
@@ -404,7 +405,7 @@ gathering_leave_all(GatheringObject *self)
     running_walk_begin(self, &walk);
     while ((link = running_walk_next(&walk)) != NULL) {
         PyObject *owner = link->owner;
-        if (link->awaiter != NULL) {
+        if (link->awaiter != NULL && link->target != NULL) {
             PyObject *target = Py_NewRef(link->target);
             gathering_leave(self, link);
             if (Py_TYPE(owner) == state->worker_type) {
