@@ -632,9 +632,11 @@ def print_table(python: str, measured: Measured, bars: list[Bar], options: argpa
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--python", action="append", metavar="PATH", help="an interpreter to measure (repeatable)")
-    parser.add_argument("--no-reuse", action="store_true", help="only with a Task per item (issue 3's bars)")
-    parser.add_argument("--reuse", action="store_true", help="only with Task reuse (issue 4's bars)")
-    parser.add_argument("--issue", type=int, action="append", choices=(3, 4, 5), help="only this issue's bars")
+    parser.add_argument("--no-reuse", action="store_true", help="only with a Task per item")
+    parser.add_argument("--reuse", action="store_true", help="only with Task reuse")
+    parser.add_argument(
+        "--issue", type=int, action="append", choices=(3, 4, 5), help="only the figures of this issue of the project's"
+    )
     parser.add_argument("--only", metavar="TEXT", action="append", help="only bars whose contest contains TEXT")
     parser.add_argument("--processes", type=int, default=5, help="fresh processes (5)")
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds in each process, at least (7)")

@@ -178,6 +178,9 @@ def main(options: argparse.Namespace) -> int:
         for name in {**PATHS, **(OTHERS if options.all else {})}
         if not options.only or any(text in name for text in options.only)
     ]
+    if not names:
+        print("nothing to count: no path contains that text")
+        return 2
     lacking = {"gather(limit=10), sleep(0)": "gather", "run_all(limit=10), nothing": "run_all"}
     names = [name for name in names if hasattr(subject, lacking.get(name, "gather_with_concurrency"))]
     counts: dict[str, float] = {}

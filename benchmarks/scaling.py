@@ -477,7 +477,8 @@ def is_linear(counts: Sequence[int], count: int) -> bool:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", metavar="TEXT", action="append", help="only scenarios that contain TEXT")
-    parser.add_argument("--count", type=int, help="N")
+    defaults = ", ".join(f"{count:,} for {module}" for module, count in COUNT.items())
+    parser.add_argument("--count", type=int, help=f"N: N, 2N and 4N items are counted ({defaults})")
     parser.add_argument("--module", default="gatedcoro._core", choices=list(COUNT), help="what is measured")
 
 
@@ -486,6 +487,9 @@ def main(options: argparse.Namespace) -> int:
         print("not counted: valgrind is not installed")
         return 0
     names = [name for name in scenarios() if not options.only or any(text in name for text in options.only)]
+    if not names or (options.count is not None and options.count < 1):
+        print("nothing to count: no scenario contains that text, or --count is less than 1")
+        return 2
     count = options.count or COUNT[options.module]
     worse = []
     for name, counts in counted(names, count, options.module).items():

@@ -658,13 +658,20 @@ def _can_be_awaited(value):
 def _is_to_be_unpacked(item):
     """Whether *item* is an iterable that was meant to be unpacked.
 
-    The contents of a string or a dict are no items.
+    The contents of a string or a dict are no items.  What says that it is a coroutine is a
+    proxy, which has every method.
     """
-    return (
-        getattr(type(item), "__iter__", None) is not None
-        and not _can_be_awaited(item)
-        and not isinstance(item, str | bytes | bytearray | dict)
-    )
+    cls = type(item)
+    if (
+        getattr(cls, "__iter__", None) is None
+        or issubclass(cls, str | bytes | bytearray | dict)
+        or _can_be_awaited(item)
+    ):
+        return False
+    try:
+        return not isinstance(item, _Coroutine)
+    except Exception:  # out of its __class__
+        return False
 
 
 def _note_unpacking(error, item):
@@ -2032,7 +2039,8 @@ def gated_coro(semaphore, coro):
         of anyio's, an aiolimiter.  What its ``__aenter__`` and ``__aexit__`` raise is
         raised; an ``__aexit__`` that returns true suppresses the error of *coro*, and None
         is returned.
-    coro: any awaitable.  If it is a coroutine, it is closed should it not be started.
+    coro: any awaitable.  If it is a coroutine that has not begun, it is closed should it not
+        be started.
 
     Raises TypeError, in the words of ``async with`` and ``await``, if *semaphore* is not an
     async context manager or *coro* not awaitable; RuntimeError if *coro* is a coroutine that
@@ -2072,7 +2080,8 @@ def gather_with_concurrency(n, *coros):
         equal ones run once, Futures are taken as they are.
     coros: coroutines or other awaitables: with a limit what ``await`` takes, without one
         what asyncio.gather takes.  A Future or Task runs already: with a limit it takes its
-        turn and its slot, but is only awaited.
+        turn and its slot, but is only awaited.  A coroutine that has begun is what it is to
+        ``await``, without a limit what it is to asyncio.gather, which goes on with it.
 
     The first error of an item is raised at once; items that run go on, queued ones still
     start, later errors are dropped.  KeyboardInterrupt and SystemExit of an item also leave
@@ -2081,10 +2090,12 @@ def gather_with_concurrency(n, *coros):
     Raises, before any item has started, TypeError if *n* is not an integer or None, and
     ValueError if it is negative, or 0 with items; without a limit also TypeError for what is
     not awaitable or not hashable and ValueError for a Future of another event loop.  With a
-    limit, what cannot be awaited, or is awaited twice, is that item's error (TypeError,
-    RuntimeError).  After an error that comes before any item has started, and when closed,
-    thrown into or dropped before it was awaited, every coroutine among the items has been
-    closed.  Awaiting the returned coroutine twice is a RuntimeError.
+    limit, what cannot be awaited, is awaited twice, or is a Future of another event loop is
+    that item's error (TypeError, RuntimeError).  The TypeError about an iterable has a note
+    that says to unpack it.  After an error that comes before any item has started, and when
+    closed, thrown into or dropped before it was awaited, every coroutine among the items that
+    has not begun has been closed.  An error that belongs to no item, as a lack of memory,
+    ends the call.  Awaiting the returned coroutine twice is a RuntimeError.
 
     Cancelled, it cancels the items that run and closes the queued coroutines.  The first
     running item that then ends with an exception, CancelledError as a rule, decides what is
@@ -2120,8 +2131,8 @@ def gather(*aws, limit=None, return_exceptions=False, cancel_on_error=False):
     each.
 
     aws: coroutines, Futures or other awaitables: whatever asyncio.gather takes, so also what
-        only says that it is a coroutine (a proxy), or is driven by ``send()`` and ``throw()``
-        alone.  A Future or Task runs already: with a limit it takes its turn and its slot,
+        only says that it is a coroutine (a proxy), or is of a class that is registered as
+        collections.abc.Coroutine, with or without ``__await__``.  A Future or Task runs already: with a limit it takes its turn and its slot,
         but is only awaited.  A coroutine that has begun goes on from where it stands; queued
         and never started, it is closed.
     limit: how many run at once: an integer of at least 1; None for no limit; or an async
@@ -2133,10 +2144,11 @@ def gather(*aws, limit=None, return_exceptions=False, cancel_on_error=False):
         coroutines, wait, and raise that error; what the other items raise meanwhile, except
         CancelledError, becomes one note each on it.  Otherwise the first error is raised at
         once, items that run go on, and queued ones still start.  An item's own cancellation
-        is an error.
+        is an error.  KeyboardInterrupt and SystemExit of an item also leave the event loop.
 
-    Raises, before anything has started and after closing every coroutine among the items,
-    TypeError if *limit* is of another kind or an item is not awaitable or not hashable,
+    Raises, before anything has started and after closing every coroutine among the items
+    that has not begun, TypeError if *limit* is of another kind or an item is not awaitable
+    (about an iterable with a note that says to unpack it) or not hashable,
     ValueError if *limit* is less than 1 or a Future belongs to another event loop, and
     RuntimeError if there is no event loop to choose.
 
@@ -2187,8 +2199,8 @@ def run_all(async_fns, *, limit=None, return_exceptions=False, cancel_on_error=T
     functions.
 
     async_fns: an iterable of callables that return awaitables.  It is advanced by one for
-        each free slot, and let go when nothing starts any more, which closes a generator:
-        all in one copy of the caller's context.  What it raises is treated as the first
+        each free slot, and let go when nothing starts any more, which closes a generator
+        that nobody else holds: all in one copy of the caller's context.  What it raises is treated as the first
         error of an item, even with *return_exceptions*.
     limit, return_exceptions, cancel_on_error: as for gather(), except that *cancel_on_error*
         is true by default.

@@ -330,14 +330,22 @@ note_item(core_state *state, Py_ssize_t index)
 }
 
 /* Is it an iterable that was meant to be unpacked?  A string's or a dict's
-   contents are no items.  Runs no code of its. */
+   contents are no items.  What says that it is a coroutine is a proxy, which has
+   every method; no other code of its runs.  Keeps no exception. */
 static bool
 is_to_be_unpacked(core_state *state, PyObject *op)
 {
-    return Py_TYPE(op)->tp_iter != NULL && !can_be_awaited(op)
-           && !PyUnicode_Check(op) && !PyBytes_Check(op)
-           && !PyByteArray_Check(op) && !PyDict_Check(op)
-           && _PyType_Lookup(Py_TYPE(op), state->str_dunder_iter) != Py_None;
+    if (Py_TYPE(op)->tp_iter == NULL || can_be_awaited(op)
+        || PyUnicode_Check(op) || PyBytes_Check(op) || PyByteArray_Check(op)
+        || PyDict_Check(op)
+        || _PyType_Lookup(Py_TYPE(op), state->str_dunder_iter) == Py_None) {
+        return false;
+    }
+    int is_proxy = is_coroutine(state, op);
+    if (is_proxy < 0) {
+        PyErr_Clear();
+    }
+    return is_proxy == 0;
 }
 
 /* Says on the TypeError being raised about an item what may have been meant. */

@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import sys
+import types
 
 import pytest
 
@@ -177,3 +178,23 @@ def test_what_an_awaitable_iterable_raises_gets_no_note(impl):
         error = error_through(impl, door, Both())
         assert str(error) == "its own"
         assert not hasattr(error, "__notes__")
+
+
+class Proxy(Untouched):
+    """As those of wrapt: every method, and the class of what it stands for."""
+
+    __class__ = property(lambda self: types.CoroutineType)
+
+
+class Refuses(Untouched):
+    @property
+    def __class__(self):
+        raise LookupError("not said")
+
+
+@pytest.mark.parametrize("kind", [Proxy, Refuses])
+def test_what_says_that_it_is_a_coroutine_or_does_not_say_is_no_container(impl, kind):
+    item = object.__new__(kind)
+    error = error_through(impl, "gather_with_concurrency", item)
+    assert not hasattr(error, "__notes__")
+    assert str(error) == str(what_asyncio_or_await_says("gather_with_concurrency", item))
