@@ -661,17 +661,12 @@ def _is_to_be_unpacked(item):
     The contents of a string or a dict are no items.  What says that it is a coroutine is a
     proxy, which has every method.
     """
-    cls = type(item)
-    if (
-        getattr(cls, "__iter__", None) is None
-        or issubclass(cls, str | bytes | bytearray | dict)
-        or _can_be_awaited(item)
-    ):
-        return False
-    try:
-        return not isinstance(item, _Coroutine)
-    except Exception:  # out of its __class__
-        return False
+    return (
+        getattr(type(item), "__iter__", None) is not None
+        and not issubclass(type(item), str | bytes | bytearray | dict)
+        and not _can_be_awaited(item)
+        and not isinstance(item, _Coroutine)
+    )
 
 
 def _note_unpacking(error, item):
