@@ -127,9 +127,20 @@ def _taken_semaphores():
 
 
 def _taken_call_graph_function(name):
-    """Return a function of the call graph of 3.14+; one that does nothing, should something else stand in its place."""
+    """Return a function of the call graph of 3.14+; one that does nothing, should something else stand in its place.
+
+    What it raises is reported.
+    """
     function = getattr(_module("asyncio.futures"), name, None)
-    return function if callable(function) else lambda future, awaiter: None
+
+    def change_edge(future, awaiter):
+        try:
+            if callable(function):
+                function(future, awaiter)
+        except BaseException as error:
+            _Unraisable(error)
+
+    return change_edge
 
 
 def _class_of_cancellations():
@@ -652,7 +663,12 @@ def _can_be_awaited(value):
     cls = type(value)
     if cls is types.GeneratorType:
         return bool(value.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)
-    return cls is types.CoroutineType or hasattr(cls, "__await__")
+    return cls is types.CoroutineType or _attribute_of_type(cls, "__await__") is not _EMPTY
+
+
+def _attribute_of_type(cls, name):
+    """Return what instances have by that name from *cls*, whatever its metaclass has; _EMPTY for nothing."""
+    return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), _EMPTY)
 
 
 def _is_to_be_unpacked(item):
@@ -662,7 +678,7 @@ def _is_to_be_unpacked(item):
     proxy, which has every method.
     """
     return (
-        getattr(type(item), "__iter__", None) is not None
+        _attribute_of_type(type(item), "__iter__") not in (_EMPTY, None)
         and not issubclass(type(item), str | bytes | bytearray | dict)
         and not _can_be_awaited(item)
         and not isinstance(item, _Coroutine)
@@ -755,8 +771,12 @@ class _Worker(_CoroutineObject):
         self.coroutine = gathering.source.coroutine_of(item)
 
     def _take_names_of(self, item):
-        self.__qualname__ = getattr(item, "__qualname__", type(item).__name__)
-        self.__name__ = getattr(item, "__name__", self.__qualname__)
+        self.__qualname__ = self.__name__ = type(item).__name__
+        try:
+            self.__qualname__ = getattr(item, "__qualname__", self.__qualname__)
+            self.__name__ = getattr(item, "__name__", self.__qualname__)
+        except Exception:  # a proxy of what is not there
+            pass
 
     def runs(self, awaitable):
         """Answer for *awaitable*, which a function has returned, from now on."""
@@ -869,12 +889,13 @@ class _Worker(_CoroutineObject):
         """The done callback of a Task that is not of our making.
 
         Its maker may have wrapped this coroutine, and then the Task may have ended without it:
-        cancelled before the first step, say.  What the Task came to is then the item's outcome.
-        A worker that had begun is left to whoever drives it, and reports nothing any more.
+        cancelled before the first step, say.  What the Task came to is then the item's outcome,
+        be it that it cannot say.  A worker that had begun is left to whoever drives it, and
+        reports nothing any more.
         """
-        _retrieve(task)
         gathering = self.gathering
         if gathering is None:
+            _retrieve(task)
             return
         if self._body is None:
             self.close()
@@ -884,7 +905,8 @@ class _Worker(_CoroutineObject):
     async def _drive(self):
         gathering = self.gathering
         runs_in = _current_task(gathering.loop)
-        self.attach(runs_in)
+        if runs_in is not gathering.parent:  # else who makes the Task makes this step, too
+            self.attach(runs_in)
         value = error = None
         try:
             if gathering.gate is None:
@@ -1105,7 +1127,9 @@ def _makes_its_own_tasks(loop):
     tasks = _module("asyncio.tasks")
     if getattr(tasks, "Task", None) is not _AcceleratedTask or "create_task" in getattr(loop, "__dict__", ()):
         return False
-    create_task = type(loop).create_task
+    create_task = getattr(type(loop), "create_task", None)
+    if create_task is None:  # a proxy
+        return False
     if not _stock_create_task.is_intact(create_task) or create_task.__globals__.get("tasks") is not tasks:
         owner = next(cls for cls in type(loop).__mro__ if "create_task" in vars(cls))
         if (owner.__module__, owner.__qualname__) != ("uvloop.loop", "Loop"):
@@ -1331,6 +1355,7 @@ class _Gathering:
         self.pumping = False
         self.outer = None
         self.running = {}  # workers and subscriptions in start order; the values are None
+        self.ending = 0  # of these: they have ended, and their outcome is not there yet
         self.item_is_taken = False  # one that neither runs yet nor has been dropped
         self.item_is_lost = False  # its Task went with its loop: it has no outcome
         self.waits_for_gate = None
@@ -1401,7 +1426,7 @@ class _Gathering:
             return False
         if self.gate is not None:
             return self.waits_for_gate is None
-        return self.limit is None or len(self.running) < self.limit
+        return self.limit is None or len(self.running) + self.ending < self.limit
 
     def schedule_pump(self):
         if self.pump_is_scheduled or not self.may_start():
@@ -1569,41 +1594,53 @@ class _Gathering:
             as_result = _CancelledError(task._cancel_message or "")
         elif isinstance(error, _CancelledError):
             as_result = _CancelledError("")
-        self._forget(worker)
+        self._ends(worker)
         self.deliver(worker.index, value, error, as_result)
 
     def deliver_task(self, worker, task):
         """The Task has ended without the worker."""
-        self._forget(worker)
+        self._ends(worker)
         self.deliver_future(worker.index, task)
 
     def future_ended(self, subscription, future):
-        self._forget(subscription)
+        self._ends(subscription)
         self.deliver_future(subscription.index, future)
 
     def deliver_future(self, index, future):
+        """Deliver what the future has come to, be it that it cannot say."""
         value = None
-        if future.cancelled():
-            message = getattr(future, "_cancel_message", None)
-            error = future._make_cancelled_error()
-            as_result = _CancelledError("" if message is None else message)
-        else:
-            # If that is an interrupt, it has left the loop where the future is a Task; so has what another
-            # gathering does not report.
-            has_left = (
-                not future._log_traceback if isinstance(future, _GatheringFuture) else hasattr(future, "get_coro")
-            )
-            error = as_result = future.exception()
-            self.was_interrupted |= has_left and isinstance(error, _INTERRUPTS)
-            if error is None:
-                value = future.result()
-        self.deliver(index, value, error, as_result)
+        try:
+            if future.cancelled():
+                message = getattr(future, "_cancel_message", None)
+                error = future._make_cancelled_error()
+                as_result = _CancelledError("" if message is None else message)
+            else:
+                # If that is an interrupt, it has left the loop where the future is a Task; so has what another
+                # gathering does not report.
+                has_left = (
+                    not future._log_traceback if isinstance(future, _GatheringFuture) else hasattr(future, "get_coro")
+                )
+                error = as_result = future.exception()
+                self.was_interrupted |= has_left and isinstance(error, _INTERRUPTS)
+                if error is None:
+                    value = future.result()
+        except BaseException as failure:
+            error = as_result = failure
+        try:
+            self.deliver(index, value, error, as_result)
+        finally:
+            del error, as_result  # a traceback may hold this frame
 
     def worker_dropped(self, worker):
         """The item's Task was destroyed, so the loop is gone: nothing starts any more."""
         self.item_is_lost = True
         self._forget(worker)
         self.close_queue_at_once()
+
+    def _ends(self, child):
+        """The child has ended; it counts as running until deliver() has its outcome."""
+        self.ending += 1
+        self._forget(child)
 
     def _forget(self, child):
         self.running.pop(child, None)
@@ -1614,20 +1651,26 @@ class _Gathering:
 
     def deliver(self, index, value, error, as_result):
         """Take the outcome of one item; *as_result* is what return_exceptions returns."""
-        if self.outer is None:
-            return
-        if self.outer.done():  # somebody else settled it
-            self._let_go()
-        elif error is None:
-            self.source.results[index] = value
-        elif self.first_error is not None:
-            self._note(index, error)
-        elif self.return_exceptions:
-            self.source.results[index] = as_result
-        elif self.cancel_on_error:
-            self.fail(error)
-        else:
-            self.settle(error=error)
+        try:
+            if self.outer is None:
+                pass
+            elif self.outer.done():  # somebody else settled it
+                self.lost_outer()
+            elif error is None:
+                self.source.results[index] = value
+            elif self.first_error is not None:
+                self._note(index, error)
+            elif self.return_exceptions:
+                self.source.results[index] = as_result
+            elif self.cancel_on_error:
+                self.fail(error)
+            else:
+                self.settle(error=error)
+        except _INTERRUPTS:
+            self.interrupted()
+            raise
+        finally:
+            self.ending -= 1
         self.settle_if_over()
 
     def fail_call(self, error):
@@ -1685,7 +1728,7 @@ class _Gathering:
         )
 
     def settle_if_over(self):
-        if self.outer is None or self.running or self.source.more:
+        if self.outer is None or self.running or self.ending or self.source.more:
             return
         if self.outer.done():
             self._let_go()
@@ -1726,9 +1769,9 @@ class _Gathering:
 
     def _let_go(self):
         """Keep no reference to what the caller owns from now on, so as to leave no cycle."""
+        outer, self.outer, self.first_error = self.outer, None, None
+        outer.forget()
         self.leave_call_graph_with_all()
-        self.outer.forget()
-        self.outer = self.first_error = None
         self.source.results = _Nowhere()
 
     def go_on_after(self, error):
@@ -1757,7 +1800,7 @@ class _Gathering:
         """The outer future's cancel(), while that is pending; whether it had any effect."""
         failures = []
         self.cancel_message = msg
-        if self.may_start() or not self.running:
+        if self.may_start() or not (self.running or self.ending):
             self.cancel_requested = True
             self.close_queue()
             self._settle_if_nothing_ran()
@@ -1770,7 +1813,7 @@ class _Gathering:
 
     def _settle_if_nothing_ran(self):
         """Settle a cancelled gathering without waiting until its long queue is closed."""
-        if self.outer is None or self.running or self.first_error is not None:
+        if self.outer is None or self.running or self.ending or self.first_error is not None:
             return
         if self.outer.done():
             self._let_go()

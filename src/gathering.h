@@ -970,6 +970,20 @@ gathering_pump(GatheringObject *self)
     return gathering_finish_pass(self);
 }
 
+/* Goes on after an outcome; `delivered` is -1 if that was interrupted.  -1 on an
+   interrupt. */
+static int
+gathering_go_on(GatheringObject *self, int delivered)
+{
+    if (delivered == 0) {
+        return gathering_pump(self);
+    }
+    if (!self->pumping) {
+        gathering_interrupted(self);
+    }
+    return -1;
+}
+
 static PyObject *
 gathering_pump_callback(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
@@ -1276,22 +1290,24 @@ gathering_cancellation_as_result(core_state *state, PyObject *child)
     return cancelled;
 }
 
-/* What ran under `link` has ended with a value or an exception (borrowed);
-   `child` is the Task or Future that was cancelled, if it was (a Task whose
-   coroutine raised CancelledError no longer knows the message).  Takes it off
-   the list; the caller gets the reference to `link->owner`.  Runs Python code.
-   -1 on an interrupt. */
+/* What ran under `link` has ended with a value or an exception (borrowed).  If
+   that is a cancellation, `child` is the Task or Future that was cancelled (NULL
+   for a Task whose coroutine raised CancelledError: it no longer knows the
+   message).  Takes it off the list; the caller gets the reference to
+   `link->owner`.  Runs Python code, which may end everything else: the item
+   counts as running until its outcome is there.  -1 on an interrupt. */
 static int
 gathering_deliver(GatheringObject *self, RunningLink *link, PyObject *value,
-                  PyObject *exception, PyObject *child)
+                  PyObject *exception, bool is_cancellation, PyObject *child)
 {
+    core_state *state = state_of((PyObject *)self);
     Py_ssize_t index = link->index;
-    gathering_unlink(self, link);
-    if (self->awaiter != NULL
-        && !outer_is_unset(state_of((PyObject *)self), self->outer)) {
-        gathering_leave_all(self); /* somebody else has set it */
-    }
+    assert(link->next != NULL);
+    running_remove(link);
     int status = 0;
+    if (self->outer != NULL && !outer_is_unset(state, self->outer)) {
+        status = gathering_settle(self, Py_None, NULL); /* somebody else did */
+    }
     if (self->outer == NULL) {
         /* dropped */
     }
@@ -1301,11 +1317,8 @@ gathering_deliver(GatheringObject *self, RunningLink *link, PyObject *value,
                      : gathering_settle(self, NULL, exception);
     }
     else {
-        core_state *state = state_of((PyObject *)self);
         PyObject *outcome;
-        if (exception != NULL
-            && PyErr_GivenExceptionMatches(exception,
-                                           state->cancelled_error)) {
+        if (is_cancellation) {
             outcome = gathering_cancellation_as_result(state, child);
             if (outcome == NULL) {
                 PyErr_Clear();
@@ -1325,6 +1338,7 @@ gathering_deliver(GatheringObject *self, RunningLink *link, PyObject *value,
             Py_XDECREF(empty);
         }
     }
+    self->running_count--;
     PyObject *failure = NULL;
     if (status < 0) {
         collect_exception(&failure);
@@ -1537,6 +1551,14 @@ static int
 gathering_tp_clear(PyObject *op)
 {
     GatheringObject *self = GatheringObject_CAST(op);
+    while (self->running.next != NULL
+           && self->running.next != &self->running) {
+        RunningLink *link = self->running.next;
+        PyObject *owner = link->owner;
+        gathering_unlink(self, link);
+        Py_CLEAR(link->awaiter);
+        Py_DECREF(owner);
+    }
     Py_CLEAR(self->loop);
     Py_CLEAR(self->context);
     Py_CLEAR(self->awaiter);
@@ -1550,12 +1572,6 @@ gathering_tp_clear(PyObject *op)
     PyMem_Free(self->arguments);
     self->arguments = NULL;
     Py_CLEAR(self->gate);
-    while (self->running.next != NULL
-           && self->running.next != &self->running) {
-        RunningLink *link = self->running.next;
-        gathering_unlink(self, link);
-        Py_DECREF(link->owner);
-    }
     Py_CLEAR(self->outer);
     Py_CLEAR(self->error);
     Py_CLEAR(self->cancel_message);

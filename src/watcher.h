@@ -24,17 +24,18 @@ WatcherObject_CAST(PyObject *op)
    reference, in `*exception`); -1 if the Future cannot say. */
 static int
 future_outcome(core_state *state, PyObject *future, PyObject **value,
-               PyObject **exception)
+               PyObject **exception, bool *is_cancelled)
 {
     *value = *exception = NULL;
-    PyObject *cancelled =
-        PyObject_CallMethodNoArgs(future, state->str_cancelled);
-    int is_cancelled = cancelled == NULL ? -1 : PyObject_IsTrue(cancelled);
-    Py_XDECREF(cancelled);
-    if (is_cancelled < 0) {
+    *is_cancelled = false;
+    PyObject *answer = PyObject_CallMethodNoArgs(future, state->str_cancelled);
+    int truth = answer == NULL ? -1 : PyObject_IsTrue(answer);
+    Py_XDECREF(answer);
+    if (truth < 0) {
         return -1;
     }
-    if (is_cancelled) {
+    *is_cancelled = truth > 0;
+    if (*is_cancelled) {
         *exception =
             PyObject_CallMethodNoArgs(future, state->str_make_cancelled_error);
         return *exception == NULL ? -1 : 0;
@@ -70,15 +71,17 @@ future_may_interrupt(core_state *state, PyObject *future)
 }
 
 /* What the Future, which is done, has come to for its gathering: a value or an
-   exception (both new). */
+   exception (both new), which is a cancellation or one like any other. */
 static void
 gathering_take_outcome(GatheringObject *self, PyObject *future,
-                       PyObject **value, PyObject **exception)
+                       PyObject **value, PyObject **exception,
+                       bool *is_cancellation)
 {
     core_state *state = state_of((PyObject *)self);
     bool reports = outer_reports(state, future);
-    if (future_outcome(state, future, value, exception) < 0) {
+    if (future_outcome(state, future, value, exception, is_cancellation) < 0) {
         *exception = fetch_exception();
+        *is_cancellation = false;
     }
     if (*exception != NULL && is_interrupt(*exception) && !reports
         && future_may_interrupt(state, future)) {
@@ -92,15 +95,17 @@ watcher_done(PyObject *op, PyObject *future)
 {
     WatcherObject *self = WatcherObject_CAST(op);
     GatheringObject *gathering = self->gathering;
-    if (gathering == NULL) {
-        Py_RETURN_NONE; /* called a second time */
+    if (gathering == NULL || self->link.next == NULL) {
+        Py_RETURN_NONE; /* called a second time, or among what is collected */
     }
     self->gathering = NULL;
     gathering_leave(gathering, &self->link);
     PyObject *value, *exception;
-    gathering_take_outcome(gathering, future, &value, &exception);
-    int status =
-        gathering_deliver(gathering, &self->link, value, exception, future);
+    bool is_cancellation;
+    gathering_take_outcome(gathering, future, &value, &exception,
+                           &is_cancellation);
+    int status = gathering_deliver(gathering, &self->link, value, exception,
+                                   is_cancellation, future);
     Py_XDECREF(value);
     Py_XDECREF(exception);
     PyObject *target = self->link.target;
@@ -171,8 +176,8 @@ static int
 watcher_tp_clear(PyObject *op)
 {
     WatcherObject *self = WatcherObject_CAST(op);
+    Py_CLEAR(self->link.awaiter); /* while it is set, so is the target */
     Py_CLEAR(self->link.target);
-    Py_CLEAR(self->link.awaiter);
     Py_CLEAR(self->gathering);
     return 0;
 }

@@ -182,9 +182,8 @@ worker_forget_item(core_state *state, WorkerObject *self)
    and its Task ends as one that was cancelled before its first step.  A Task of
    the loop's begins in a turn of its own, and can be cancelled until then. */
 static bool
-worker_comes_too_late(WorkerObject *self)
+worker_comes_too_late(WorkerObject *self, GatheringObject *gathering)
 {
-    GatheringObject *gathering = self->gathering;
     return gathering_is_closed(gathering)
            && (gathering->own_tasks || self->link.starting);
 }
@@ -206,7 +205,7 @@ worker_begin_item(core_state *state, WorkerObject *self, PyObject **result)
         GatedObject_CAST(gated)->gathering =
             (GatheringObject *)Py_NewRef(gathering);
     }
-    if (worker_comes_too_late(self)) {
+    if (worker_comes_too_late(self, gathering)) {
         if (gated != NULL) {
             (void)coroutine_discard(CoroutineObject_CAST(gated), NULL);
             Py_DECREF(gated);
@@ -280,7 +279,10 @@ worker_deliver(core_state *state, WorkerObject *self, PyObject *result,
     }
     int status = gathering_deliver(
         self->gathering, &self->link, exception == NULL ? result : NULL,
-        exception, *raised == NULL ? self->link.target : NULL);
+        exception,
+        exception != NULL
+            && PyErr_GivenExceptionMatches(exception, state->cancelled_error),
+        *raised == NULL ? self->link.target : NULL);
     Py_XDECREF(exception);
     if (status == 0 && *raised != NULL && is_interrupt(*raised)) {
         raise_exception(Py_NewRef(*raised));
@@ -452,10 +454,11 @@ worker_next_item(core_state *state, WorkerObject *self, bool began_pass,
     return interrupt_is_raised() ? -1 : gathering_pass_failed(gathering);
 }
 
-/* The gathering has taken the outcome, and the list's reference is ours: lets go
-   of all that.  Keeps the exception being raised. */
+/* The last item has ended, and the list's reference is ours: lets go of
+   everything but the item, for which the Task may be asked.  Keeps the exception
+   being raised. */
 static void
-worker_leave(WorkerObject *self, bool ended)
+worker_finish(WorkerObject *self)
 {
     PyObject *raised = fetch_exception();
     GatheringObject *gathering = self->gathering;
@@ -463,23 +466,13 @@ worker_leave(WorkerObject *self, bool ended)
     self->gathering = NULL;
     gathering_leave(gathering, &self->link);
     self->link.target = NULL;
-    if (ended) {
-        Py_CLEAR(self->delegate);
-    }
+    Py_CLEAR(self->delegate);
     Py_XDECREF(task);
     Py_DECREF(gathering);
     Py_DECREF(self);
     if (raised != NULL) {
         raise_exception(raised);
     }
-}
-
-/* The last item has ended: keeps nothing but the item, for which the Task may be
-   asked. */
-static void
-worker_finish(WorkerObject *self)
-{
-    worker_leave(self, true);
 }
 
 /* The object goes with its Task, and so does the loop that ran it: there is
@@ -517,12 +510,12 @@ worker_end_with(WorkerObject *self, PyObject *exception)
     GatheringObject *gathering = (GatheringObject *)Py_NewRef(self->gathering);
     gathering_note_interrupt(gathering, exception);
     self->base.state = CORO_CLOSED; /* even if the item refuses to end */
-    int status =
-        gathering_deliver(gathering, &self->link, NULL, exception, NULL);
+    core_state *state = state_of((PyObject *)self);
+    int status = gathering_deliver(
+        gathering, &self->link, NULL, exception,
+        PyErr_GivenExceptionMatches(exception, state->cancelled_error), NULL);
     worker_finish(self);
-    if (status == 0) {
-        status = gathering_pump(gathering);
-    }
+    status = gathering_go_on(gathering, status);
     Py_DECREF(gathering);
     return status;
 }
@@ -599,6 +592,12 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
     for (;;) {
         status = worker_drive(state, self, value, exception, result);
         if (status == PYGEN_NEXT) {
+            break;
+        }
+        if (self->gathering == NULL) { /* its Task has ended without it */
+            raised = status == PYGEN_ERROR ? fetch_exception() : NULL;
+            Py_CLEAR(self->delegate);
+            Py_CLEAR(self->context);
             break;
         }
         int next = worker_deliver(state, self, *result, &raised);
@@ -716,27 +715,25 @@ worker_new(core_state *state, GatheringObject *gathering, PyObject *item)
 
 /* The done callback of a Task that is not of our type.  Its maker may have
    wrapped the worker, and then the Task may have ended without it: cancelled
-   before the first step, say.  What the Task came to is then the item's outcome.
-   A worker that had begun is left to whoever drives it, and reports nothing any
-   more. */
+   before the first step, say.  What the Task came to is then the item's outcome,
+   be it that it cannot say.  A worker that had begun is left to whoever drives
+   it, and reports nothing any more. */
 static PyObject *
 worker_task_done(PyObject *op, PyObject *task)
 {
     WorkerObject *self = WorkerObject_CAST(op);
     core_state *state = state_of(op);
-    PyObject *cancelled =
-        PyObject_CallMethodNoArgs(task, state->str_cancelled);
-    if (cancelled == Py_False) { /* marks the exception as retrieved */
-        Py_SETREF(cancelled,
-                  PyObject_CallMethodNoArgs(task, state->str_exception));
-    }
-    if (cancelled == NULL) {
-        return NULL;
-    }
-    Py_DECREF(cancelled);
-    if (self->gathering == NULL || self->link.next == NULL
-        || self->base.state == CORO_RUNNING) {
-        Py_RETURN_NONE; /* it has ended, or is ending */
+    PyObject *value, *exception;
+    bool is_cancellation;
+    if (self->gathering == NULL || self->link.next == NULL) {
+        /* It has ended, or is ending: marks the exception as retrieved. */
+        if (future_outcome(state, task, &value, &exception, &is_cancellation)
+            < 0) {
+            return NULL;
+        }
+        Py_XDECREF(value);
+        Py_XDECREF(exception);
+        Py_RETURN_NONE;
     }
     GatheringObject *gathering = (GatheringObject *)Py_NewRef(self->gathering);
     Py_INCREF(self);
@@ -747,17 +744,26 @@ worker_task_done(PyObject *op, PyObject *task)
              && Py_TYPE(self->delegate) == state->gated_type) {
         gated_leave_gathering(GatedObject_CAST(self->delegate));
     }
-    PyObject *value, *exception;
-    gathering_take_outcome(gathering, task, &value, &exception);
+    gathering_take_outcome(gathering, task, &value, &exception,
+                           &is_cancellation);
     int status = 0;
     if (self->link.next != NULL) { /* else it came to an end meanwhile */
-        status =
-            gathering_deliver(gathering, &self->link, value, exception, task);
-        worker_leave(self, self->base.state == CORO_CLOSED);
+        Py_CLEAR(self->gathering); /* who drives the worker does so alone */
+        gathering_leave(gathering, &self->link);
+        status = gathering_deliver(gathering, &self->link, value, exception,
+                                   is_cancellation, task);
+        PyObject *raised = fetch_exception();
+        Py_CLEAR(self->link.target);
+        if (self->base.state == CORO_CLOSED) {
+            Py_CLEAR(self->delegate);
+            Py_CLEAR(self->context);
+        }
+        Py_DECREF(self); /* the list's */
+        if (raised != NULL) {
+            raise_exception(raised);
+        }
     }
-    if (status == 0) {
-        status = gathering_pump(gathering);
-    }
+    status = gathering_go_on(gathering, status);
     Py_XDECREF(value);
     Py_XDECREF(exception);
     Py_DECREF(self);
@@ -972,8 +978,8 @@ static int
 worker_tp_clear(PyObject *op)
 {
     WorkerObject *self = WorkerObject_CAST(op);
+    Py_CLEAR(self->link.awaiter); /* while it is set, so is the target */
     Py_CLEAR(self->link.target);
-    Py_CLEAR(self->link.awaiter);
     Py_CLEAR(self->gathering);
     Py_CLEAR(self->item);
     Py_CLEAR(self->delegate);

@@ -190,3 +190,25 @@ def test_a_proxy_of_a_coroutine_contains_nothing(impl):
     error = error_through(impl, "gather_with_concurrency", Proxy())
     assert not hasattr(error, "__notes__")
     assert str(error) == str(what_asyncio_or_await_says("gather_with_concurrency", Proxy()))
+
+
+class Iterable(type):
+    def __iter__(self):
+        raise AssertionError("iterated")
+
+    def __await__(self):
+        raise AssertionError("awaited")
+
+
+class Member(metaclass=Iterable):
+    """As of an enum, whose class is iterable."""
+
+
+class Said(Untouched, metaclass=Iterable):
+    pass
+
+
+def test_the_methods_of_a_metaclass_are_not_those_of_the_object(impl):
+    for door in DOORS:
+        assert not hasattr(error_through(impl, door, Member()), "__notes__")
+        assert error_through(impl, door, Said()).__notes__ == ["to pass what the Said contains, unpack it with *"]

@@ -422,3 +422,45 @@ def test_an_item_that_does_something_when_it_is_asked_what_it_is(impl, limit, do
         run(main, loop_factory=VirtualTimeLoop)
     except KeyboardInterrupt:
         assert does == "is interrupted"
+
+
+def test_a_proxy_that_refuses_to_name_itself_is_an_item_like_any_other(impl):
+    class Proxy:
+        def __getattribute__(self, name):
+            if name in ("__name__", "__qualname__"):
+                raise RuntimeError("nothing to stand for")
+            return object.__getattribute__(self, name)
+
+        def __await__(self):
+            yield
+            return 3
+
+    async def main():
+        assert await impl.gather(Proxy(), Proxy(), limit=1) == [3, 3]
+        assert await impl.gather_with_concurrency(1, Proxy()) == [3]
+        assert await impl.run_all([Proxy, Proxy], limit=1) == [3, 3]
+
+    run(main)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="Tasks are stepped in the running loop itself")
+def test_a_proxy_in_the_place_of_the_running_loop(impl):
+    class Proxy:
+        def __init__(self, loop):
+            self.__dict__["loop"] = loop
+
+        def __getattr__(self, name):
+            return getattr(self.loop, name)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        asyncio._set_running_loop(Proxy(loop))
+        try:
+            call = impl.gather(asyncio.sleep(0, 1), asyncio.sleep(0, 2), limit=1)
+        finally:
+            asyncio._set_running_loop(loop)
+        while not call.done():
+            await asyncio.sleep(0)
+        assert call.result() == [1, 2]
+
+    run(main)
