@@ -126,16 +126,13 @@ def _taken_semaphores():
         return ()
 
 
-def _taken_call_graph_function(name):
-    """Return a function of the call graph of 3.14+; one that does nothing, should something else stand in its place.
-
-    What it raises is reported.
-    """
-    function = getattr(_module("asyncio.futures"), name, None)
+def _call_graph_function(name):
+    """Return a function that calls the one of the call graph of 3.14+ that is there by then, and reports what it raises."""
 
     def change_edge(future, awaiter):
+        function = getattr(_module("asyncio.futures"), name, None)
         try:
-            if callable(function):
+            if callable(function):  # else something stands in its place
                 function(future, awaiter)
         except BaseException as error:
             _Unraisable(error)
@@ -172,8 +169,8 @@ _running_loop_or_none = _taken("_get_running_loop", "asyncio.events", "_asyncio"
 _isawaitable = _taken("isawaitable", "inspect")
 _iscoroutine = _taken("iscoroutine", "asyncio.coroutines", "asyncio")
 _isfuture = _taken("isfuture", "asyncio.futures", "asyncio.base_futures")
-_add_to_awaited_by = _taken_call_graph_function("future_add_to_awaited_by")
-_discard_from_awaited_by = _taken_call_graph_function("future_discard_from_awaited_by")
+_add_to_awaited_by = _call_graph_function("future_add_to_awaited_by")
+_discard_from_awaited_by = _call_graph_function("future_discard_from_awaited_by")
 
 
 # Coroutine objects ----------------------------------------------------------------------
