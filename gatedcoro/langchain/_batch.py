@@ -78,7 +78,9 @@ async def abatch(
       Without it the error is raised at once and everything else runs on, as in LangChain.
 
     With a list of configs, its length must be that of `inputs`; for inputs without a length this is known, and a
-    ValueError, only when the shorter of the two ends.
+    ValueError, only when the shorter of the two ends. Before anything starts it raises TypeError for a `limit` of
+    another kind, and ValueError for one, or a `max_concurrency`, of less than 1. Cancelled, it cancels the running inputs
+    and starts no more, as `gatedcoro.run_all` does.
     """
     if isinstance(inputs, Sized) and not len(inputs):
         return []

@@ -123,7 +123,8 @@ def install(*, cancel_on_error: bool = False, langgraph: bool = False) -> None:
         (`graph.abatch` needs no more than the plain swap). Nested tasks that wait for each other under one
         `max_concurrency` deadlock with this gate as with langgraph's.
 
-    Warns of a helper that is not the one gatedcoro knows. One that is called in another way is left alone.
+    Warns of a helper that is not the one gatedcoro knows. One that is called in another way is left alone. Raises
+    ModuleNotFoundError if langchain-core is not installed.
     """
     choice = Choice(cancel_on_error, langgraph)
     for message in doubts_about(choice):
