@@ -11,8 +11,9 @@ from effort import SHORT
 IMPLEMENTATIONS = ("c", "c-task-per-item") if SHORT else ("c", "c-task-per-item", "python")
 
 
-def pytest_collection_finish(session):
-    """Keep what pytest and the imported libraries made out of the many calls of `gc.collect` in the tests: that is most of their time."""
+@pytest.fixture(autouse=True, scope="module")
+def freeze_what_is_there():
+    """Keep what pytest, libraries and other files' tests made out of the many calls of `gc.collect`: that is most of their time."""
     gc.collect()
     gc.freeze()
 
