@@ -42,16 +42,14 @@ code_contains(PyObject *outer, PyObject *code)
 static int
 module_code(PyObject *module, PyObject **code)
 {
-    PyObject *loader = NULL;
     PyObject *name = PyObject_GetAttrString(module, "__name__");
-    PyObject *spec = PyObject_GetAttrString(module, "__spec__");
-    *code = NULL;
-    if (name != NULL && spec != NULL) {
-        loader = PyObject_GetAttrString(spec, "loader");
-    }
-    if (loader != NULL) {
-        *code = PyObject_CallMethod(loader, "get_code", "O", name);
-    }
+    PyObject *spec =
+        name == NULL ? NULL : PyObject_GetAttrString(module, "__spec__");
+    PyObject *loader =
+        spec == NULL ? NULL : PyObject_GetAttrString(spec, "loader");
+    *code = loader == NULL
+                ? NULL
+                : PyObject_CallMethod(loader, "get_code", "O", name);
     Py_XDECREF(name);
     Py_XDECREF(spec);
     Py_XDECREF(loader);

@@ -1173,5 +1173,24 @@ def import_rows(spec, lengths, step, progress):
     return lines
 
 
+def loader_rows(lengths, progress):
+    """What the import asks of CPython's own loader, alone."""
+    for length in lengths:
+        for start in range(MOST_ALLOCATIONS // 4):
+            note(progress, "loader", length, start)
+            try:
+                _testcapi.set_nomemory(start, start + length)
+                asyncio.base_events.__spec__.loader.get_code("asyncio.base_events")
+            except BaseException:
+                pass
+            while True:
+                try:
+                    _testcapi.remove_mem_hooks()
+                    break
+                except MemoryError:
+                    pass
+    return []
+
+
 def current_task_or_none():
     return None if asyncio._get_running_loop() is None else asyncio.current_task()

@@ -63,11 +63,12 @@ def test_the_reference_executes_so_much_python_code_for_each_item(reference, nam
     counts = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for count in (16, 32, 64):
+        for count in (16, 16, 32, 64):  # the first time, interpreters do more or count less
             gc.collect()
             with OpcodesIn(reference.__file__) as opcodes:
                 scaling.scenarios()[name](reference, count)
             counts.append(opcodes.count)
+    del counts[0]
     assert counts[0] > 0
     assert counts[1] - counts[0] < 16 or scaling.growth(counts) < 2.2, counts
 
