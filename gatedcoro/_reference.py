@@ -902,7 +902,7 @@ class _Worker(_CoroutineObject):
     async def _drive(self):
         gathering = self.gathering
         runs_in = _current_task(gathering.loop)
-        if runs_in is not gathering.parent:  # else who makes the Task makes this step, too
+        if runs_in is None or runs_in is not gathering.parent:  # else who makes the Task makes this step, too
             self.attach(runs_in)
         value = error = None
         try:
