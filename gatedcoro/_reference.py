@@ -1347,7 +1347,7 @@ class _Gathering:
         self.context = contextvars.copy_context()  # never entered, only copied
         self.caller = None  # the Task that called, while it waits
         if sys.version_info >= (3, 14) and _running_loop_or_none() is loop:
-            self.caller = _current_task(loop)
+            self.caller = _functions_of_the_current_task()[0](loop)
         self.parent = None  # who is the current Task while the loop makes Tasks
         self.pumping = False
         self.outer = None
