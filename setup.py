@@ -54,7 +54,8 @@ class BuildCore(build_ext):
 core = Extension(
     "gatedcoro._core",
     sources=["src/_core.c"],
-    depends=sorted(header.relative_to(HERE).as_posix() for header in HERE.glob("src/*.h")),
+    include_dirs=["src"],
+    depends=sorted(header.relative_to(HERE).as_posix() for header in HERE.glob("src/*/*.h")),
     # Said here because CFLAGS in the environment replaces the interpreter's own flags, -DNDEBUG among them.
     define_macros=[] if WITH_ASSERTIONS else [("NDEBUG", "1")],
     undef_macros=["NDEBUG"] if WITH_ASSERTIONS else [],

@@ -24,9 +24,9 @@
       state.h        module state
       compat.h       CPython 3.11 to 3.15 */
 
-#include "function.h"
-#include "probe.h"
-#include "stock.h"
+#include "surface/function.h"
+#include "coroutines/probe.h"
+#include "base/stock.h"
 
 static inline core_state *
 state_of_module(PyObject *module)

@@ -253,7 +253,7 @@ def without_what_is_missing(taken):
 
 
 def sources():
-    return {path.name: path.read_text() for path in [*(ROOT / "src").glob("*.h"), ROOT / "src" / "_core.c"]}
+    return {path.name: path.read_text() for path in [*(ROOT / "src").glob("*/*.h"), ROOT / "src" / "_core.c"]}
 
 
 needs_the_sources = pytest.mark.skipif(not (ROOT / "src").exists(), reason="the tests stand alone here")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SOURCES = Path(__file__).parents[1] / "src"
-HEADERS = sorted(SOURCES.glob("*.h"))
+HEADERS = sorted(SOURCES.glob("*/*.h"))
 COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
 PYTHON_HEADERS = Path(sysconfig.get_path("include"))
 
@@ -35,7 +35,7 @@ STRICT = [
 def test_a_header_compiles_alone_and_may_be_included_twice(header, compiler):
     done = subprocess.run(
         [compiler, *STRICT, "-isystem", str(PYTHON_HEADERS), "-I", str(SOURCES), "-fsyntax-only", "-x", "c", "-"],
-        input=f'#include "{header.name}"\n' * 2,
+        input=f'#include "{header.relative_to(SOURCES).as_posix()}"\n' * 2,
         capture_output=True,
         text=True,
         timeout=120,

@@ -115,7 +115,9 @@ def arguments_of_setup(monkeypatch, **environment: str) -> dict:
 @needs_the_source_tree
 def test_a_changed_header_rebuilds_the_extension(monkeypatch):
     (core,) = arguments_of_setup(monkeypatch)["ext_modules"]
-    assert sorted(core.depends) == sorted(f"src/{header.name}" for header in (ROOT / "src").glob("*.h"))
+    assert sorted(core.depends) == sorted(
+        header.relative_to(ROOT).as_posix() for header in (ROOT / "src").glob("*/*.h")
+    )
 
 
 @needs_the_source_tree

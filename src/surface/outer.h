@@ -7,7 +7,7 @@
 #ifndef GATEDCORO_OUTER_H
 #define GATEDCORO_OUTER_H
 
-#include "subclass.h"
+#include "base/subclass.h"
 
 typedef struct GatheringObject GatheringObject;
 

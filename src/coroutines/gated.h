@@ -19,8 +19,8 @@
 #ifndef GATEDCORO_GATED_H
 #define GATEDCORO_GATED_H
 
-#include "gathering.h"
-#include "semaphore.h"
+#include "engine/gathering.h"
+#include "coroutines/semaphore.h"
 
 typedef enum {
     GATED_ENTERING,

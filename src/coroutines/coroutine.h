@@ -23,7 +23,7 @@
 #ifndef GATEDCORO_COROUTINE_H
 #define GATEDCORO_COROUTINE_H
 
-#include "await.h"
+#include "coroutines/await.h"
 
 typedef enum {
     CORO_CREATED,

@@ -11,7 +11,7 @@
 #ifndef GATEDCORO_PROBE_H
 #define GATEDCORO_PROBE_H
 
-#include "task.h"
+#include "coroutines/task.h"
 
 typedef struct {
     CoroutineObject base;

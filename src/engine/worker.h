@@ -29,9 +29,9 @@
 #ifndef GATEDCORO_WORKER_H
 #define GATEDCORO_WORKER_H
 
-#include "current.h"
-#include "gated.h"
-#include "watcher.h"
+#include "coroutines/current.h"
+#include "coroutines/gated.h"
+#include "engine/watcher.h"
 
 typedef struct {
     CoroutineObject base;

@@ -6,7 +6,7 @@
 #ifndef GATEDCORO_WATCHER_H
 #define GATEDCORO_WATCHER_H
 
-#include "gathering.h"
+#include "engine/gathering.h"
 
 typedef struct {
     PyObject_HEAD

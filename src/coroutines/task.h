@@ -52,8 +52,8 @@
 #ifndef GATEDCORO_TASK_H
 #define GATEDCORO_TASK_H
 
-#include "coroutine.h"
-#include "subclass.h"
+#include "coroutines/coroutine.h"
+#include "base/subclass.h"
 
 typedef struct {
     CoroutineObject *driver; /* a Worker or a Keeper; owned */

@@ -5,8 +5,8 @@
 #ifndef GATEDCORO_ARGUMENTS_H
 #define GATEDCORO_ARGUMENTS_H
 
-#include "await.h"
-#include "gathering.h"
+#include "coroutines/await.h"
+#include "engine/gathering.h"
 
 /*** Binding ***/
 

@@ -9,7 +9,7 @@
 #ifndef GATEDCORO_FUNCTION_H
 #define GATEDCORO_FUNCTION_H
 
-#include "front_door.h"
+#include "surface/front_door.h"
 
 typedef PyObject *(*FunctionCall)(core_state *state, PyObject *const *args,
                                   Py_ssize_t nargs, PyObject *kwnames);

@@ -5,7 +5,7 @@
 #ifndef GATEDCORO_STATE_H
 #define GATEDCORO_STATE_H
 
-#include "compat.h"
+#include "base/compat.h"
 
 /* Our types; the specs and bases are in _core.c. */
 #define FOR_EACH_TYPE(X) \

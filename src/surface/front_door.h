@@ -11,11 +11,11 @@
 #ifndef GATEDCORO_FRONT_DOOR_H
 #define GATEDCORO_FRONT_DOOR_H
 
-#include "arguments.h"
-#include "keeper.h"
-#include "stock.h"
-#include "watcher.h"
-#include "worker.h"
+#include "surface/arguments.h"
+#include "coroutines/keeper.h"
+#include "base/stock.h"
+#include "engine/watcher.h"
+#include "engine/worker.h"
 
 typedef enum {
     DOOR_GATHER_WITH_CONCURRENCY,

@@ -9,7 +9,7 @@
 #ifndef GATEDCORO_WAITER_H
 #define GATEDCORO_WAITER_H
 
-#include "state.h"
+#include "base/state.h"
 
 typedef struct {
     PyObject_HEAD

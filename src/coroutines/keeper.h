@@ -11,7 +11,7 @@
 #ifndef GATEDCORO_KEEPER_H
 #define GATEDCORO_KEEPER_H
 
-#include "gathering.h"
+#include "engine/gathering.h"
 
 typedef struct {
     CoroutineObject base;

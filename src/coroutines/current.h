@@ -12,7 +12,7 @@
 #ifndef GATEDCORO_CURRENT_H
 #define GATEDCORO_CURRENT_H
 
-#include "state.h"
+#include "base/state.h"
 
 /* asyncio.current_task(loop): new reference, None if there is none; NULL with
    an exception. */

@@ -6,7 +6,7 @@
 #ifndef GATEDCORO_AWAIT_H
 #define GATEDCORO_AWAIT_H
 
-#include "state.h"
+#include "base/state.h"
 
 /* Is `op` a coroutine by collections.abc.Coroutine?  1, 0, or -1 on error. */
 static int

@@ -12,7 +12,7 @@
 #ifndef GATEDCORO_STOCK_H
 #define GATEDCORO_STOCK_H
 
-#include "state.h"
+#include "base/state.h"
 
 /*** At import ***/
 

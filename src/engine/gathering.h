@@ -41,9 +41,9 @@
 #ifndef GATEDCORO_GATHERING_H
 #define GATEDCORO_GATHERING_H
 
-#include "outer.h"
-#include "task.h"
-#include "waiter.h"
+#include "surface/outer.h"
+#include "coroutines/task.h"
+#include "coroutines/waiter.h"
 
 #define NO_LIMIT PY_SSIZE_T_MAX
 
