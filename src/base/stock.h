@@ -12,7 +12,7 @@
 #ifndef GATEDCORO_STOCK_H
 #define GATEDCORO_STOCK_H
 
-#include "base/state.h"
+#include "base/call.h"
 
 /*** At import ***/
 

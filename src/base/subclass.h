@@ -8,7 +8,7 @@
 #ifndef GATEDCORO_SUBCLASS_H
 #define GATEDCORO_SUBCLASS_H
 
-#include "base/state.h"
+#include "base/call.h"
 
 /* `op` is an instance of a subclass made here: its type cannot be subclassed
    further, so its tp_base is asyncio's type. */

@@ -6,7 +6,7 @@
 #ifndef GATEDCORO_AWAIT_H
 #define GATEDCORO_AWAIT_H
 
-#include "base/state.h"
+#include "base/call.h"
 
 /* Is `op` a coroutine by collections.abc.Coroutine?  1, 0, or -1 on error. */
 static int
@@ -447,9 +447,7 @@ close_given_up(core_state *state, PyObject *awaitable, bool begun_too)
     if (closable < 0) {
         PyErr_WriteUnraisable(awaitable);
     }
-    if (raised != NULL) {
-        raise_exception(raised);
-    }
+    restore_exception(raised);
 }
 
 /* The same for one that has not begun. */

@@ -194,9 +194,7 @@ coroutine_is_dropped(CoroutineObject *self)
     if (self->kind->warns) {
         warn_never_awaited(self);
     }
-    if (raised != NULL) {
-        raise_exception(raised);
-    }
+    restore_exception(raised);
 }
 
 /* CREATED -> CLOSED, for a coroutine that the loop over `list` will give up. */
@@ -355,9 +353,7 @@ coroutine_close_suspended(CoroutineObject *self)
         PyObject *raised = closed == NULL ? fetch_exception() : NULL;
         Py_DECREF(inner);
         if (outer == NULL) {
-            if (raised != NULL) {
-                raise_exception(raised);
-            }
+            restore_exception(raised);
             break;
         }
         Py_XDECREF(closed);
@@ -441,9 +437,7 @@ coroutine_result_to_object(PySendResult status, PyObject *result)
 {
     if (status == PYGEN_RETURN) {
         PyObject *stop = stop_iteration_new(result);
-        if (stop != NULL) {
-            raise_exception(stop);
-        }
+        restore_exception(stop);
         return NULL;
     }
     return result;
@@ -739,9 +733,7 @@ coroutine_tp_finalize(PyObject *op)
             self->kind->dropped(self);
         }
     }
-    if (raised != NULL) {
-        raise_exception(raised);
-    }
+    restore_exception(raised);
 }
 
 /* The shared part of each type's tp_dealloc; `clear` is the type's tp_clear. */

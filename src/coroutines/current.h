@@ -12,7 +12,7 @@
 #ifndef GATEDCORO_CURRENT_H
 #define GATEDCORO_CURRENT_H
 
-#include "base/state.h"
+#include "base/call.h"
 
 /* asyncio.current_task(loop): new reference, None if there is none; NULL with
    an exception. */
@@ -169,9 +169,7 @@ current_task_leave(core_state *state, PyObject *loop, PyObject *before)
     }
     Py_XDECREF(found);
     Py_DECREF(before);
-    if (raised != NULL) {
-        raise_exception(raised);
-    }
+    restore_exception(raised);
 }
 
 #endif /* GATEDCORO_CURRENT_H */

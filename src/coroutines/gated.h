@@ -176,9 +176,7 @@ gated_return_slot(core_state *state, GatedObject *self)
         && call_method_for_effect(self->gate, state->str_release, NULL) < 0) {
         PyErr_WriteUnraisable(self->gate);
     }
-    if (raised != NULL) {
-        raise_exception(raised);
-    }
+    restore_exception(raised);
 }
 
 /* Drives the iterator that enters. */
@@ -345,9 +343,7 @@ gated_close_item(core_state *state, GatedObject *self)
         close_given_up(state, item, self->kind == ITEM_IS_DRIVEN);
         Py_DECREF(item);
     }
-    if (raised != NULL) {
-        raise_exception(raised);
-    }
+    restore_exception(raised);
 }
 
 /* Drives the item.  A chain of gated coroutines is a recursion in C, of which
@@ -497,9 +493,7 @@ gated_discard(CoroutineObject *op, PyObject *Py_UNUSED(exception),
         Py_DECREF(item);
     }
     gated_clear_iteration(self);
-    if (raised != NULL) {
-        raise_exception(raised);
-    }
+    restore_exception(raised);
     return 0;
 }
 

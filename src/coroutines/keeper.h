@@ -58,9 +58,7 @@ keeper_finish(KeeperObject *self)
         Py_CLEAR(gathering->keeper_waiter);
         Py_CLEAR(gathering->keeper);
         Py_DECREF(gathering);
-        if (raised != NULL) {
-            raise_exception(raised);
-        }
+        restore_exception(raised);
     }
 }
 

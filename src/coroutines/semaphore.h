@@ -9,7 +9,7 @@
 #ifndef GATEDCORO_SEMAPHORE_H
 #define GATEDCORO_SEMAPHORE_H
 
-#include "base/state.h"
+#include "base/call.h"
 
 /* Does nothing of the class come between an instance's attributes and its
    dict? */

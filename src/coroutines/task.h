@@ -275,9 +275,7 @@ run_nested_step(core_state *state, PyObject *loop, PyObject *step,
         if (put_back(state->enter_task, switched, 2) < 0) {
             PyErr_WriteUnraisable(current);
         }
-        if (raised != NULL) {
-            raise_exception(raised);
-        }
+        restore_exception(raised);
     }
     Py_DECREF(current);
     return status;

@@ -9,7 +9,7 @@
 #ifndef GATEDCORO_WAITER_H
 #define GATEDCORO_WAITER_H
 
-#include "base/state.h"
+#include "base/call.h"
 
 typedef struct {
     PyObject_HEAD

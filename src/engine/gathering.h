@@ -159,28 +159,6 @@ static PyMethodDef gathering_pump_def = {"pump", gathering_pump_callback,
 static PyMethodDef gathering_close_def = {
     "close_queue", gathering_close_callback, METH_NOARGS, NULL};
 
-/*** Errors of our own work ***/
-
-/* Is the exception being raised one that leaves the event loop? */
-static bool
-interrupt_is_raised(void)
-{
-    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)
-           || PyErr_ExceptionMatches(PyExc_SystemExit);
-}
-
-/* An error that belongs to no item: from the loop, or from memory.  An
-   interrupt keeps being raised (-1); anything else is reported. */
-static int
-report_error(PyObject *where)
-{
-    if (interrupt_is_raised()) {
-        return -1;
-    }
-    PyErr_WriteUnraisable(where);
-    return 0;
-}
-
 /*** The clock ***/
 
 static int
