@@ -6,8 +6,9 @@
 
    It drives one iterator at a time (`delegate`).  Any async context manager
    gates.  asyncio's semaphores are entered by acquire() and left by release(),
-   or, where nobody could tell, by counting directly (semaphore.h).  When one is
-   contended, its own acquire() queues, so all its users are served in order.
+   or, where nobody could tell, by counting directly (asyncio_semaphore.h).  When
+   one is contended, its own acquire() queues, so all its users are served in
+   order.
 
    Defects of asyncio.Semaphore that are cured here (cpython: Lib/asyncio/
    locks.py): CancelledError thrown into a pending acquire() counts a slot
@@ -20,7 +21,7 @@
 #define GATEDCORO_GATED_H
 
 #include "engine/gathering.h"
-#include "coroutines/semaphore.h"
+#include "coroutines/asyncio_semaphore.h"
 
 typedef enum {
     GATED_ENTERING,
@@ -110,12 +111,13 @@ gated_enter(core_state *state, GatedObject *self)
 {
     PyObject *entering = NULL;
     const char *source = "__aenter__";
-    int taken = semaphore_count(state, self->gate, -1);
+    int taken = asyncio_semaphore_count(state, self->gate, -1);
     if (taken != 0) {
         self->is_semaphore = true;
         return taken;
     }
-    self->is_semaphore = semaphore_acquire_is_intact(state, self->gate);
+    self->is_semaphore =
+        asyncio_semaphore_acquire_is_intact(state, self->gate);
     if (!self->is_semaphore && PyErr_Occurred()) {
         return -1;
     }
@@ -235,7 +237,7 @@ gated_leave(core_state *state, GatedObject *self)
     PyObject *handled = gated_begin_handling(self);
     PySendResult status = PYGEN_ERROR;
     if (self->is_semaphore) {
-        int given = semaphore_count(state, self->gate, 1);
+        int given = asyncio_semaphore_count(state, self->gate, 1);
         if (given == 0) {
             given =
                 1
