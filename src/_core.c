@@ -1,30 +1,39 @@
 /* gatedcoro._core: running many coroutines under a limit.
 
    One translation unit; one header per type or concept, each of which begins
-   with what it is.  From the outside in:
+   with what it is.  A header includes from its own folder and from those below.
+   From the outside in:
 
-      function.h     the public functions, as callable objects
-      front_door.h   a call, from its arguments to an open gathering
-      arguments.h    binding, limits, awaitables
-      gathering.h    the engine: queue, limit, pump, outcomes
-      worker.h       drives items, one after the other, in one Task
-      current.h      who is the current Task while others make a Task
-      gated.h        drives one item inside of an async context manager
+   surface/
+      function.h           the public functions, as callable objects
+      front_door.h         a call, from its arguments to an open gathering
+      arguments.h          binding, limits, awaitables
+      outer.h              our asyncio.Future, whose cancel() reaches the items
+   engine/
+      gathering.h          the engine: queue, limit, pump, outcomes
+      worker.h             drives items, one after the other, in one Task
+      watcher.h            a Future that needs neither Task nor slot
+   coroutines/
+      keeper.h             a Task that stands for what has none
+      gated.h              drives one item inside of an async context manager
       asyncio_semaphore.h  asyncio's semaphores, without their coroutines
-      watcher.h      a Future that needs neither Task nor slot
-      waiter.h       what a Task of ours waits on until we wake it
-      keeper.h       stands for the queue among the loop's Tasks
-      task.h         our asyncio.Task; when it may be reused
-      probe.h        measures what an untouched Task looks like
-      stock.h        what asyncio's functions do: is it still that?
-      outer.h        our asyncio.Future, whose cancel() reaches the items
-      subclass.h     subclasses of asyncio's C types
-      coroutine.h    send, throw and close, once for all coroutine types
-      await.h        what `await` does
-      import.h       what is taken from other modules
-      call.h         calling helpers, errors that belong to no item
-      state.h        module state
-      compat.h       CPython 3.11 to 3.15 */
+      current.h            who is the current Task while others make a Task
+      probe.h              measures what an untouched Task looks like
+      task.h               our asyncio.Task
+      waiter.h             what a Task of ours waits on until we wake it
+      item.h               how an item begins, and how it is given up
+      await.h              what `await` does
+      coroutine_type.h     what Python code sees of our coroutines
+      coroutine.h          send, throw and close, once for all coroutine types
+      delegate.h           sends and throws into what a coroutine drives
+   base/
+      hidden_list.h        a list with holes, which the collector does not see
+      subclass.h           subclasses of asyncio's C types
+      stock.h              what asyncio's functions do: is it still that?
+      import.h             what is taken from other modules
+      call.h               calling helpers, errors that belong to no item
+      state.h              module state
+      compat.h             CPython 3.11 to 3.15 */
 
 #include "surface/function.h"
 #include "coroutines/probe.h"

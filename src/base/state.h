@@ -190,12 +190,4 @@ state_of(PyObject *op)
     return state_of_type(Py_TYPE(op));
 }
 
-static inline bool
-is_own_coroutine(core_state *state, PyObject *op)
-{
-    PyTypeObject *type = Py_TYPE(op);
-    return type == state->worker_type || type == state->keeper_type
-           || type == state->front_door_type || type == state->gated_type;
-}
-
 #endif /* GATEDCORO_STATE_H */

@@ -22,6 +22,8 @@
 
 #include "engine/gathering.h"
 #include "coroutines/asyncio_semaphore.h"
+#include "coroutines/coroutine_type.h"
+#include "coroutines/item.h"
 
 typedef enum {
     GATED_ENTERING,
@@ -34,9 +36,10 @@ typedef struct {
     GatedPhase phase;
     bool is_semaphore;
     ItemKind kind;
+    ItemDrive drive;
     PyObject *gate;
-    PyObject *item;             /* the awaitable, or the callable */
-    Py_ssize_t call_index;      /* of a callable, else -1 */
+    PyObject *item;
+    Py_ssize_t index;           /* of the item in its call */
     PyObject *delegate;         /* what is driven now, or NULL */
     PyObject *waiter;           /* what acquire() yielded last, or NULL */
     PyObject *aexit;            /* gate.__aexit__, bound */
@@ -329,7 +332,7 @@ gated_give_up(GatedObject *self)
     PyObject *item = self->item;
     self->item = NULL;
     gated_leave_gathering(self);
-    if (self->call_index >= 0) {
+    if (self->kind == ITEM_CALLABLE) {
         Py_CLEAR(item);
     }
     return item;
@@ -342,7 +345,7 @@ gated_close_item(core_state *state, GatedObject *self)
     PyObject *raised = fetch_exception();
     PyObject *item = gated_give_up(self);
     if (item != NULL) {
-        close_given_up(state, item, self->kind == ITEM_IS_DRIVEN);
+        close_given_up(state, item, self->drive == DRIVE_ITSELF);
         Py_DECREF(item);
     }
     restore_exception(raised);
@@ -372,8 +375,8 @@ gated_step_body(core_state *state, GatedObject *self, bool first,
     if (first) {
         value = Py_None;
         exception = NULL;
-        self->delegate =
-            item_iterator(state, &self->item, self->call_index, self->kind);
+        self->delegate = item_begin(state, &self->item, self->kind,
+                                    self->drive, self->index);
     }
     if (self->delegate != NULL) {
         PyObject *delegate = Py_NewRef(self->delegate);
@@ -491,7 +494,7 @@ gated_discard(CoroutineObject *op, PyObject *Py_UNUSED(exception),
     PyObject *item = gated_give_up(self);
     if (item != NULL) {
         discard_given_up(state_of((PyObject *)op), item,
-                         self->kind == ITEM_IS_DRIVEN, rest);
+                         self->drive == DRIVE_ITSELF, rest);
         Py_DECREF(item);
     }
     gated_clear_iteration(self);
@@ -541,10 +544,10 @@ static const CoroutineKind gated_kind = {
     .warns = true,
 };
 
-/* `item` is an awaitable, or a callable whose index is `call_index` >= 0. */
+/* `async with gate: return await item`, or of an item of another kind. */
 static PyObject *
-gated_new(core_state *state, PyObject *gate, PyObject *item,
-          Py_ssize_t call_index)
+gated_new(core_state *state, PyObject *gate, PyObject *item, ItemKind kind,
+          ItemDrive drive, Py_ssize_t index)
 {
     PyTypeObject *type = state->gated_type;
     GatedObject *self = (GatedObject *)type->tp_alloc(type, 0);
@@ -554,7 +557,9 @@ gated_new(core_state *state, PyObject *gate, PyObject *item,
     coroutine_init(&self->base, &gated_kind);
     self->gate = Py_NewRef(gate);
     self->item = Py_NewRef(item);
-    self->call_index = call_index;
+    self->kind = kind;
+    self->drive = drive;
+    self->index = index;
     return (PyObject *)self;
 }
 

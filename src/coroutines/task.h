@@ -52,7 +52,7 @@
 #ifndef GATEDCORO_TASK_H
 #define GATEDCORO_TASK_H
 
-#include "coroutines/coroutine.h"
+#include "coroutines/coroutine_type.h"
 #include "base/subclass.h"
 
 typedef struct {

@@ -42,6 +42,7 @@
 #define GATEDCORO_GATHERING_H
 
 #include "surface/outer.h"
+#include "coroutines/item.h"
 #include "coroutines/task.h"
 #include "coroutines/waiter.h"
 
@@ -158,6 +159,15 @@ static PyMethodDef gathering_pump_def = {"pump", gathering_pump_callback,
                                          METH_NOARGS, NULL};
 static PyMethodDef gathering_close_def = {
     "close_queue", gathering_close_callback, METH_NOARGS, NULL};
+
+/* What its items are. */
+static inline ItemKind
+gathering_item_kind(GatheringObject *self)
+{
+    return self->calls               ? ITEM_CALLABLE
+           : self->as_asyncio_gather ? ITEM_GATHER_AWAITABLE
+                                     : ITEM_AWAITABLE;
+}
 
 /*** The clock ***/
 

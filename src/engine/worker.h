@@ -38,7 +38,7 @@ typedef struct {
     RunningLink link;           /* link.target is the Task */
     GatheringObject *gathering; /* owned; NULL when the last item has ended */
     PyObject *item;             /* what the user handed over */
-    ItemKind kind;
+    ItemDrive drive;
     PyObject *delegate; /* what is driven; NULL before the first step */
     PyObject *context;  /* of the item, entered around each step; or NULL */
 } WorkerObject;
@@ -193,15 +193,15 @@ static PySendResult
 worker_begin_item(core_state *state, WorkerObject *self, PyObject **result)
 {
     GatheringObject *gathering = self->gathering;
-    Py_ssize_t call_index = gathering->calls ? self->link.index : -1;
+    ItemKind kind = gathering_item_kind(gathering);
     PyObject *gated = NULL;
     if (gathering->gate != NULL) {
-        gated = gated_new(state, gathering->gate, self->item, call_index);
+        gated = gated_new(state, gathering->gate, self->item, kind,
+                          self->drive, self->link.index);
         if (gated == NULL) {
             worker_forget_item(state, self);
             return PYGEN_ERROR;
         }
-        GatedObject_CAST(gated)->kind = self->kind;
         GatedObject_CAST(gated)->gathering =
             (GatheringObject *)Py_NewRef(gathering);
     }
@@ -222,8 +222,8 @@ worker_begin_item(core_state *state, WorkerObject *self, PyObject **result)
     else {
         PyObject *item = Py_NewRef(self->item);
         PyObject *iterator =
-            item_iterator(state, &item, call_index, self->kind);
-        if (iterator == NULL && call_index < 0) {
+            item_begin(state, &item, kind, self->drive, self->link.index);
+        if (iterator == NULL && kind != ITEM_CALLABLE) {
             note_unpacking(state, item);
         }
         Py_SETREF(self->item, item);
@@ -303,15 +303,8 @@ item_may_answer(GatheringObject *gathering, PyObject *item)
 static int
 worker_look_at_item(core_state *state, WorkerObject *self, PyObject *item)
 {
-    self->kind = ITEM_IS_AWAITED;
-    if (self->gathering->as_asyncio_gather) {
-        int kind = gather_item_kind(state, item);
-        if (kind < 0) {
-            return -1;
-        }
-        self->kind = (ItemKind)kind;
-    }
-    return 0;
+    return item_find_drive(state, item, gathering_item_kind(self->gathering),
+                           &self->drive);
 }
 
 /* References to the worker of an untouched Task when its item has ended: the
@@ -366,7 +359,7 @@ worker_drop_item(core_state *state, WorkerObject *self)
 {
     Py_CLEAR(self->delegate);
     if (self->item != NULL && !PyCoro_CheckExact(self->item)
-        && self->kind != ITEM_IS_DRIVEN
+        && self->drive != DRIVE_ITSELF
         && !has_coroutine_methods(state, self->item)) {
         Py_CLEAR(self->item);
     }
