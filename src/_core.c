@@ -19,7 +19,9 @@
       asyncio_semaphore.h  asyncio's semaphores, without their coroutines
       current.h            who is the current Task while others make a Task
       probe.h              measures what an untouched Task looks like
+      task_reuse.h         may a Task of ours run another item?
       task.h               our asyncio.Task
+      catcher.h            a stand-in for a loop, which catches a Task's step
       waiter.h             what a Task of ours waits on until we wake it
       item.h               how an item begins, and how it is given up
       await.h              what `await` does

@@ -41,6 +41,8 @@ typedef struct DiscardList {
     struct DiscardList *next; /* of another thread, or further out */
 } DiscardList;
 
+/* What a type's coroutines do; the functions below and those of the protocol
+   (coroutine_type.h) and of the Task (task.h) call them. */
 typedef struct {
     /* Exactly one of `value` and `exception` is not NULL (both borrowed).  On
        PYGEN_NEXT and PYGEN_RETURN `*result` is a new reference, on PYGEN_ERROR
@@ -63,6 +65,16 @@ typedef struct {
     /* The object goes, and nobody will step it any more.  Keeps the exception
        being raised.  May be NULL. */
     void (*dropped)(CoroutineObject *self);
+    /* The Task that it drives, if that is one of ours (task.h), is being
+       cancelled: called in the call of cancel(), before that does anything.  -1
+       with an exception that it raises in its place.  May be NULL. */
+    int (*cancelled)(CoroutineObject *self, PyObject *message);
+    /* What get_coro() of that Task answers: new reference.  May be NULL: it
+       answers the coroutine itself. */
+    PyObject *(*represented)(CoroutineObject *self);
+    /* What get_context() of that Task answers: borrowed, or NULL for the Task's
+       own.  May be NULL. */
+    PyObject *(*context)(CoroutineObject *self);
     /* The name for __qualname__ and the warning: new reference. */
     PyObject *(*name)(CoroutineObject *self);
     /* Whose __name__, cr_code, cr_frame and cr_origin are shown: borrowed or

@@ -11,6 +11,7 @@
 #ifndef GATEDCORO_KEEPER_H
 #define GATEDCORO_KEEPER_H
 
+#include "coroutines/coroutine_type.h"
 #include "engine/gathering.h"
 
 typedef struct {
@@ -120,6 +121,7 @@ keeper_awaited(CoroutineObject *op)
 static const CoroutineKind keeper_kind = {
     .step = keeper_step,
     .discard = keeper_discard,
+    .cancelled = keeper_cancelled,
     .name = keeper_name,
     .shown = keeper_shown,
     .awaited = keeper_awaited,

@@ -31,6 +31,8 @@
 
 #include "coroutines/current.h"
 #include "coroutines/gated.h"
+#include "coroutines/coroutine_type.h"
+#include "coroutines/task_reuse.h"
 #include "engine/watcher.h"
 
 typedef struct {
@@ -53,9 +55,10 @@ WorkerObject_CAST(PyObject *op)
 
 /* The coroutine that the user handed over: new reference. */
 static PyObject *
-worker_user_coroutine(core_state *state, CoroutineObject *op)
+worker_represented(CoroutineObject *op)
 {
     WorkerObject *self = (WorkerObject *)op;
+    core_state *state = state_of((PyObject *)op);
     PyObject *item = self->item;
     if (self->delegate != NULL && Py_TYPE(self->delegate) == state->gated_type
         && self->delegate != item) {
@@ -574,7 +577,7 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
     GatheringObject *gathering = (GatheringObject *)Py_NewRef(self->gathering);
     bool first_step = self->link.starting && gathering->own_tasks;
     if (first_step) {
-        task_is_ours(state, self->link.target); /* as in later steps */
+        task_silence(state, self->link.target); /* as in later steps */
     }
     gathering_join(gathering, &self->link);
 
@@ -678,6 +681,8 @@ static const CoroutineKind worker_kind = {
     .discard = worker_discard,
     .refused = worker_refused,
     .dropped = worker_dropped,
+    .represented = worker_represented,
+    .context = worker_context,
     .name = worker_name,
     .shown = worker_shown,
     .awaited = worker_awaited,

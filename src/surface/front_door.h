@@ -12,6 +12,7 @@
 #define GATEDCORO_FRONT_DOOR_H
 
 #include "surface/arguments.h"
+#include "coroutines/coroutine_type.h"
 #include "coroutines/keeper.h"
 #include "base/stock.h"
 #include "engine/watcher.h"
