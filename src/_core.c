@@ -14,8 +14,9 @@
       worker.h             drives items, one after the other, in one Task
       watcher.h            a Future that needs neither Task nor slot
    coroutines/
-      keeper.h             a Task that stands for what has none
+      keeper.h             a Task that stands for an owner which has none
       gated.h              drives one item inside of an async context manager
+      async_with.h         what `async with` does around its body
       asyncio_semaphore.h  asyncio's semaphores, without their coroutines
       current.h            who is the current Task while others make a Task
       probe.h              measures what an untouched Task looks like

@@ -20,7 +20,7 @@
 #ifndef GATEDCORO_GATED_H
 #define GATEDCORO_GATED_H
 
-#include "engine/gathering.h"
+#include "coroutines/async_with.h"
 #include "coroutines/asyncio_semaphore.h"
 #include "coroutines/coroutine_type.h"
 #include "coroutines/item.h"
@@ -31,21 +31,36 @@ typedef enum {
     GATED_EXITING,
 } GatedPhase;
 
+/* How the gate is entered and left; known once it is being entered. */
+typedef enum {
+    GATE_ANY,               /* as `async with` does */
+    GATE_ASYNCIO_SEMAPHORE, /* by its counter, acquire() and release() */
+} GateKind;
+
+/* For whom an item waits at the gate. */
+typedef struct {
+    /* The owner is told once of each item: that it holds a slot of the gate and
+       begins (`entered`), or that it has been given up and does not wait any
+       more.  -1 on an interrupt.  May run Python code if it has entered. */
+    int (*told)(PyObject *owner, bool entered);
+} GatedOwnerCalls;
+
 typedef struct {
     CoroutineObject base;
     GatedPhase phase;
-    bool is_semaphore;
+    GateKind gate_kind;
     ItemKind kind;
     ItemDrive drive;
     PyObject *gate;
     PyObject *item;
-    Py_ssize_t index;           /* of the item in its call */
-    PyObject *delegate;         /* what is driven now, or NULL */
-    PyObject *waiter;           /* what acquire() yielded last, or NULL */
-    PyObject *aexit;            /* gate.__aexit__, bound */
-    PyObject *value;            /* what the body returned ... */
-    PyObject *exception;        /* ... or raised, while EXITING */
-    GatheringObject *gathering; /* whose limit the gate is, or NULL */
+    Py_ssize_t index;    /* of the item in its call */
+    PyObject *delegate;  /* what is driven now, or NULL */
+    PyObject *waiter;    /* what acquire() yielded last, or NULL */
+    PyObject *aexit;     /* gate.__aexit__, bound */
+    PyObject *value;     /* what the body returned ... */
+    PyObject *exception; /* ... or raised, while EXITING */
+    PyObject *owner;     /* owned; NULL: there is none, or it has been told */
+    const GatedOwnerCalls *owner_calls;
 } GatedObject;
 
 static inline GatedObject *
@@ -54,38 +69,30 @@ GatedObject_CAST(PyObject *op)
     return (GatedObject *)op;
 }
 
+/* `op` is a new gated coroutine, whose owner is told what comes of it. */
+static void
+gated_set_owner(PyObject *op, PyObject *owner, const GatedOwnerCalls *calls)
+{
+    GatedObject *self = GatedObject_CAST(op);
+    self->owner = Py_NewRef(owner);
+    self->owner_calls = calls;
+}
+
+/* -1 on an interrupt, only if it has entered.  Tells it once. */
+static int
+gated_tell_owner(GatedObject *self, bool entered)
+{
+    PyObject *owner = self->owner;
+    self->owner = NULL;
+    if (owner == NULL) {
+        return 0;
+    }
+    int status = self->owner_calls->told(owner, entered);
+    Py_DECREF(owner);
+    return status;
+}
+
 /*** Entering ***/
-
-/* type(gate).<name>, bound to the gate: new reference.  `with` looks on the
-   type, not on the instance. */
-static PyObject *
-special_method(PyObject *gate, PyObject *name)
-{
-    PyObject *found = _PyType_Lookup(Py_TYPE(gate), name);
-    if (found == NULL) {
-        return NULL;
-    }
-    descrgetfunc get = Py_TYPE(found)->tp_descr_get;
-    Py_INCREF(found);
-    if (get != NULL) {
-        Py_SETREF(found, get(found, gate, (PyObject *)Py_TYPE(gate)));
-    }
-    return found;
-}
-
-static PyObject *
-gate_method(core_state *state, PyObject *gate, PyObject *name)
-{
-    PyObject *method = special_method(gate, name);
-    if (method == NULL && !PyErr_Occurred()) {
-        PyTypeObject *type = Py_TYPE(gate);
-        set_no_gate_error(gate, name, name == state->str_aexit,
-                          _PyType_Lookup(type, state->str_enter) != NULL
-                              && _PyType_Lookup(type, state->str_exit)
-                                     != NULL);
-    }
-    return method;
-}
 
 /* Goes into the body: a slot is held from here on.  -1 on an interrupt. */
 static int
@@ -94,65 +101,36 @@ gated_entered(GatedObject *self)
     self->phase = GATED_BODY;
     Py_CLEAR(self->delegate);
     Py_CLEAR(self->waiter);
-    GatheringObject *gathering = self->gathering;
-    if (gathering == NULL) {
-        return 0;
-    }
-    self->gathering = NULL;
-    gathering->waiting--;
-    int status = gathering->pumping ? 0 : gathering_schedule_pump(gathering);
-    if (status < 0) {
-        status = gathering_pass_failed(gathering);
-    }
-    Py_DECREF(gathering);
-    return status;
+    return gated_tell_owner(self, true);
 }
 
 /* Enters at once (1), or leaves an iterator to be driven (0); -1 on error. */
 static int
 gated_enter(core_state *state, GatedObject *self)
 {
-    PyObject *entering = NULL;
-    const char *source = "__aenter__";
     int taken = asyncio_semaphore_count(state, self->gate, -1);
+    bool is_semaphore =
+        taken != 0 || asyncio_semaphore_acquire_is_intact(state, self->gate);
+    self->gate_kind = is_semaphore ? GATE_ASYNCIO_SEMAPHORE : GATE_ANY;
     if (taken != 0) {
-        self->is_semaphore = true;
         return taken;
     }
-    self->is_semaphore =
-        asyncio_semaphore_acquire_is_intact(state, self->gate);
-    if (!self->is_semaphore && PyErr_Occurred()) {
-        return -1;
-    }
-    if (self->is_semaphore) {
-        entering = PyObject_CallMethodNoArgs(self->gate, state->str_acquire);
-        source = NULL;
-    }
-    else {
-        PyObject *aenter = NULL;
-        if (ASYNC_WITH_LOOKS_FOR_AEXIT_FIRST) {
-            self->aexit = gate_method(state, self->gate, state->str_aexit);
-            if (self->aexit == NULL) {
-                return -1;
-            }
+    switch (self->gate_kind) {
+    case GATE_ANY:
+        if (!PyErr_Occurred()) {
+            self->delegate = async_with_enter(state, self->gate, &self->aexit);
         }
-        aenter = gate_method(state, self->gate, state->str_aenter);
-        if (aenter == NULL) {
-            return -1;
+        break;
+    case GATE_ASYNCIO_SEMAPHORE: {
+        PyObject *acquiring =
+            PyObject_CallMethodNoArgs(self->gate, state->str_acquire);
+        if (acquiring != NULL) {
+            self->delegate = await_iterator(state, acquiring, NULL);
+            Py_DECREF(acquiring);
         }
-        if (!ASYNC_WITH_LOOKS_FOR_AEXIT_FIRST) {
-            self->aexit = gate_method(state, self->gate, state->str_aexit);
-        }
-        if (self->aexit != NULL) {
-            entering = PyObject_CallNoArgs(aenter);
-        }
-        Py_DECREF(aenter);
+        break;
     }
-    if (entering == NULL) {
-        return -1;
     }
-    self->delegate = await_iterator(state, entering, source);
-    Py_DECREF(entering);
     return self->delegate == NULL ? -1 : 0;
 }
 
@@ -190,7 +168,8 @@ gated_step_entering(core_state *state, GatedObject *self, PyObject *value,
                     PyObject *exception, PyObject **result)
 {
     PyObject *delegate = Py_NewRef(self->delegate);
-    bool has_waiter = self->is_semaphore && self->waiter != NULL;
+    bool has_waiter =
+        self->gate_kind == GATE_ASYNCIO_SEMAPHORE && self->waiter != NULL;
     if (ACQUIRE_MISCOUNTS_A_THROWN_CANCELLATION && exception != NULL
         && has_waiter
         && PyErr_GivenExceptionMatches(exception, state->cancelled_error)
@@ -239,7 +218,14 @@ gated_leave(core_state *state, GatedObject *self)
     self->phase = GATED_EXITING;
     PyObject *handled = gated_begin_handling(self);
     PySendResult status = PYGEN_ERROR;
-    if (self->is_semaphore) {
+    switch (self->gate_kind) {
+    case GATE_ANY:
+        self->delegate = async_with_leave(state, self->aexit, self->exception);
+        if (self->delegate != NULL) {
+            status = PYGEN_NEXT;
+        }
+        break;
+    case GATE_ASYNCIO_SEMAPHORE: {
         int given = asyncio_semaphore_count(state, self->gate, 1);
         if (given == 0) {
             given =
@@ -249,25 +235,8 @@ gated_leave(core_state *state, GatedObject *self)
         if (given > 0) {
             status = PYGEN_RETURN;
         }
+        break;
     }
-    else {
-        PyObject *exception = self->exception;
-        PyObject *traceback =
-            exception == NULL ? NULL : PyException_GetTraceback(exception);
-        PyObject *args[] = {
-            exception == NULL ? Py_None : (PyObject *)Py_TYPE(exception),
-            exception == NULL ? Py_None : exception,
-            traceback == NULL ? Py_None : traceback,
-        };
-        PyObject *leaving = PyObject_Vectorcall(self->aexit, args, 3, NULL);
-        Py_XDECREF(traceback);
-        if (leaving != NULL) {
-            self->delegate = await_iterator(state, leaving, "__aexit__");
-            Py_DECREF(leaving);
-        }
-        if (self->delegate != NULL) {
-            status = PYGEN_NEXT;
-        }
     }
     gated_end_handling(self, handled);
     return status;
@@ -312,18 +281,6 @@ gated_step_exiting(core_state *state, GatedObject *self, PyObject *value,
 
 /*** Steps ***/
 
-/* The gathering counts it no more among what waits for the gate. */
-static void
-gated_leave_gathering(GatedObject *self)
-{
-    GatheringObject *gathering = self->gathering;
-    self->gathering = NULL;
-    if (gathering != NULL) {
-        gathering->waiting--;
-        Py_DECREF(gathering);
-    }
-}
-
 /* The item is never reached: nobody waits for the gate any more, and the item
    is the caller's (owned; NULL for a callable). */
 static PyObject *
@@ -331,7 +288,7 @@ gated_give_up(GatedObject *self)
 {
     PyObject *item = self->item;
     self->item = NULL;
-    gated_leave_gathering(self);
+    (void)gated_tell_owner(self, false);
     if (self->kind == ITEM_CALLABLE) {
         Py_CLEAR(item);
     }
@@ -577,7 +534,7 @@ gated_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->aexit);
     Py_VISIT(self->value);
     Py_VISIT(self->exception);
-    Py_VISIT(self->gathering);
+    Py_VISIT(self->owner);
     return 0;
 }
 
@@ -587,7 +544,7 @@ gated_tp_clear(PyObject *op)
     GatedObject *self = GatedObject_CAST(op);
     gated_clear_iteration(self);
     Py_CLEAR(self->item);
-    Py_CLEAR(self->gathering);
+    Py_CLEAR(self->owner);
     return 0;
 }
 

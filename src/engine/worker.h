@@ -191,6 +191,22 @@ worker_comes_too_late(WorkerObject *self, GatheringObject *gathering)
            && (gathering->own_tasks || self->link.starting);
 }
 
+/* An item does not wait for the gate any more.  -1 on an interrupt. */
+static int
+worker_gate_told(PyObject *owner, bool entered)
+{
+    GatheringObject *gathering = GatheringObject_CAST(owner);
+    gathering->waiting--;
+    if (!entered || gathering->pumping
+        || gathering_schedule_pump(gathering) == 0) {
+        return 0;
+    }
+    return gathering_pass_failed(gathering);
+}
+
+/* gated.h calls it, once for each item that waits for the limit's gate. */
+static const GatedOwnerCalls worker_gate_calls = {.told = worker_gate_told};
+
 /* Has the item that starts in this step run its first step. */
 static PySendResult
 worker_begin_item(core_state *state, WorkerObject *self, PyObject **result)
@@ -205,8 +221,7 @@ worker_begin_item(core_state *state, WorkerObject *self, PyObject **result)
             worker_forget_item(state, self);
             return PYGEN_ERROR;
         }
-        GatedObject_CAST(gated)->gathering =
-            (GatheringObject *)Py_NewRef(gathering);
+        gated_set_owner(gated, (PyObject *)gathering, &worker_gate_calls);
     }
     if (worker_comes_too_late(self, gathering)) {
         if (gated != NULL) {
@@ -740,7 +755,7 @@ worker_task_done(PyObject *op, PyObject *task)
     }
     else if (self->delegate != NULL
              && Py_TYPE(self->delegate) == state->gated_type) {
-        gated_leave_gathering(GatedObject_CAST(self->delegate));
+        (void)gated_tell_owner(GatedObject_CAST(self->delegate), false);
     }
     gathering_take_outcome(gathering, task, &value, &exception,
                            &is_cancellation);

@@ -13,7 +13,6 @@
 
 #include "surface/arguments.h"
 #include "coroutines/coroutine_type.h"
-#include "coroutines/keeper.h"
 #include "base/stock.h"
 #include "engine/watcher.h"
 #include "engine/worker.h"
