@@ -99,6 +99,19 @@ interrupt_is_raised(void)
            || PyErr_ExceptionMatches(PyExc_SystemExit);
 }
 
+/* Takes the exception being raised, which does not matter (0), unless it is an
+   interrupt or there is no memory (-1). */
+static int
+forget_ordinary_error(void)
+{
+    if (!PyErr_ExceptionMatches(PyExc_Exception)
+        || PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        return -1;
+    }
+    PyErr_Clear();
+    return 0;
+}
+
 /* An error that belongs to no item: from the loop, or from memory.  An
    interrupt keeps being raised (-1); anything else is reported. */
 static int

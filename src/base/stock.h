@@ -56,14 +56,7 @@ module_code(PyObject *module, PyObject **code)
     if (*code != NULL && !PyCode_Check(*code)) {
         Py_CLEAR(*code);
     }
-    else if (*code == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_Exception)
-            || PyErr_ExceptionMatches(PyExc_MemoryError)) {
-            return -1;
-        }
-        PyErr_Clear();
-    }
-    return 0;
+    return *code == NULL && PyErr_Occurred() ? forget_ordinary_error() : 0;
 }
 
 /* Are all the values None? */

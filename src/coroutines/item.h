@@ -92,24 +92,23 @@ note_item(core_state *state, Py_ssize_t index)
 
 /* Is it an iterable that was meant to be unpacked?  A string's or a dict's
    contents are no items.  What says that it is a coroutine is a proxy, which has
-   every method; no other code of its runs.  Keeps no exception. */
-static bool
+   every method; no other code of its runs.  1, 0, or -1 on an interrupt or without
+   memory. */
+static int
 is_to_be_unpacked(core_state *state, PyObject *op)
 {
     if (Py_TYPE(op)->tp_iter == NULL || can_be_awaited(op)
         || PyUnicode_Check(op) || PyBytes_Check(op) || PyByteArray_Check(op)
         || PyDict_Check(op)
         || _PyType_Lookup(Py_TYPE(op), state->str_dunder_iter) == Py_None) {
-        return false;
+        return 0;
     }
     int is_proxy = is_coroutine(state, op);
-    if (is_proxy < 0) {
-        PyErr_Clear();
-    }
-    return is_proxy == 0;
+    return is_proxy < 0 ? forget_ordinary_error() : !is_proxy;
 }
 
-/* Says on the TypeError being raised about an item what may have been meant. */
+/* Says on the TypeError being raised about an item what may have been meant.  An
+   interrupt takes its place. */
 static void
 note_unpacking(core_state *state, PyObject *op)
 {
@@ -117,7 +116,12 @@ note_unpacking(core_state *state, PyObject *op)
         return;
     }
     PyObject *raised = fetch_exception();
-    if (is_to_be_unpacked(state, op)) {
+    int meant = is_to_be_unpacked(state, op);
+    if (meant < 0) {
+        Py_DECREF(raised);
+        return;
+    }
+    if (meant) {
         PyObject *name = PyType_GetName(Py_TYPE(op));
         PyObject *note =
             name == NULL
