@@ -215,7 +215,24 @@ close_given_up(core_state *state, PyObject *awaitable, bool begun_too)
     restore_exception(raised);
 }
 
-/* The same for one that has not begun. */
+/* Closes an item of that kind that never started.  asyncio.gather's may have
+   begun before they were given. */
+static void
+item_close(core_state *state, PyObject *item, ItemKind kind)
+{
+    switch (kind) {
+    case ITEM_AWAITABLE:
+        close_given_up(state, item, false);
+        break;
+    case ITEM_GATHER_AWAITABLE:
+        close_given_up(state, item, true);
+        break;
+    case ITEM_CALLABLE:
+        break;
+    }
+}
+
+/* Closes an argument of a call that comes to nothing. */
 static void
 close_unstarted(core_state *state, PyObject *awaitable)
 {
