@@ -89,7 +89,8 @@ function_is_stock(PyObject *module, PyObject *outer, PyObject *function)
     return code_contains(outer, PyFunction_GET_CODE(function));
 }
 
-/* Notes what `module` has under `type.name`, if that is stock.  -1 on error. */
+/* Notes what `module` has under `type.name`, if that is stock.  -1 on error.
+   Runs Python code. */
 static int
 stock_note(StockFunction *self, PyObject *module, PyObject *type,
            PyObject *name)
@@ -120,7 +121,8 @@ stock_note(StockFunction *self, PyObject *module, PyObject *type,
 
 /*** Later ***/
 
-/* Is `op` the function that was noted, as it was?  1, 0, or -1 on error. */
+/* Is `op` the function that was noted, as it was?  1, 0, or -1 on error.
+   Runs Python code. */
 static int
 stock_is_intact(const StockFunction *self, PyObject *op)
 {

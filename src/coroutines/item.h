@@ -2,9 +2,7 @@
    its errors, how it is closed when it is given up.
 
       kind   what the caller handed over       (of the whole call)
-      drive  how to get to what is driven      (of each item, before it begins)
-
-   Everything here may run Python code. */
+      drive  how to get to what is driven      (of each item, before it begins) */
 
 #ifndef GATEDCORO_ITEM_H
 #define GATEDCORO_ITEM_H
@@ -28,7 +26,7 @@ typedef enum {
 /* Which of these does asyncio.gather do?  It makes a Task of a coroutine, which
    drives it from where it stands, and does not ask whether `await` would take
    it.  A Future runs already; one that `await` does not take may say by an
-   attribute how it is waited for.  -1 on error. */
+   attribute how it is waited for.  -1 on error.  Runs Python code. */
 static int
 gather_item_drive(core_state *state, PyObject *op)
 {
@@ -59,7 +57,8 @@ gather_item_drive(core_state *state, PyObject *op)
     return GATHER_CALLS_AWAIT_METHOD ? DRIVE_BY_AWAIT_METHOD : DRIVE_BY_AWAIT;
 }
 
-/* Finds out how an item of that kind is driven.  -1 on error. */
+/* Finds out how an item of that kind is driven.  -1 on error.
+   Runs Python code. */
 static int
 item_find_drive(core_state *state, PyObject *item, ItemKind kind,
                 ItemDrive *drive)
@@ -75,7 +74,8 @@ item_find_drive(core_state *state, PyObject *item, ItemKind kind,
     return 0;
 }
 
-/* Says on the exception being raised which item it comes from. */
+/* Says on the exception being raised which item it comes from.
+   Runs Python code. */
 static void
 note_item(core_state *state, Py_ssize_t index)
 {
@@ -93,7 +93,7 @@ note_item(core_state *state, Py_ssize_t index)
 /* Is it an iterable that was meant to be unpacked?  A string's or a dict's
    contents are no items.  What says that it is a coroutine is a proxy, which has
    every method; no other code of its runs.  1, 0, or -1 on an interrupt or without
-   memory. */
+   memory.  Runs Python code. */
 static int
 is_to_be_unpacked(core_state *state, PyObject *op)
 {
@@ -108,7 +108,7 @@ is_to_be_unpacked(core_state *state, PyObject *op)
 }
 
 /* Says on the TypeError being raised about an item what may have been meant.  An
-   interrupt takes its place. */
+   interrupt takes its place.  Runs Python code. */
 static void
 note_unpacking(core_state *state, PyObject *op)
 {
@@ -140,7 +140,7 @@ note_unpacking(core_state *state, PyObject *op)
 
 /* Begins `*item`, of whatever kind: a new reference to what has to be driven.  A
    callable is called, and `*item` is replaced by what it returned.  `index` is
-   which item of its call it is. */
+   which item of its call it is.  Runs Python code. */
 static PyObject *
 item_begin(core_state *state, PyObject **item, ItemKind kind, ItemDrive drive,
            Py_ssize_t index)
@@ -173,7 +173,7 @@ item_begin(core_state *state, PyObject **item, ItemKind kind, ItemDrive drive,
 
 /* One that runs is not ours to close, nor is one that somebody else awaits: it
    has begun, and unless `begun_too`, was not given to go on with.  1, 0, or -1
-   on error. */
+   on error.  Runs Python code. */
 static int
 is_not_ours(core_state *state, PyObject *coroutine, bool begun_too)
 {
@@ -195,7 +195,8 @@ is_not_ours(core_state *state, PyObject *coroutine, bool begun_too)
 }
 
 /* Closes an item that is given up, if it is a coroutine; what close() raises
-   goes to sys.unraisablehook.  The exception being raised is kept. */
+   goes to sys.unraisablehook.  The exception being raised is kept.
+   Runs Python code. */
 static void
 close_given_up(core_state *state, PyObject *awaitable, bool begun_too)
 {
@@ -216,7 +217,7 @@ close_given_up(core_state *state, PyObject *awaitable, bool begun_too)
 }
 
 /* Closes an item of that kind that never started.  asyncio.gather's may have
-   begun before they were given. */
+   begun before they were given.  Runs Python code. */
 static void
 item_close(core_state *state, PyObject *item, ItemKind kind)
 {
@@ -232,7 +233,7 @@ item_close(core_state *state, PyObject *item, ItemKind kind)
     }
 }
 
-/* Closes an argument of a call that comes to nothing. */
+/* Closes an argument of a call that comes to nothing.  Runs Python code. */
 static void
 close_unstarted(core_state *state, PyObject *awaitable)
 {
@@ -240,7 +241,8 @@ close_unstarted(core_state *state, PyObject *awaitable)
 }
 
 /* Closes an item that is given up, if it is a coroutine: one of ours that never
-   ran later, with the rest of the list.  Keeps the exception being raised. */
+   ran later, with the rest of the list.  Keeps the exception being raised.
+   Runs Python code. */
 static void
 discard_given_up(core_state *state, PyObject *awaitable, bool begun_too,
                  DiscardList *list)
