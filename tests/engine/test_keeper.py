@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from contract_tools import Trace, failing, idle, is_closed, item, run, sleeping
+from contract_tools import NotingFactory, Trace, failing, idle, is_closed, item, run, sleeping
 
 
 def keepers(besides=()):
@@ -123,13 +123,8 @@ def test_asyncio_run_that_ends_with_a_gather_under_way_starts_no_queued_item(imp
 
 def test_the_keeper_does_not_come_from_a_task_factory(impl):
     async def main():
-        made = []
-
-        def factory(loop, coroutine):
-            made.append(coroutine)
-            return asyncio.Task(coroutine, loop=loop)
-
-        asyncio.get_running_loop().set_task_factory(factory)
+        made = NotingFactory()
+        asyncio.get_running_loop().set_task_factory(made)
         trace = Trace()
         await impl.gather(item(trace, "a"), item(trace, "b"), limit=1)
         asyncio.get_running_loop().set_task_factory(None)

@@ -15,6 +15,8 @@ import weakref
 
 import pytest
 
+from contract_tools import two_argument_factory
+
 ROUNDS = 1000
 # References and memory blocks that caches of the interpreter may keep; one leak a round would be ten times this.
 NOISE = ROUNDS // 10
@@ -196,10 +198,6 @@ async def items_with_timeouts(impl):
                 await asyncio.sleep(3600)
 
     await impl.gather_with_concurrency(2, times_out(), times_out(), value(1))
-
-
-def two_argument_factory(loop, coroutine):
-    return asyncio.Task(coroutine, loop=loop)
 
 
 async def under_a_task_factory(impl):
