@@ -87,23 +87,6 @@ def test_cancelling_the_keeper_before_anything_runs_settles_the_future_at_once(i
 
 
 @pytest.mark.parametrize("attempt", range(10))
-@pytest.mark.parametrize("n", [1, 3])
-def test_asyncio_run_ended_by_an_error_with_items_queued_starts_none_of_them(impl, n, attempt):
-    trace = Trace()
-    queued = [item(trace, f"q{index}") for index in range(20)]
-
-    async def main():
-        await impl.gather_with_concurrency(
-            n + 1, failing(trace, "a"), *(sleeping(trace, f"s{index}") for index in range(n + 1)), *queued
-        )
-
-    with pytest.raises(ValueError):
-        run(main)
-    assert all(map(is_closed, queued))
-    assert not [event for event in trace.events if event.startswith("+q")]
-
-
-@pytest.mark.parametrize("attempt", range(10))
 def test_asyncio_run_that_ends_with_a_gather_under_way_starts_no_queued_item(impl, attempt):
     trace = Trace()
     queued = [item(trace, f"q{index}") for index in range(20)]

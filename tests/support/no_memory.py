@@ -21,8 +21,9 @@ import inspect
 import itertools
 import os
 import sys
-import types
 import warnings
+
+from scenarios import Gate, fails, forever, stubborn, turn, turns, value_after
 
 # Python functions may fail and lose the exception.  On 3.12 that may look like their end.
 EXCEPTIONS_GET_LOST = sys.version_info < (3, 14)
@@ -170,43 +171,7 @@ class Row:
             self.was_reached = stop_failing(self.start, self.length)
 
 
-@types.coroutine
-def turn():
-    """Wait for the next turn: asyncio.sleep() is a coroutine, which stays unawaited if memory runs out in between."""
-    yield
-
-
-async def turns(number):
-    for _ in range(number):
-        await turn()
-
-
 # Items ----------------------------------------------------------------------------------
-
-
-async def value_after(value=None, number=1):
-    for _ in range(number):
-        await turn()
-    return value
-
-
-async def fails(number=1):
-    for _ in range(number):
-        await turn()
-    raise ValueError("expected")
-
-
-async def forever():
-    await asyncio.get_running_loop().create_future()
-
-
-async def stubborn(value):
-    """Goes on for a turn when it is cancelled, and returns."""
-    try:
-        await asyncio.get_running_loop().create_future()
-    except asyncio.CancelledError:
-        await turn()
-    return value
 
 
 async def fails_when_cancelled():
@@ -254,17 +219,6 @@ class Awaitable:
     def __await__(self):
         yield
         return "awaited"
-
-
-class Gate:
-    """An async context manager in Python, which takes a turn each way."""
-
-    async def __aenter__(self):
-        await turn()
-
-    async def __aexit__(self, error, *rest):
-        if error is not GeneratorExit:
-            await turn()
 
 
 class Suppressing(Gate):
