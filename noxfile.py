@@ -96,10 +96,6 @@ def on(*versions: str, default: str | None = None, **options):
     return register
 
 
-def version_of(session: nox.Session) -> str:
-    return session.name.rpartition("-")[2]
-
-
 def copy_tree(to: Path) -> Path:
     """Copies what git would hand out, or everything but what is built where there is no git."""
     shutil.rmtree(to, ignore_errors=True)
@@ -219,7 +215,7 @@ def free_threaded(session: nox.Session) -> None:
     env = {**SHORT, "PYTHON_GIL": "1", "PYTHONPATH": packages}
     session.run(python, "setup.py", "-q", "build_ext", "--inplace", env=env, external=True)
     folders = [f"tests/{folder}" for folder in ("contract", "differential", "engine", "protocol")]
-    arguments = session.posargs or [*folders, "--deselect=tests/contract/test_contract_signature.py"]
+    arguments = session.posargs or [*folders, "--deselect=tests/contract/test_signature.py"]
     session.run(python, "-m", "pytest", "-p", "no:cacheprovider", *arguments, env=env, external=True)
 
 
@@ -272,7 +268,7 @@ def langchain(session: nox.Session) -> None:
     prepare(session, release, *others, *needed)
     session.run("python", "tools/langchain_proof.py", str(theirs), str(folder / "output"))
     # Those of install() and of the program that installs it use a stand-in for LangChain, and run in tests-* on every Python.
-    selected = [f"tests/langchain/test_langchain_{name}.py" for name in ("runnables", "batch")] if oldest else ["tests/langchain"]
+    selected = [f"tests/langchain/test_{name}.py" for name in ("runnables", "batch")] if oldest else ["tests/langchain"]
     # Plugins that LangChain's tests need, and that would run ours in another way.
     without = [word for plugin in ("asyncio", "benchmark", "socket") for word in ("-p", f"no:{plugin}")]
     pytest(session, "-n", "2", *without, *selected)

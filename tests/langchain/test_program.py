@@ -14,7 +14,7 @@ import pytest
 
 from langchain_stand_in import IGNORE_WARNINGS, write_langchain
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import importlib.util
 import sys
 import threading
 import types
@@ -10,21 +9,10 @@ import types
 import pytest
 
 from contract_tools import run
+from implementations import load_again
 from in_subprocess import check_script
 
 STOCK = asyncio.BaseEventLoop.create_task
-
-
-def load_again(impl):
-    """The same implementation as a module of its own, imported now."""
-    spec = importlib.util.spec_from_file_location(impl.__name__, impl.__file__)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    reuse = impl._set_task_reuse(True)
-    impl._set_task_reuse(reuse)
-    module._set_task_reuse(reuse)
-    module._set_clock(lambda: 0.0)
-    return module
 
 
 async def item():

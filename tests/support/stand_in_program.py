@@ -1,4 +1,4 @@
-"""Puts something else in the place of one of asyncio's names, then uses gatedcoro; run by test_engine_stand_ins.py.
+"""Puts something else in the place of one of asyncio's names, then uses gatedcoro; run by tests/engine/test_stand_ins.py.
 
     python stand_in_program.py MODULE NAME c|python...
 

@@ -20,9 +20,9 @@ import gatedcoro
 from effort import SHORT
 from in_subprocess import check_script
 
-TESTS = pathlib.Path(__file__).resolve().parent
+TESTS = pathlib.Path(__file__).resolve().parents[1]
 ROOT = TESTS.parent
-PROGRAM = TESTS / "stand_in_program.py"
+PROGRAM = TESTS / "support" / "stand_in_program.py"
 
 NAMES = {
     "asyncio": """BaseEventLoop BoundedSemaphore CancelledError Future Semaphore Task _get_running_loop base_events

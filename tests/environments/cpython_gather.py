@@ -1,7 +1,7 @@
 """CPython's own tests of `asyncio.gather`, run with `asyncio.gather` replaced by `gatedcoro.gather`.
 
-    python tests/cpython_gather.py                       both implementations
-    python tests/cpython_gather.py --implementation c    one of them
+    python tests/environments/cpython_gather.py                       both implementations
+    python tests/environments/cpython_gather.py --implementation c    one of them
 
 Each implementation is run twice: with `limit=None`, and with a limit of 100. The tests are those of the
 running interpreter's own `test` package: every test of `test_asyncio.test_tasks` that exercises `gather`, and
@@ -19,7 +19,7 @@ import sys
 import unittest
 
 # The package of this tree, where it is not installed.
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))
 
 # Fewer would mean that the selection below no longer finds them.
 LEAST_TESTS = 56

@@ -12,7 +12,6 @@ from tools import needs
 
 needs("pytest-asyncio")
 
-TESTS = pathlib.Path(__file__).resolve().parent
 
 CONFTEST = """
 import asyncio

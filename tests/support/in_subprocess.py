@@ -6,7 +6,7 @@ import subprocess
 import sys
 import textwrap
 
-TESTS = pathlib.Path(__file__).resolve().parent
+SUPPORT = pathlib.Path(__file__).resolve().parent
 
 PRELUDE = """\
 import asyncio, gc, importlib, sys
@@ -31,7 +31,7 @@ def run_script(
     reuse = impl._set_task_reuse(True)
     impl._set_task_reuse(reuse)
     package_parent = str(pathlib.Path(impl.__file__).resolve().parent.parent)
-    prelude = PRELUDE.format(paths=[str(TESTS), package_parent], module=impl.__name__, reuse=reuse)
+    prelude = PRELUDE.format(paths=[str(SUPPORT), package_parent], module=impl.__name__, reuse=reuse)
     script = textwrap.dedent(first) + prelude + textwrap.dedent(script)
     options = [*options, *(["-W", "error"] if warnings_are_errors else [])]
     return subprocess.run(

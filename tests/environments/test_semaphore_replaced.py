@@ -8,7 +8,7 @@ import types
 import pytest
 
 from contract_tools import run
-from test_create_task_replaced import load_again
+from implementations import load_again
 
 METHODS = ["acquire", "release", "locked", "_wake_up_next", "__aenter__", "__aexit__"]
 

@@ -7,8 +7,8 @@ cancel, annotate, await, watch). What one item leaves on its Task must never be 
 import pytest
 
 import random_programs as rp
-from conftest import load_implementation
 from gatedcoro import _reference
+from implementations import load_implementation
 
 FRONTS = ["gather_with_concurrency", "gather", "run_all", "constrained_execution"]
 OPTIONS = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SOURCES = Path(__file__).parents[1] / "src"
+SOURCES = Path(__file__).parents[2] / "src"
 HEADERS = sorted(SOURCES.glob("*/*.h"))
 COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
 PYTHON_HEADERS = Path(sysconfig.get_path("include"))

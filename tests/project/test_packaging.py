@@ -14,7 +14,7 @@ import pytest
 
 import gatedcoro
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PUBLIC = {
     "__version__",
     "constrained_execution",

@@ -7,13 +7,13 @@ import textwrap
 
 import pytest
 
+from in_subprocess import SUPPORT
 from tools import needs
 
 needs("ipykernel", "jupyter_client")
 
 from jupyter_client.manager import KernelManager  # noqa: E402
 
-TESTS = pathlib.Path(__file__).resolve().parent
 SECONDS = 60
 
 SETUP = """
@@ -84,7 +84,7 @@ def kernels(tmp_path_factory):
             client.wait_for_ready(timeout=SECONDS)
             running[key] = Kernel(client, manager)
             package_parent = str(pathlib.Path(impl.__file__).resolve().parent.parent)
-            running[key].value(SETUP.format(paths=[str(TESTS), package_parent], module=impl.__name__, reuse=reuse))
+            running[key].value(SETUP.format(paths=[str(SUPPORT), package_parent], module=impl.__name__, reuse=reuse))
         return running[key]
 
     yield kernel_of
