@@ -1,4 +1,7 @@
-"""With a task factory, or a loop that makes Tasks its own way, Tasks come from there (design, point 5)."""
+"""With a task factory, or a loop that makes Tasks its own way, Tasks come from there.
+
+That is point 5 of docs/architecture.md.
+"""
 
 import asyncio
 import functools

@@ -1,4 +1,7 @@
-"""KeyboardInterrupt and SystemExit leave the event loop; run again, the queue goes on (design, point 10)."""
+"""KeyboardInterrupt and SystemExit leave the event loop; run again, the queue goes on.
+
+That is point 10 of docs/architecture.md.
+"""
 
 import asyncio
 import gc

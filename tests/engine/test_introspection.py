@@ -1,4 +1,7 @@
-"""A Task of ours shows the user's coroutine, and the call graph joins it to the caller (design, point 11)."""
+"""A Task of ours shows the user's coroutine, and the call graph joins it to the caller.
+
+That is point 11 of docs/architecture.md.
+"""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""A queued item never starts because the loop is being torn down (design, point 7)."""
+"""A queued item never starts because the loop is being torn down (point 7 of docs/architecture.md)."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""At most `limit` items run at a time, and at most `limit + 2` Tasks exist (design, point 1)."""
+"""At most `limit` items run at a time, and at most `limit + 2` Tasks exist (point 1 of docs/architecture.md)."""
 
 import asyncio
 

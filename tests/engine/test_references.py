@@ -1,4 +1,7 @@
-"""Running Tasks are held strongly, nothing is reported as destroyed, and no cycle is left (design, point 12)."""
+"""Running Tasks are held strongly, nothing is reported as destroyed, and no cycle is left.
+
+That is point 12 of docs/architecture.md.
+"""
 
 import asyncio
 import contextlib

@@ -1,4 +1,7 @@
-"""Items belong to the gathering before their first step; cancellation reaches them there (design, points 3, 8, 9)."""
+"""Items belong to the gathering before their first step; cancellation reaches them there.
+
+That is points 3, 8 and 9 of docs/architecture.md.
+"""
 
 import asyncio
 

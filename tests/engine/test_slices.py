@@ -1,4 +1,7 @@
-"""With a limit, starting or closing many items gives the loop a turn every millisecond (design, point 6)."""
+"""With a limit, starting or closing many items gives the loop a turn every millisecond.
+
+That is point 6 of docs/architecture.md.
+"""
 
 import asyncio
 import inspect

@@ -66,21 +66,32 @@ def implementations():
     return [*(["c"] if built else []), *([] if SHORT and built else ["python"])]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="each case runs in a process of its own, and they are many")
-@pytest.mark.parametrize("module, name", TABLE)
-def test_it_works_or_the_import_fails_in_clear_words(module, name):
-    if not hasattr(importlib.import_module(module), name):
-        pytest.skip(f"this Python has no {module}.{name}")
+@pytest.fixture(scope="module")
+def outcomes():
+    """{(module, name): [[implementation, stand-in, when, how it ended, how asyncio alone ends], ...]}"""
+    there = [f"{module}:{name}" for module, name in TABLE if hasattr(importlib.import_module(module), name)]
     package_parent = str(pathlib.Path(gatedcoro.__file__).resolve().parent.parent)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "faulthandler", str(PROGRAM), module, name, *implementations()],
+        [sys.executable, "-W", "error", "-X", "faulthandler", str(PROGRAM), ",".join(implementations()), *there],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         env={**os.environ, "PYTHONPATH": package_parent, "PYTHONWARNINGS": ""},
     )
     assert (done.returncode, done.stderr) == (0, "")
-    cases = [json.loads(line) for line in done.stdout.splitlines()]
+    found = {}
+    for line in done.stdout.splitlines():
+        one, *case = json.loads(line)
+        found.setdefault(tuple(one.split(":")), []).append(case)
+    return found
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="each case runs in a process of its own, and they are many")
+@pytest.mark.parametrize("module, name", TABLE)
+def test_it_works_or_the_import_fails_in_clear_words(outcomes, module, name):
+    if not hasattr(importlib.import_module(module), name):
+        pytest.skip(f"this Python has no {module}.{name}")
+    cases = outcomes[module, name]
     assert len(cases) >= 8 * len(implementations())
     for implementation, stand_in, when, ends, asyncio_ends in cases:
         refused = stand_in in REFUSED.get((module, name), {}).get(implementation, ())

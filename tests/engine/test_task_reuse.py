@@ -1,4 +1,7 @@
-"""A Task that is reused shows nothing of the items that it ran before, by whatever way it was told (design, Task reuse)."""
+"""A Task that is reused shows nothing of the items that it ran before, by whatever way it was told.
+
+See Task reuse in docs/architecture.md.
+"""
 
 import asyncio
 import contextvars

@@ -1,9 +1,9 @@
 """Puts something else in the place of one of asyncio's names, then uses gatedcoro; run by tests/engine/test_stand_ins.py.
 
-    python stand_in_program.py MODULE NAME c|python...
+    python stand_in_program.py c|python|c,python MODULE:NAME...
 
-For each implementation, each kind of stand-in, before and after the import, in a process of its own, it prints one line of JSON:
-what was done and how it ended.  The programs use nothing of asyncio by name, only what was there before.
+For each name, each implementation, each kind of stand-in, before and after the import, in a process of its own, it prints one line
+of JSON: what was done and how it ended.  The programs use nothing of asyncio by name, only what was there before.
 """
 
 import asyncio
@@ -14,10 +14,13 @@ import importlib
 import json
 import os
 import selectors
+import signal
 import sys
 import traceback
 
 Task, Future, Semaphore, BoundedSemaphore = asyncio.Task, asyncio.Future, asyncio.Semaphore, asyncio.BoundedSemaphore
+SECONDS = 120  # a case that takes longer hangs
+
 CancelledError, Coroutine, sleep = asyncio.CancelledError, collections.abc.Coroutine, asyncio.sleep
 importlib.import_module("typing")  # which gatedcoro imports, and which looks at collections
 gather, current_task, SelectorEventLoop = asyncio.gather, asyncio.current_task, asyncio.SelectorEventLoop
@@ -201,6 +204,7 @@ def in_a_process(function):
     if pid == 0:
         os.dup2(writing, 1)
         os.dup2(writing, 2)
+        signal.alarm(SECONDS)
         try:
             function()
         except BaseException:
@@ -240,7 +244,7 @@ def case(module, name, stand_in, when, implementation):
     print("works")
 
 
-def main(module_name, name, *implementations):
+def cases(module_name, name, implementations):
     module = importlib.import_module(module_name)
     kinds = ["object", "callable", "function"]
     if isinstance(getattr(module, name), type):
@@ -256,7 +260,15 @@ def main(module_name, name, *implementations):
         for implementation in implementations:
             for when in ("before", "after") if stand_in == "callable" else ("before", "during", "after"):
                 ends = in_a_process(functools.partial(case, module, name, stand_in, when, implementation))
-                print(json.dumps([implementation, stand_in, when, ends, asyncio_ends]), flush=True)
+                yield implementation, stand_in, when, ends, asyncio_ends
+
+
+def main(implementations, *names):
+    gc.collect()
+    gc.freeze()  # what is there is not looked at, and so not copied, in each of the processes
+    for one in names:
+        for ends in cases(*one.split(":"), implementations.split(",")):
+            print(json.dumps([one, *ends]), flush=True)
 
 
 if __name__ == "__main__":
