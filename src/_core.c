@@ -1,31 +1,46 @@
 /* gatedcoro._core: running many coroutines under a limit.
 
    One translation unit; one header per type or concept, each of which begins
-   with what it is.  From the outside in:
+   with what it is.  A header includes from its own folder and from those below.
+   From the outside in:
 
-      function.h     the public functions, as callable objects
-      front_door.h   a call, from its arguments to an open gathering
-      arguments.h    binding, limits, awaitables
-      gathering.h    the engine: queue, limit, pump, outcomes
-      worker.h       drives items, one after the other, in one Task
-      current.h      who is the current Task while others make a Task
-      gated.h        drives one item inside of an async context manager
-      semaphore.h    asyncio's semaphores, without their coroutines
-      watcher.h      a Future that needs neither Task nor slot
-      waiter.h       what a Task of ours waits on until we wake it
-      keeper.h       stands for the queue among the loop's Tasks
-      task.h         our asyncio.Task; when it may be reused
-      probe.h        measures what an untouched Task looks like
-      stock.h        what asyncio's functions do: is it still that?
-      outer.h        our asyncio.Future, whose cancel() reaches the items
-      subclass.h     subclasses of asyncio's C types
-      coroutine.h    send, throw and close, once for all coroutine types
-      await.h        what `await` does
-      state.h        module state
-      compat.h       CPython 3.11 to 3.15 */
+   surface/
+      function.h           the public functions, as callable objects
+      front_door.h         a call, from its arguments to an open gathering
+      arguments.h          binding, limits, awaitables
+      outer.h              our asyncio.Future, whose cancel() reaches the items
+   engine/
+      gathering.h          the engine: queue, limit, pump, outcomes
+      worker.h             drives items, one after the other, in one Task
+      watcher.h            a Future that needs neither Task nor slot
+   coroutines/
+      keeper.h             a Task that stands for an owner which has none
+      gated.h              drives one item inside of an async context manager
+      async_with.h         what `async with` does around its body
+      asyncio_semaphore.h  asyncio's semaphores, without their coroutines
+      current.h            who is the current Task while others make a Task
+      probe.h              measures what an untouched Task looks like
+      task_reuse.h         may a Task of ours run another item?
+      task.h               our asyncio.Task
+      catcher.h            a stand-in for a loop, which catches a Task's step
+      waiter.h             what a Task of ours waits on until we wake it
+      item.h               how an item begins, and how it is given up
+      await.h              what `await` does
+      coroutine_type.h     what Python code sees of our coroutines
+      coroutine.h          send, throw and close, once for all coroutine types
+      delegate.h           sends and throws into what a coroutine drives
+   base/
+      hidden_list.h        a list with holes, which the collector does not see
+      subclass.h           subclasses of asyncio's C types
+      stock.h              what asyncio's functions do: is it still that?
+      import.h             what is taken from other modules
+      call.h               calling helpers, errors that belong to no item
+      state.h              module state
+      compat.h             CPython 3.11 to 3.15 */
 
 #include "surface/function.h"
 #include "coroutines/probe.h"
+#include "base/import.h"
 #include "base/stock.h"
 
 static inline core_state *
@@ -87,13 +102,7 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->create_task.function);
     Py_VISIT(state->create_task.code);
     Py_VISIT(state->create_task.keyword_defaults);
-    Py_VISIT(state->bounded_release_code);
-    for (size_t i = 0; i < SEMAPHORE_METHODS; i++) {
-        Py_VISIT(state->semaphore_code[i]);
-        Py_VISIT(state->semaphore_methods[i]);
-        Py_VISIT(state->bounded_semaphore_methods[i]);
-    }
-    return 0;
+    return asyncio_semaphores_traverse(state, visit, arg);
 }
 
 static int
@@ -110,13 +119,7 @@ core_clear(PyObject *module)
     Py_CLEAR(state->create_task.function);
     Py_CLEAR(state->create_task.code);
     Py_CLEAR(state->create_task.keyword_defaults);
-    Py_CLEAR(state->bounded_release_code);
-    for (size_t i = 0; i < SEMAPHORE_METHODS; i++) {
-        Py_CLEAR(state->semaphore_code[i]);
-        Py_CLEAR(state->semaphore_names[i]);
-        Py_CLEAR(state->semaphore_methods[i]);
-        Py_CLEAR(state->bounded_semaphore_methods[i]);
-    }
+    asyncio_semaphores_clear(state);
     return 0;
 }
 
@@ -124,6 +127,7 @@ static void
 core_free(void *module)
 {
     (void)core_clear((PyObject *)module);
+    asyncio_semaphores_free(state_of_module((PyObject *)module));
 }
 
 static int
@@ -147,145 +151,6 @@ core_make_strings(core_state *state)
     MAKE(msg_kwname, PyTuple_Pack(1, state->str_msg))
 #undef MAKE
     return 0;
-}
-
-/* What is taken from other modules may have been replaced: by an instrumented
-   version, which is used, or by a stand-in of another kind.  Then what it would
-   have allowed to cut short is not (a semaphore class, the loop's create_task),
-   or what lies behind it is taken (a function), or the import fails. */
-
-/* module.name: new reference; ImportError if there is none. */
-static PyObject *
-import_from(const char *module_name, const char *name)
-{
-    PyObject *module = PyImport_ImportModule(module_name);
-    if (module == NULL) {
-        return NULL;
-    }
-    PyObject *value = PyObject_GetAttrString(module, name);
-    Py_DECREF(module);
-    if (value == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
-        PyErr_Clear();
-        PyErr_Format(PyExc_ImportError, "gatedcoro._core needs %s.%s",
-                     module_name, name);
-    }
-    return value;
-}
-
-/* Takes over the reference to `value`, which module.name is: returns it if it is
-   of the right kind. */
-static PyObject *
-import_checked(PyObject *value, bool is_right, const char *module_name,
-               const char *name, const char *kind)
-{
-    if (value != NULL && !is_right) {
-        PyErr_Format(PyExc_ImportError,
-                     "gatedcoro._core needs %s.%s to be a %s; it is %R",
-                     module_name, name, kind, value);
-        Py_CLEAR(value);
-    }
-    return value;
-}
-
-/* The import of something has failed.  0 if it is not there, or is something
-   else: the exception being raised is taken then. */
-static int
-can_do_without(void)
-{
-    if (!PyErr_ExceptionMatches(PyExc_ImportError)) {
-        return -1;
-    }
-    PyErr_Clear();
-    return 0;
-}
-
-/* module.name, a function, or if it is none, that of the module `behind`. */
-static PyObject *
-import_function(const char *module_name, const char *name, const char *behind)
-{
-    PyObject *function = import_from(module_name, name);
-    bool is_right = function != NULL && PyCallable_Check(function);
-    function =
-        import_checked(function, is_right, module_name, name, "function");
-    if (function == NULL && PyErr_ExceptionMatches(PyExc_ImportError)) {
-        PyObject *refusal = fetch_exception();
-        function = import_from(behind, name);
-        if (function == NULL && can_do_without() < 0) {
-            Py_DECREF(refusal);
-        }
-        else if (function != NULL && PyCallable_Check(function)) {
-            Py_DECREF(refusal);
-        }
-        else {
-            Py_CLEAR(function);
-            raise_exception(refusal);
-        }
-    }
-    return function;
-}
-
-static PyObject *
-import_class(const char *module_name, const char *name)
-{
-    PyObject *value = import_from(module_name, name);
-    bool is_right = value != NULL && PyType_Check(value);
-    return import_checked(value, is_right, module_name, name, "class");
-}
-
-/* Was the function written in the module with these globals? */
-static bool
-is_function_of(PyObject *globals, PyObject *op)
-{
-    return op != NULL && PyFunction_Check(op)
-           && PyFunction_GET_GLOBALS(op) == globals;
-}
-
-/* The globals of a module: new reference. */
-static PyObject *
-import_globals(const char *module_name)
-{
-    PyObject *module = PyImport_ImportModule(module_name);
-    if (module == NULL) {
-        return NULL;
-    }
-    PyObject *globals = PyObject_GetAttrString(module, "__dict__");
-    Py_DECREF(module);
-    return globals;
-}
-
-/* The class that stands as module.name, or that one of its bases that defines
-   `method`, written in that module; ImportError if there is none. */
-static PyObject *
-import_class_of(const char *module_name, const char *name, const char *method)
-{
-    PyObject *found = import_class(module_name, name);
-    PyObject *globals = found == NULL ? NULL : import_globals(module_name);
-    PyObject *key = globals == NULL ? NULL : PyUnicode_FromString(method);
-    PyObject *definer = NULL;
-    if (key != NULL) {
-        PyObject *mro = ((PyTypeObject *)found)->tp_mro;
-        Py_ssize_t size = PyTuple_GET_SIZE(mro);
-        for (Py_ssize_t i = 0; i < size && definer == NULL; i++) {
-            PyTypeObject *type = (PyTypeObject *)PyTuple_GET_ITEM(mro, i);
-            PyObject *function =
-                type->tp_dict == NULL
-                    ? NULL
-                    : PyDict_GetItemWithError(type->tp_dict, key);
-            if (is_function_of(globals, function)) {
-                definer = Py_NewRef(type);
-            }
-        }
-        if (definer == NULL && !PyErr_Occurred()) {
-            PyErr_Format(PyExc_ImportError,
-                         "gatedcoro._core needs %s.%s as Python has it; it "
-                         "is %R",
-                         module_name, name, found);
-        }
-    }
-    Py_XDECREF(key);
-    Py_XDECREF(globals);
-    Py_XDECREF(found);
-    return definer;
 }
 
 /* What says which Task is current: on 3.11, where current_task() is Python code,
@@ -368,85 +233,28 @@ core_note_create_task(core_state *state)
     return status;
 }
 
-/* Notes the two semaphore classes and their methods, if they are asyncio's own;
-   otherwise no class is known (semaphore.h). */
-static int
-core_note_semaphores(core_state *state)
+/* Finds a getset or a method in the static table of one of asyncio's types;
+   NULL without an exception if there is none. */
+static PyGetSetDef *
+find_getset(PyTypeObject *type, const char *name)
 {
-    static const char *const names[] = {
-        [SEMAPHORE_ACQUIRE] = "acquire",
-        [SEMAPHORE_LOCKED] = "locked",
-        [SEMAPHORE_RELEASE] = "release",
-        [SEMAPHORE_WAKE_UP_NEXT] = "_wake_up_next",
-        [SEMAPHORE_AENTER] = "__aenter__",
-        [SEMAPHORE_AEXIT] = "__aexit__",
-    };
-    for (size_t i = 0; i < SEMAPHORE_METHODS; i++) {
-        state->semaphore_names[i] = PyUnicode_InternFromString(names[i]);
-        if (state->semaphore_names[i] == NULL) {
-            return -1;
+    for (PyGetSetDef *def = type->tp_getset; def && def->name; def++) {
+        if (strcmp(def->name, name) == 0) {
+            return def;
         }
     }
-    PyObject *globals = import_globals("asyncio.locks");
-    if (globals == NULL) {
-        return -1;
-    }
-    int status = 0;
-    PyObject *bounded = NULL;
-    PyObject *plain = import_class_of("asyncio.locks", "Semaphore", "acquire");
-    if (plain != NULL) {
-        bounded =
-            import_class_of("asyncio.locks", "BoundedSemaphore", "release");
-    }
-    if (bounded == NULL) {
-        status = can_do_without();
-    }
-    bool own = bounded != NULL
-               && ((PyTypeObject *)bounded)->tp_base == (PyTypeObject *)plain;
-    for (size_t i = 0; i < SEMAPHORE_METHODS && own; i++) {
-        PyObject *name = state->semaphore_names[i];
-        PyObject *method = _PyType_Lookup((PyTypeObject *)plain, name);
-        PyObject *other = _PyType_Lookup((PyTypeObject *)bounded, name);
-        state->semaphore_methods[i] = Py_XNewRef(method);
-        state->bounded_semaphore_methods[i] = Py_XNewRef(other);
-        own =
-            is_function_of(globals, method) && is_function_of(globals, other);
-    }
-    if (own) {
-        state->semaphore_type = Py_NewRef(plain);
-        state->bounded_semaphore_type = Py_NewRef(bounded);
-    }
-    Py_XDECREF(plain);
-    Py_XDECREF(bounded);
-    Py_DECREF(globals);
-    return status;
+    return NULL;
 }
 
-/* Notes what the semaphores' methods do, if that is what asyncio has them do. */
-static int
-core_note_semaphore_code(core_state *state)
+static PyMethodDef *
+find_method(PyTypeObject *type, const char *name)
 {
-    PyObject *module = PyImport_ImportModule("asyncio.locks");
-    PyObject *release = state->bounded_semaphore_methods[SEMAPHORE_RELEASE];
-    PyObject *outer;
-    if (module == NULL || module_code(module, &outer) < 0) {
-        Py_XDECREF(module);
-        return -1;
-    }
-    int stock = function_is_stock(module, outer, release);
-    for (size_t i = 0; i < SEMAPHORE_METHODS && stock > 0; i++) {
-        PyObject *method = state->semaphore_methods[i];
-        stock = function_is_stock(module, outer, method);
-        if (stock > 0) {
-            state->semaphore_code[i] = Py_NewRef(PyFunction_GET_CODE(method));
+    for (PyMethodDef *def = type->tp_methods; def && def->ml_name; def++) {
+        if (strcmp(def->ml_name, name) == 0) {
+            return def;
         }
     }
-    if (stock > 0) {
-        state->bounded_release_code = Py_NewRef(PyFunction_GET_CODE(release));
-    }
-    Py_DECREF(module);
-    Py_XDECREF(outer);
-    return stock < 0 ? -1 : 0;
+    return NULL;
 }
 
 /* Finds what asyncio's types answer directly. */
@@ -646,9 +454,9 @@ static int
 core_fill(PyObject *module, core_state *state)
 {
     if (core_make_strings(state) < 0 || core_import_asyncio(state) < 0
-        || core_note_create_task(state) < 0 || core_note_semaphores(state) < 0
-        || core_note_semaphore_code(state) < 0
-        || core_find_shortcuts(state) < 0 || core_make_types(module, state) < 0
+        || core_note_create_task(state) < 0
+        || asyncio_semaphores_note(state) < 0 || core_find_shortcuts(state) < 0
+        || core_make_types(module, state) < 0
         || core_register_coroutines(state) < 0
         || core_find_cancelled_error(state) < 0
         || core_add_functions(module, state) < 0) {

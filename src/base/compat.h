@@ -330,7 +330,25 @@ set_no_gate_error(PyObject *gate, PyObject *name, bool is_aexit,
 #endif
 }
 
-/*** Sets ***/
+/*** Dicts and sets ***/
+
+/* Once somebody has looked at an object's __dict__, Python code finds the
+   attributes more slowly: a semaphore's acquire() and release() together by a
+   third on 3.11 and 3.12, a tenth on 3.13, nothing to speak of later. */
+#define LOOKING_AT_A_DICT_IS_CHEAP (PY_VERSION_HEX >= 0x030D0000)
+
+/* dict[key] into `*value` as a new reference: 1; NULL and 0 where there is no
+   such key; -1 with an exception. */
+static inline int
+dict_get_item(PyObject *dict, PyObject *key, PyObject **value)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    return PyDict_GetItemRef(dict, key, value);
+#else
+    *value = Py_XNewRef(PyDict_GetItemWithError(dict, key));
+    return *value != NULL ? 1 : PyErr_Occurred() ? -1 : 0;
+#endif
+}
 
 /* PySet_Contains() of an object with that hash, faster where it is not far from
    where the search for it begins. */

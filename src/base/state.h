@@ -38,13 +38,11 @@
     X(asyncio_futures)     /* the module, whose functions may be replaced */ \
     X(cancelled_error) \
     X(isfuture) \
-    X(iscoroutine)            /* asyncio.iscoroutine */ \
-    X(isawaitable)            /* inspect.isawaitable */ \
-    X(semaphore_type)         /* asyncio's own, or NULL if it is not there */ \
-    X(bounded_semaphore_type) /* likewise */ \
-    X(deque)                  /* collections.deque */ \
-    X(abc_coroutine)          /* collections.abc.Coroutine */ \
-    X(clock) /* says the time in seconds, for tests; or NULL */ \
+    X(iscoroutine)   /* asyncio.iscoroutine */ \
+    X(isawaitable)   /* inspect.isawaitable */ \
+    X(deque)         /* collections.deque */ \
+    X(abc_coroutine) /* collections.abc.Coroutine */ \
+    X(clock)         /* says the time in seconds, for tests; or NULL */ \
     X(empty_tuple) \
     X(task_name) /* what the base class of our Tasks takes for a name */ \
     X(context_kwname) \
@@ -111,17 +109,6 @@
     X(value, "_value") \
     X(waiters, "_waiters")
 
-/* The methods by which asyncio.Semaphore and its users reach its counter. */
-typedef enum {
-    SEMAPHORE_ACQUIRE,
-    SEMAPHORE_LOCKED,
-    SEMAPHORE_RELEASE,
-    SEMAPHORE_WAKE_UP_NEXT,
-    SEMAPHORE_AENTER,
-    SEMAPHORE_AEXIT,
-    SEMAPHORE_METHODS, /* how many */
-} SemaphoreMethod;
-
 /* A function of asyncio's for which we stand in (stock.h). */
 typedef struct {
     PyObject *function;         /* NULL: it was not asyncio's own at import */
@@ -167,14 +154,7 @@ typedef struct {
 
     StockFunction create_task; /* asyncio.BaseEventLoop.create_task */
 
-    /* What the two semaphore classes define, to see a patch. */
-    PyObject *semaphore_names[SEMAPHORE_METHODS];
-    PyObject *semaphore_methods[SEMAPHORE_METHODS];
-    PyObject *bounded_semaphore_methods[SEMAPHORE_METHODS];
-    PyObject *semaphore_code[SEMAPHORE_METHODS]; /* of the methods, or NULL: */
-    PyObject *bounded_release_code;              /* they are not asyncio's */
-    unsigned int semaphore_version; /* the class' version tag then */
-    unsigned int bounded_version;
+    struct AsyncioSemaphores *asyncio_semaphores; /* asyncio_semaphore.h */
 
     /* What asyncio's objects answer without a lookup by name: pointers into
        the static tables of their types. */
@@ -208,14 +188,6 @@ static inline core_state *
 state_of(PyObject *op)
 {
     return state_of_type(Py_TYPE(op));
-}
-
-static inline bool
-is_own_coroutine(core_state *state, PyObject *op)
-{
-    PyTypeObject *type = Py_TYPE(op);
-    return type == state->worker_type || type == state->keeper_type
-           || type == state->front_door_type || type == state->gated_type;
 }
 
 #endif /* GATEDCORO_STATE_H */

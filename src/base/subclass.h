@@ -69,28 +69,4 @@ subclass_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base,
                                                     (PyObject *)base);
 }
 
-/* Finds a getset or a method in the static table of one of asyncio's types;
-   NULL without an exception if there is none. */
-static PyGetSetDef *
-find_getset(PyTypeObject *type, const char *name)
-{
-    for (PyGetSetDef *def = type->tp_getset; def && def->name; def++) {
-        if (strcmp(def->name, name) == 0) {
-            return def;
-        }
-    }
-    return NULL;
-}
-
-static PyMethodDef *
-find_method(PyTypeObject *type, const char *name)
-{
-    for (PyMethodDef *def = type->tp_methods; def && def->ml_name; def++) {
-        if (strcmp(def->ml_name, name) == 0) {
-            return def;
-        }
-    }
-    return NULL;
-}
-
 #endif /* GATEDCORO_SUBCLASS_H */

@@ -1,18 +1,17 @@
-/* What `await` does, in C: from an awaitable to the object that is driven,
-   and one way each to send and to throw into it.
+/* What `await` does, in C: from an awaitable to the object that is driven.
 
-   Everything here but delegate_is_future() may run Python code. */
+   Everything here but can_be_awaited() and what it calls may run Python code. */
 
 #ifndef GATEDCORO_AWAIT_H
 #define GATEDCORO_AWAIT_H
 
-#include "base/call.h"
+#include "coroutines/coroutine.h"
 
 /* Is `op` a coroutine by collections.abc.Coroutine?  1, 0, or -1 on error. */
 static int
 is_coroutine(core_state *state, PyObject *op)
 {
-    if (PyCoro_CheckExact(op) || is_own_coroutine(state, op)) {
+    if (PyCoro_CheckExact(op) || is_own_coroutine(op)) {
         return 1;
     }
     return PyObject_IsInstance(op, state->abc_coroutine);
@@ -49,7 +48,7 @@ is_future(core_state *state, PyObject *op)
 static int
 is_task_coroutine(core_state *state, PyObject *op)
 {
-    if (PyCoro_CheckExact(op) || is_own_coroutine(state, op)) {
+    if (PyCoro_CheckExact(op) || is_own_coroutine(op)) {
         return 1;
     }
     return answer_of(state->iscoroutine, op);
@@ -166,295 +165,6 @@ await_method_iterator(core_state *state, PyObject *op)
     PyObject *iterator = PyObject_GetIter(iterable);
     Py_DECREF(iterable);
     return iterator;
-}
-
-/* How to get from an item to what is driven. */
-typedef enum {
-    ITEM_IS_AWAITED,
-    ITEM_IS_DRIVEN,                /* itself, as a Task drives its coroutine */
-    ITEM_IS_AWAITED_BY_ITS_METHOD, /* `yield from item.__await__()` */
-} ItemKind;
-
-/* Which of these does asyncio.gather do?  It makes a Task of a coroutine, which
-   drives it from where it stands, and does not ask whether `await` would take
-   it.  A Future runs already; one that `await` does not take may say by an
-   attribute how it is waited for.  -1 on error. */
-static int
-gather_item_kind(core_state *state, PyObject *op)
-{
-    if (PyCoro_CheckExact(op) || is_own_coroutine(state, op)) {
-        return ITEM_IS_DRIVEN;
-    }
-    if (is_iterable_coroutine(op)
-        || PyObject_TypeCheck(op, state->future_base)) {
-        return ITEM_IS_AWAITED;
-    }
-    int future = is_future(state, op);
-    if (future < 0) {
-        return -1;
-    }
-    if (future) {
-        if (has_am_await(op)) {
-            return ITEM_IS_AWAITED;
-        }
-        PyObject *method;
-        int found = lookup_attribute(op, state->str_dunder_await, &method);
-        Py_XDECREF(method);
-        return found <= 0 ? found : ITEM_IS_AWAITED_BY_ITS_METHOD;
-    }
-    int coroutine = is_task_coroutine(state, op);
-    if (coroutine != 0) {
-        return coroutine < 0 ? -1 : ITEM_IS_DRIVEN;
-    }
-    return GATHER_CALLS_AWAIT_METHOD ? ITEM_IS_AWAITED_BY_ITS_METHOD
-                                     : ITEM_IS_AWAITED;
-}
-
-/* A StopIteration being raised is a return from `delegate`.  Any other
-   exception stays an error. */
-static PySendResult
-stop_iteration_to_return(PyObject **result)
-{
-    if (!PyErr_ExceptionMatches(PyExc_StopIteration)) {
-        return PYGEN_ERROR;
-    }
-    PyObject *stop = fetch_exception();
-    /* NULL if a subclass did not call __init__(). */
-    PyObject *value = ((PyStopIterationObject *)stop)->value;
-    *result = Py_NewRef(value == NULL ? Py_None : value);
-    Py_DECREF(stop);
-    return PYGEN_RETURN;
-}
-
-/* op.<name>([arg]), if there is such a method: 1, with what it returned in
-   `*result`, or NULL with an exception.  0 if there is none, -1 on error.  The
-   method is not bound, so that a coroutine can be thrown into and closed when
-   there is no memory. */
-static int
-call_method_if_any(PyObject *op, PyObject *name, PyObject *arg,
-                   PyObject **result)
-{
-    *result = NULL;
-    PyObject *method = NULL;
-    int unbound = _PyObject_GetMethod(op, name, &method);
-    if (method == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
-            return -1;
-        }
-        PyErr_Clear();
-        return 0;
-    }
-    PyObject *args[] = {NULL, op, arg}; /* the first for the callee's use */
-    size_t count = arg != NULL ? 1 : 0;
-    count += unbound ? 1 : 0;
-    *result =
-        PyObject_Vectorcall(method, unbound ? args + 1 : args + 2,
-                            count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-    Py_DECREF(method);
-    return 1;
-}
-
-/* Throws into `delegate` as `yield from` does: one without throw() has the
-   exception raised in its place.  GeneratorExit closes it instead. */
-static PySendResult
-delegate_throw(core_state *state, PyObject *delegate, PyObject *exception,
-               PyObject **result)
-{
-    bool exiting = PyErr_GivenExceptionMatches(exception, PyExc_GeneratorExit);
-    int called =
-        exiting ? call_method_if_any(delegate, state->str_close, NULL, result)
-                : call_method_if_any(delegate, state->str_throw, exception,
-                                     result);
-    if (called < 0) {
-        return PYGEN_ERROR;
-    }
-    if (called && !exiting) {
-        return *result != NULL ? PYGEN_NEXT : stop_iteration_to_return(result);
-    }
-    if (called && *result == NULL) {
-        return PYGEN_ERROR;
-    }
-    Py_CLEAR(*result);
-    raise_exception(Py_NewRef(exception));
-    return PYGEN_ERROR;
-}
-
-/* Sends `value`, or throws `exception` if that is not NULL. */
-static PySendResult
-delegate_step(core_state *state, PyObject *delegate, PyObject *value,
-              PyObject *exception, PyObject **result)
-{
-    if (exception == NULL) {
-        return PyIter_Send(delegate, value, result);
-    }
-    return delegate_throw(state, delegate, exception, result);
-}
-
-/*** Items ***/
-
-/* Makes the exception being raised one that a coroutine may raise: a
-   StopIteration must not look like a return (PEP 479).  An awaitable may have
-   failed and set none; 3.12.1's own coroutines do, when memory runs out. */
-static void
-make_raisable(void)
-{
-    if (!PyErr_Occurred()) {
-        PyErr_SetString(PyExc_SystemError,
-                        "an awaitable failed without setting an exception");
-        return;
-    }
-    if (!PyErr_ExceptionMatches(PyExc_StopIteration)) {
-        return;
-    }
-    PyObject *stop = fetch_exception();
-    PyErr_SetString(PyExc_RuntimeError, "coroutine raised StopIteration");
-    PyObject *error = fetch_exception();
-    PyException_SetCause(error, Py_NewRef(stop));
-    PyException_SetContext(error, stop);
-    raise_exception(error);
-}
-
-/* Says on the exception being raised which item it comes from. */
-static void
-note_item(core_state *state, Py_ssize_t index)
-{
-    make_raisable();
-    PyObject *raised = fetch_exception();
-    PyObject *note = PyUnicode_FromFormat("raised by item %zd", index);
-    if (note == NULL
-        || call_method_for_effect(raised, state->str_add_note, note) < 0) {
-        PyErr_Clear();
-    }
-    Py_XDECREF(note);
-    raise_exception(raised);
-}
-
-/* Is it an iterable that was meant to be unpacked?  A string's or a dict's
-   contents are no items.  What says that it is a coroutine is a proxy, which has
-   every method; no other code of its runs.  Keeps no exception. */
-static bool
-is_to_be_unpacked(core_state *state, PyObject *op)
-{
-    if (Py_TYPE(op)->tp_iter == NULL || can_be_awaited(op)
-        || PyUnicode_Check(op) || PyBytes_Check(op) || PyByteArray_Check(op)
-        || PyDict_Check(op)
-        || _PyType_Lookup(Py_TYPE(op), state->str_dunder_iter) == Py_None) {
-        return false;
-    }
-    int is_proxy = is_coroutine(state, op);
-    if (is_proxy < 0) {
-        PyErr_Clear();
-    }
-    return is_proxy == 0;
-}
-
-/* Says on the TypeError being raised about an item what may have been meant. */
-static void
-note_unpacking(core_state *state, PyObject *op)
-{
-    if (!PyErr_ExceptionMatches(PyExc_TypeError)) {
-        return;
-    }
-    PyObject *raised = fetch_exception();
-    if (is_to_be_unpacked(state, op)) {
-        PyObject *name = PyType_GetName(Py_TYPE(op));
-        PyObject *note =
-            name == NULL
-                ? NULL
-                : PyUnicode_FromFormat(
-                    "to pass what the %U contains, unpack it with *", name);
-        if (note == NULL
-            || call_method_for_effect(raised, state->str_add_note, note) < 0) {
-            PyErr_Clear();
-        }
-        Py_XDECREF(name);
-        Py_XDECREF(note);
-    }
-    raise_exception(raised);
-}
-
-/* Returns a new reference to what has to be driven for `*item`.  If that is a
-   callable (`call_index` >= 0 is its index), it is called, and `*item` is
-   replaced by what it returned. */
-static PyObject *
-item_iterator(core_state *state, PyObject **item, Py_ssize_t call_index,
-              ItemKind kind)
-{
-    if (call_index >= 0) {
-        PyObject *awaitable = PyObject_CallNoArgs(*item);
-        if (awaitable == NULL) {
-            note_item(state, call_index);
-            return NULL;
-        }
-        Py_SETREF(*item, awaitable);
-    }
-    PyObject *iterator = NULL;
-    switch (kind) {
-    case ITEM_IS_AWAITED:
-        iterator = await_iterator(state, *item, NULL);
-        break;
-    case ITEM_IS_DRIVEN:
-        return Py_NewRef(*item);
-    case ITEM_IS_AWAITED_BY_ITS_METHOD:
-        return await_method_iterator(state, *item);
-    }
-    if (iterator == NULL && call_index >= 0 && !can_be_awaited(*item)) {
-        note_item(state, call_index);
-    }
-    return iterator;
-}
-
-/*** Giving items up ***/
-
-/* One that runs is not ours to close, nor is one that somebody else awaits: it
-   has begun, and unless `begun_too`, was not given to go on with.  1, 0, or -1
-   on error. */
-static int
-is_not_ours(core_state *state, PyObject *coroutine, bool begun_too)
-{
-    PyObject *running, *awaited;
-    if (lookup_attribute(coroutine, state->str_cr_running, &running) < 0) {
-        return -1;
-    }
-    int truth = running == NULL ? 0 : PyObject_IsTrue(running);
-    Py_XDECREF(running);
-    if (truth != 0 || begun_too) {
-        return truth;
-    }
-    if (lookup_attribute(coroutine, state->str_cr_await, &awaited) < 0) {
-        return -1;
-    }
-    bool is_awaited = awaited != NULL && awaited != Py_None;
-    Py_XDECREF(awaited);
-    return is_awaited;
-}
-
-/* Closes an item that is given up, if it is a coroutine; what close() raises
-   goes to sys.unraisablehook.  The exception being raised is kept. */
-static void
-close_given_up(core_state *state, PyObject *awaitable, bool begun_too)
-{
-    PyObject *raised = fetch_exception();
-    int closable = is_coroutine(state, awaitable);
-    if (closable > 0) {
-        int foreign = is_not_ours(state, awaitable, begun_too);
-        closable = foreign < 0 ? -1 : !foreign;
-    }
-    if (closable > 0
-        && call_method_for_effect(awaitable, state->str_close, NULL) < 0) {
-        closable = -1;
-    }
-    if (closable < 0) {
-        PyErr_WriteUnraisable(awaitable);
-    }
-    restore_exception(raised);
-}
-
-/* The same for one that has not begun. */
-static void
-close_unstarted(core_state *state, PyObject *awaitable)
-{
-    close_given_up(state, awaitable, false);
 }
 
 #endif /* GATEDCORO_AWAIT_H */

@@ -6,8 +6,9 @@
 
    It drives one iterator at a time (`delegate`).  Any async context manager
    gates.  asyncio's semaphores are entered by acquire() and left by release(),
-   or, where nobody could tell, by counting directly (semaphore.h).  When one is
-   contended, its own acquire() queues, so all its users are served in order.
+   or, where nobody could tell, by counting directly (asyncio_semaphore.h).  When
+   one is contended, its own acquire() queues, so all its users are served in
+   order.
 
    Defects of asyncio.Semaphore that are cured here (cpython: Lib/asyncio/
    locks.py): CancelledError thrown into a pending acquire() counts a slot
@@ -19,8 +20,10 @@
 #ifndef GATEDCORO_GATED_H
 #define GATEDCORO_GATED_H
 
-#include "engine/gathering.h"
-#include "coroutines/semaphore.h"
+#include "coroutines/async_with.h"
+#include "coroutines/asyncio_semaphore.h"
+#include "coroutines/coroutine_type.h"
+#include "coroutines/item.h"
 
 typedef enum {
     GATED_ENTERING,
@@ -28,20 +31,36 @@ typedef enum {
     GATED_EXITING,
 } GatedPhase;
 
+/* How the gate is entered and left; known once it is being entered. */
+typedef enum {
+    GATE_ANY,               /* as `async with` does */
+    GATE_ASYNCIO_SEMAPHORE, /* by its counter, acquire() and release() */
+} GateKind;
+
+/* For whom an item waits at the gate. */
+typedef struct {
+    /* The owner is told once of each item: that it holds a slot of the gate and
+       begins (`entered`), or that it has been given up and does not wait any
+       more.  -1 on an interrupt.  May run Python code if it has entered. */
+    int (*told)(PyObject *owner, bool entered);
+} GatedOwnerCalls;
+
 typedef struct {
     CoroutineObject base;
     GatedPhase phase;
-    bool is_semaphore;
+    GateKind gate_kind;
     ItemKind kind;
+    ItemDrive drive;
     PyObject *gate;
-    PyObject *item;             /* the awaitable, or the callable */
-    Py_ssize_t call_index;      /* of a callable, else -1 */
-    PyObject *delegate;         /* what is driven now, or NULL */
-    PyObject *waiter;           /* what acquire() yielded last, or NULL */
-    PyObject *aexit;            /* gate.__aexit__, bound */
-    PyObject *value;            /* what the body returned ... */
-    PyObject *exception;        /* ... or raised, while EXITING */
-    GatheringObject *gathering; /* whose limit the gate is, or NULL */
+    PyObject *item;
+    Py_ssize_t index;    /* of the item in its call */
+    PyObject *delegate;  /* what is driven now, or NULL */
+    PyObject *waiter;    /* what acquire() yielded last, or NULL */
+    PyObject *aexit;     /* gate.__aexit__, bound */
+    PyObject *value;     /* what the body returned ... */
+    PyObject *exception; /* ... or raised, while EXITING */
+    PyObject *owner;     /* owned; NULL: there is none, or it has been told */
+    const GatedOwnerCalls *owner_calls;
 } GatedObject;
 
 static inline GatedObject *
@@ -50,38 +69,30 @@ GatedObject_CAST(PyObject *op)
     return (GatedObject *)op;
 }
 
+/* `op` is a new gated coroutine, whose owner is told what comes of it. */
+static void
+gated_set_owner(PyObject *op, PyObject *owner, const GatedOwnerCalls *calls)
+{
+    GatedObject *self = GatedObject_CAST(op);
+    self->owner = Py_NewRef(owner);
+    self->owner_calls = calls;
+}
+
+/* -1 on an interrupt, only if it has entered.  Tells it once. */
+static int
+gated_tell_owner(GatedObject *self, bool entered)
+{
+    PyObject *owner = self->owner;
+    self->owner = NULL;
+    if (owner == NULL) {
+        return 0;
+    }
+    int status = self->owner_calls->told(owner, entered);
+    Py_DECREF(owner);
+    return status;
+}
+
 /*** Entering ***/
-
-/* type(gate).<name>, bound to the gate: new reference.  `with` looks on the
-   type, not on the instance. */
-static PyObject *
-special_method(PyObject *gate, PyObject *name)
-{
-    PyObject *found = _PyType_Lookup(Py_TYPE(gate), name);
-    if (found == NULL) {
-        return NULL;
-    }
-    descrgetfunc get = Py_TYPE(found)->tp_descr_get;
-    Py_INCREF(found);
-    if (get != NULL) {
-        Py_SETREF(found, get(found, gate, (PyObject *)Py_TYPE(gate)));
-    }
-    return found;
-}
-
-static PyObject *
-gate_method(core_state *state, PyObject *gate, PyObject *name)
-{
-    PyObject *method = special_method(gate, name);
-    if (method == NULL && !PyErr_Occurred()) {
-        PyTypeObject *type = Py_TYPE(gate);
-        set_no_gate_error(gate, name, name == state->str_aexit,
-                          _PyType_Lookup(type, state->str_enter) != NULL
-                              && _PyType_Lookup(type, state->str_exit)
-                                     != NULL);
-    }
-    return method;
-}
 
 /* Goes into the body: a slot is held from here on.  -1 on an interrupt. */
 static int
@@ -90,64 +101,36 @@ gated_entered(GatedObject *self)
     self->phase = GATED_BODY;
     Py_CLEAR(self->delegate);
     Py_CLEAR(self->waiter);
-    GatheringObject *gathering = self->gathering;
-    if (gathering == NULL) {
-        return 0;
-    }
-    self->gathering = NULL;
-    gathering->waiting--;
-    int status = gathering->pumping ? 0 : gathering_schedule_pump(gathering);
-    if (status < 0) {
-        status = gathering_pass_failed(gathering);
-    }
-    Py_DECREF(gathering);
-    return status;
+    return gated_tell_owner(self, true);
 }
 
 /* Enters at once (1), or leaves an iterator to be driven (0); -1 on error. */
 static int
 gated_enter(core_state *state, GatedObject *self)
 {
-    PyObject *entering = NULL;
-    const char *source = "__aenter__";
-    int taken = semaphore_count(state, self->gate, -1);
+    int taken = asyncio_semaphore_count(state, self->gate, -1);
+    bool is_semaphore =
+        taken != 0 || asyncio_semaphore_acquire_is_intact(state, self->gate);
+    self->gate_kind = is_semaphore ? GATE_ASYNCIO_SEMAPHORE : GATE_ANY;
     if (taken != 0) {
-        self->is_semaphore = true;
         return taken;
     }
-    self->is_semaphore = semaphore_acquire_is_intact(state, self->gate);
-    if (!self->is_semaphore && PyErr_Occurred()) {
-        return -1;
-    }
-    if (self->is_semaphore) {
-        entering = PyObject_CallMethodNoArgs(self->gate, state->str_acquire);
-        source = NULL;
-    }
-    else {
-        PyObject *aenter = NULL;
-        if (ASYNC_WITH_LOOKS_FOR_AEXIT_FIRST) {
-            self->aexit = gate_method(state, self->gate, state->str_aexit);
-            if (self->aexit == NULL) {
-                return -1;
-            }
+    switch (self->gate_kind) {
+    case GATE_ANY:
+        if (!PyErr_Occurred()) {
+            self->delegate = async_with_enter(state, self->gate, &self->aexit);
         }
-        aenter = gate_method(state, self->gate, state->str_aenter);
-        if (aenter == NULL) {
-            return -1;
+        break;
+    case GATE_ASYNCIO_SEMAPHORE: {
+        PyObject *acquiring =
+            PyObject_CallMethodNoArgs(self->gate, state->str_acquire);
+        if (acquiring != NULL) {
+            self->delegate = await_iterator(state, acquiring, NULL);
+            Py_DECREF(acquiring);
         }
-        if (!ASYNC_WITH_LOOKS_FOR_AEXIT_FIRST) {
-            self->aexit = gate_method(state, self->gate, state->str_aexit);
-        }
-        if (self->aexit != NULL) {
-            entering = PyObject_CallNoArgs(aenter);
-        }
-        Py_DECREF(aenter);
+        break;
     }
-    if (entering == NULL) {
-        return -1;
     }
-    self->delegate = await_iterator(state, entering, source);
-    Py_DECREF(entering);
     return self->delegate == NULL ? -1 : 0;
 }
 
@@ -185,7 +168,8 @@ gated_step_entering(core_state *state, GatedObject *self, PyObject *value,
                     PyObject *exception, PyObject **result)
 {
     PyObject *delegate = Py_NewRef(self->delegate);
-    bool has_waiter = self->is_semaphore && self->waiter != NULL;
+    bool has_waiter =
+        self->gate_kind == GATE_ASYNCIO_SEMAPHORE && self->waiter != NULL;
     if (ACQUIRE_MISCOUNTS_A_THROWN_CANCELLATION && exception != NULL
         && has_waiter
         && PyErr_GivenExceptionMatches(exception, state->cancelled_error)
@@ -234,8 +218,15 @@ gated_leave(core_state *state, GatedObject *self)
     self->phase = GATED_EXITING;
     PyObject *handled = gated_begin_handling(self);
     PySendResult status = PYGEN_ERROR;
-    if (self->is_semaphore) {
-        int given = semaphore_count(state, self->gate, 1);
+    switch (self->gate_kind) {
+    case GATE_ANY:
+        self->delegate = async_with_leave(state, self->aexit, self->exception);
+        if (self->delegate != NULL) {
+            status = PYGEN_NEXT;
+        }
+        break;
+    case GATE_ASYNCIO_SEMAPHORE: {
+        int given = asyncio_semaphore_count(state, self->gate, 1);
         if (given == 0) {
             given =
                 1
@@ -244,25 +235,8 @@ gated_leave(core_state *state, GatedObject *self)
         if (given > 0) {
             status = PYGEN_RETURN;
         }
+        break;
     }
-    else {
-        PyObject *exception = self->exception;
-        PyObject *traceback =
-            exception == NULL ? NULL : PyException_GetTraceback(exception);
-        PyObject *args[] = {
-            exception == NULL ? Py_None : (PyObject *)Py_TYPE(exception),
-            exception == NULL ? Py_None : exception,
-            traceback == NULL ? Py_None : traceback,
-        };
-        PyObject *leaving = PyObject_Vectorcall(self->aexit, args, 3, NULL);
-        Py_XDECREF(traceback);
-        if (leaving != NULL) {
-            self->delegate = await_iterator(state, leaving, "__aexit__");
-            Py_DECREF(leaving);
-        }
-        if (self->delegate != NULL) {
-            status = PYGEN_NEXT;
-        }
     }
     gated_end_handling(self, handled);
     return status;
@@ -307,18 +281,6 @@ gated_step_exiting(core_state *state, GatedObject *self, PyObject *value,
 
 /*** Steps ***/
 
-/* The gathering counts it no more among what waits for the gate. */
-static void
-gated_leave_gathering(GatedObject *self)
-{
-    GatheringObject *gathering = self->gathering;
-    self->gathering = NULL;
-    if (gathering != NULL) {
-        gathering->waiting--;
-        Py_DECREF(gathering);
-    }
-}
-
 /* The item is never reached: nobody waits for the gate any more, and the item
    is the caller's (owned; NULL for a callable). */
 static PyObject *
@@ -326,8 +288,8 @@ gated_give_up(GatedObject *self)
 {
     PyObject *item = self->item;
     self->item = NULL;
-    gated_leave_gathering(self);
-    if (self->call_index >= 0) {
+    (void)gated_tell_owner(self, false);
+    if (self->kind == ITEM_CALLABLE) {
         Py_CLEAR(item);
     }
     return item;
@@ -340,7 +302,7 @@ gated_close_item(core_state *state, GatedObject *self)
     PyObject *raised = fetch_exception();
     PyObject *item = gated_give_up(self);
     if (item != NULL) {
-        close_given_up(state, item, self->kind == ITEM_IS_DRIVEN);
+        close_given_up(state, item, self->drive == DRIVE_ITSELF);
         Py_DECREF(item);
     }
     restore_exception(raised);
@@ -370,8 +332,8 @@ gated_step_body(core_state *state, GatedObject *self, bool first,
     if (first) {
         value = Py_None;
         exception = NULL;
-        self->delegate =
-            item_iterator(state, &self->item, self->call_index, self->kind);
+        self->delegate = item_begin(state, &self->item, self->kind,
+                                    self->drive, self->index);
     }
     if (self->delegate != NULL) {
         PyObject *delegate = Py_NewRef(self->delegate);
@@ -489,7 +451,7 @@ gated_discard(CoroutineObject *op, PyObject *Py_UNUSED(exception),
     PyObject *item = gated_give_up(self);
     if (item != NULL) {
         discard_given_up(state_of((PyObject *)op), item,
-                         self->kind == ITEM_IS_DRIVEN, rest);
+                         self->drive == DRIVE_ITSELF, rest);
         Py_DECREF(item);
     }
     gated_clear_iteration(self);
@@ -539,10 +501,10 @@ static const CoroutineKind gated_kind = {
     .warns = true,
 };
 
-/* `item` is an awaitable, or a callable whose index is `call_index` >= 0. */
+/* `async with gate: return await item`, or of an item of another kind. */
 static PyObject *
-gated_new(core_state *state, PyObject *gate, PyObject *item,
-          Py_ssize_t call_index)
+gated_new(core_state *state, PyObject *gate, PyObject *item, ItemKind kind,
+          ItemDrive drive, Py_ssize_t index)
 {
     PyTypeObject *type = state->gated_type;
     GatedObject *self = (GatedObject *)type->tp_alloc(type, 0);
@@ -552,7 +514,9 @@ gated_new(core_state *state, PyObject *gate, PyObject *item,
     coroutine_init(&self->base, &gated_kind);
     self->gate = Py_NewRef(gate);
     self->item = Py_NewRef(item);
-    self->call_index = call_index;
+    self->kind = kind;
+    self->drive = drive;
+    self->index = index;
     return (PyObject *)self;
 }
 
@@ -570,7 +534,7 @@ gated_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->aexit);
     Py_VISIT(self->value);
     Py_VISIT(self->exception);
-    Py_VISIT(self->gathering);
+    Py_VISIT(self->owner);
     return 0;
 }
 
@@ -580,7 +544,7 @@ gated_tp_clear(PyObject *op)
     GatedObject *self = GatedObject_CAST(op);
     gated_clear_iteration(self);
     Py_CLEAR(self->item);
-    Py_CLEAR(self->gathering);
+    Py_CLEAR(self->owner);
     return 0;
 }
 

@@ -11,7 +11,8 @@
 #ifndef GATEDCORO_PROBE_H
 #define GATEDCORO_PROBE_H
 
-#include "coroutines/task.h"
+#include "coroutines/coroutine_type.h"
+#include "coroutines/task_reuse.h"
 
 typedef struct {
     CoroutineObject base;
@@ -228,7 +229,7 @@ probe_step(CoroutineObject *op, PyObject *Py_UNUSED(value),
     self->steps++;
     bool as_expected = (exception != NULL) == (self->steps == 4);
     if (self->steps == 1) {
-        task_is_ours(state, self->task);
+        task_silence(state, self->task);
         as_expected = as_expected && probe_take_image(state, self);
     }
     as_expected = as_expected && probe_looks_untouched(state, self);

@@ -2,61 +2,18 @@
 
    A C subclass of asyncio.Task.  It starts eagerly on every version, and
    answers get_name(), get_coro() and get_context() for the item that it runs at
-   the moment.
-
-   Reuse.  When an item has ended, its worker may run the next one in the same
-   Task if nobody can tell: task_ends_unseen() and task_is_untouched() decide.
-   Three things can tell: somebody who holds the Task, who watches it by a weak
-   reference, or who did something to it.  What is told to our methods is noted (`touched`); what goes
-   around them, as asyncio.Task.cancel(task) and object.__setattr__() do, shows
-   in memory: asyncio's part of the Task is compared, word by word, with the image
-   of a new one.  This is all that a Task remembers, by the names of FutureObj
-   and TaskObj in CPython's Modules/_asynciomodule.c, 3.11 to 3.15:
-
-      what                      is changed by               shows in
-      fut_loop                  Future.__init__()           the image
-      fut_callback0, fut_context0, fut_callbacks
-                                add_done_callback()         touched, the image
-      fut_state, fut_result, fut_exception, fut_exception_tb, fut_cancelled_exc
-                                Future.set_result(), ...    the image
-      fut_source_tb             debug mode: no reuse        the image
-      fut_cancel_msg            cancel(), the attribute     touched, the image
-      fut_log_tb, fut_is_task   Future.__init__()           the image
-      fut_blocking              the attribute, __iter__()   the image
-      fut_awaited_by, fut_awaited_by_is_set (3.14+)
-                                future_add_to_awaited_by(), the image: it is the
-                                future_discard_from_...()   caller, or nobody
-      task_must_cancel, task_num_cancels_requested
-                                cancel(), uncancel()        touched, the image
-      task_log_destroy_pending  the attribute               the image
-      task_fut_waiter           nobody: empty in a step     the image
-      task_coro, task_context   Task.__init__()             the image
-      task_name                 set_name()                  touched, the image
-      task_node (3.14+)         _register_task(),           task_is_registered()
-                                _unregister_task()
-      dict; until 3.12 in the struct
-                                any way to set an attribute task_has_attributes()
-      weak references           weakref.ref(), and          task_is_unseen()
-                                getweakrefs(), which hands
-                                out asyncio's own
-
-   And this is what asyncio remembers of a Task elsewhere:
-
-      the registers (until 3.13)                            task_is_registered()
-      the current Task          _enter_task(), _leave_task(),
-                                _swap_current_task()        task_is_current()
-
-   Beside the Task, what drives it may have been given away by get_coro(), and a
-   context: worker.h sees to these. */
+   the moment: its driver knows (CoroutineKind).  What is done to it by its
+   methods is noted (`touched`), for task_reuse.h. */
 
 #ifndef GATEDCORO_TASK_H
 #define GATEDCORO_TASK_H
 
-#include "coroutines/coroutine.h"
 #include "base/subclass.h"
+#include "coroutines/catcher.h"
+#include "coroutines/coroutine.h"
 
 typedef struct {
-    CoroutineObject *driver; /* a Worker or a Keeper; owned */
+    CoroutineObject *driver; /* owned */
     PyObject *context;       /* the Task's own; owned */
     PyObject *name;          /* given when asked; owned or NULL */
     bool touched;            /* something was done to the Task */
@@ -73,102 +30,6 @@ is_own_task(core_state *state, PyObject *task)
 {
     return Py_TYPE(task) == state->task_type;
 }
-
-/* In worker.h and keeper.h. */
-static PyObject *worker_user_coroutine(core_state *state,
-                                       CoroutineObject *worker);
-static PyObject *worker_context(CoroutineObject *worker);
-static int keeper_cancelled(CoroutineObject *keeper, PyObject *message);
-
-/*** The catcher ***/
-
-/* A stand-in for an event loop, which catches the first step of a Task that
-   is made on it. */
-typedef struct {
-    PyObject_HEAD
-    PyObject *callback;
-} CatcherObject;
-
-static PyObject *
-catcher_get_debug(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
-{
-    Py_RETURN_FALSE;
-}
-
-static PyObject *
-catcher_is_running(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
-{
-    Py_RETURN_TRUE;
-}
-
-static PyObject *
-catcher_call_soon(PyObject *op, PyObject *args, PyObject *Py_UNUSED(kwargs))
-{
-    CatcherObject *self = (CatcherObject *)op;
-    Py_ssize_t size = PyTuple_GET_SIZE(args);
-    if (size < 1) {
-        PyErr_SetString(PyExc_TypeError, "call_soon() needs a callback");
-        return NULL;
-    }
-    Py_XSETREF(self->callback, Py_NewRef(PyTuple_GET_ITEM(args, 0)));
-    Py_RETURN_NONE;
-}
-
-static CatcherObject *
-catcher_new(core_state *state)
-{
-    PyTypeObject *type = state->catcher_type;
-    return (CatcherObject *)type->tp_alloc(type, 0);
-}
-
-static int
-catcher_tp_traverse(PyObject *op, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(op));
-    Py_VISIT(((CatcherObject *)op)->callback);
-    return 0;
-}
-
-static int
-catcher_tp_clear(PyObject *op)
-{
-    Py_CLEAR(((CatcherObject *)op)->callback);
-    return 0;
-}
-
-static void
-catcher_tp_dealloc(PyObject *op)
-{
-    PyTypeObject *type = Py_TYPE(op);
-    PyObject_GC_UnTrack(op);
-    (void)catcher_tp_clear(op);
-    type->tp_free(op);
-    Py_DECREF(type);
-}
-
-static PyMethodDef catcher_methods[] = {
-    {"get_debug", catcher_get_debug, METH_NOARGS, NULL},
-    {"is_running", catcher_is_running, METH_NOARGS, NULL},
-    {"call_soon", (PyCFunction)(void (*)(void))catcher_call_soon,
-     METH_VARARGS | METH_KEYWORDS, NULL},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyType_Slot catcher_slots[] = {
-    {Py_tp_dealloc, catcher_tp_dealloc},
-    {Py_tp_traverse, catcher_tp_traverse},
-    {Py_tp_clear, catcher_tp_clear},
-    {Py_tp_methods, catcher_methods},
-    {0, NULL},
-};
-
-static PyType_Spec catcher_spec = {
-    .name = "gatedcoro._core._Catcher",
-    .basicsize = sizeof(CatcherObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
-             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = catcher_slots,
-};
 
 /*** Construction and start ***/
 
@@ -206,7 +67,7 @@ task_kwargs_new(core_state *state, PyObject *loop, bool eager)
 /* What asyncio.gather sets on its children: a Task that is destroyed with its
    loop, or because it could not be started, is not reported. */
 static void
-task_is_ours(core_state *state, PyObject *task)
+task_silence(core_state *state, PyObject *task)
 {
     if (state->task_set_log_destroy_pending(task, Py_False, NULL) < 0) {
         PyErr_WriteUnraisable(task);
@@ -230,7 +91,7 @@ task_init(core_state *state, PyObject *task, PyObject *kwargs)
     Py_XDECREF(args);
     if (status < 0) {
         PyObject *raised = fetch_exception();
-        task_is_ours(state, task);
+        task_silence(state, task);
         raise_exception(raised);
     }
     return status;
@@ -297,7 +158,7 @@ task_start_caught(core_state *state, PyObject *task, PyObject *loop)
     if (kwargs == NULL || task_init(state, task, kwargs) < 0) {
         goto done;
     }
-    task_is_ours(state, task);
+    task_silence(state, task);
     Py_SETREF(kwargs, PyDict_New());
     if (kwargs == NULL || PyDict_SetItem(kwargs, state->str_loop, loop) < 0
         || state->future_base->tp_init(task, state->empty_tuple, kwargs) < 0) {
@@ -346,193 +207,9 @@ task_start_soon(core_state *state, PyObject *task, PyObject *loop)
     int status = kwargs == NULL ? -1 : task_init(state, task, kwargs);
     Py_XDECREF(kwargs);
     if (status == 0) {
-        task_is_ours(state, task);
+        task_silence(state, task);
     }
     return status;
-}
-
-/*** Reuse ***/
-
-/* References and weak references to an untouched Task of ours in the middle of
-   a step.
-
-                                     later step   first step,   first step,
-                                                  caught        eager
-      its driver                         1            1            1
-      asyncio's current task             1            1            1
-      the wrapper of the step            1            1            -
-      who starts it                      -            1            1
-      asyncio's set of eager Tasks       -            -            1 until 3.13
-      weak: asyncio's register           1 until 3.13              -
-
-   These are constants: what is counted at the beginning of a first step may
-   include somebody who has the Task already, as a profiler's thread may that
-   calls all_tasks() when it has just been registered. */
-static inline Py_ssize_t
-task_references(bool first_step)
-{
-    return first_step && !TASKS_ARE_LISTED ? 4 : 3;
-}
-
-static inline bool
-task_is_watched(bool first_step)
-{
-    return !TASKS_ARE_LISTED && !(first_step && has_eager_tasks());
-}
-
-/* References to its driver in the middle of a step, beside that of who asks: the
-   Task has it twice, and the step; and the arguments of an eager start. */
-static inline Py_ssize_t
-task_driver_references(bool first_step)
-{
-    return first_step && has_eager_tasks() ? 4 : 3;
-}
-
-/* Does nobody hold or watch the Task? */
-static inline bool
-task_is_unseen(PyObject *task, bool first_step)
-{
-    if (task_fields(task)->touched
-        || Py_REFCNT(task) != task_references(first_step)) {
-        return false;
-    }
-    PyWeakReference *watch = first_weakref(task);
-    if (!task_is_watched(first_step)) {
-        return watch == NULL;
-    }
-    /* weakref.getweakrefs() hands asyncio's own out. */
-    return watch != NULL && watch->wr_next == NULL && Py_REFCNT(watch) == 1;
-}
-
-/* Is this a step of the Task?  Else somebody else steps what it drives, or has
-   taken the step from it.  May run the loop's __hash__(). */
-static bool
-task_is_current(core_state *state, PyObject *task, PyObject *loop)
-{
-    PyObject *current = PyObject_CallOneArg(state->current_task, loop);
-    if (current == NULL) {
-        PyErr_Clear();
-    }
-    Py_XDECREF(current);
-    return current == task;
-}
-
-/* Is there a callback that will look at how the Task ends? */
-static bool
-task_has_callbacks(core_state *state, PyObject *task)
-{
-    PyObject *callbacks = state->task_get_callbacks(task, NULL);
-    if (callbacks == NULL) {
-        PyErr_Clear(); /* no memory for the list */
-    }
-    Py_XDECREF(callbacks);
-    return callbacks != Py_None;
-}
-
-static inline uintptr_t
-task_word(PyObject *task, Py_ssize_t offset)
-{
-    uintptr_t word;
-    memcpy(&word, (char *)task + offset, sizeof(word));
-    return word;
-}
-
-/* The offset of the word of that number. */
-static inline Py_ssize_t
-word_offset(size_t number)
-{
-    return (Py_ssize_t)(sizeof(PyObject) + number * sizeof(uintptr_t));
-}
-
-/* Has asyncio registered the Task?  Those who hold or watch it are only counted:
-   where asyncio has let go of it, there may be somebody else for that.  May run
-   the __eq__() of another Task, until 3.13. */
-static bool
-task_is_registered(core_state *state, PyObject *task, bool first_step)
-{
-    if (TASKS_ARE_LISTED) {
-        return task_word(task, word_offset(state->task_image.count)) != 0;
-    }
-    int found;
-    if (task_is_watched(first_step)) {
-        PyWeakReference *watch = first_weakref(task);
-        found = watch == NULL ? 0
-                              : set_contains(state->task_register,
-                                             (PyObject *)watch, watch->hash);
-    }
-    else {
-        found = set_contains(state->eager_task_register, task,
-                             Py_TYPE(task)->tp_hash(task));
-    }
-    if (found < 0) {
-        PyErr_Clear();
-    }
-    return found > 0;
-}
-
-static inline bool
-task_has_attributes(core_state *state, PyObject *task)
-{
-    const TaskImage *image = &state->task_image;
-    return task_word(task, image->dict) != 0
-           || (INLINE_VALUES_FLAG != 0
-               && (task_word(task, image->values) & image->values_bits)
-                      != image->values_absent);
-}
-
-/* Is asyncio's part of it, word by word, as that of a new Task on that loop?
-   `awaiter` is who is to be shown as awaiting it (3.14+), or NULL. */
-static bool
-task_looks_new(core_state *state, PyObject *task, PyObject *loop,
-               PyObject *awaiter)
-{
-    TaskImage *image = &state->task_image;
-    const TaskFields *fields = task_fields(task);
-    /* What is each Task's own. */
-    image->words[image->loop] = (uintptr_t)loop;
-    image->words[image->driver] = (uintptr_t)fields->driver;
-    image->words[image->context] = (uintptr_t)fields->context;
-    if (HAS_AWAITED_BY) {
-        image->words[image->awaiter] = (uintptr_t)awaiter;
-    }
-    if (!TASKS_ARE_LISTED) { /* task_is_unseen() looks at it */
-        image->words[image->weakrefs] =
-            task_word(task, word_offset(image->weakrefs));
-    }
-    return memcmp((char *)task + word_offset(0), image->words,
-                  image->count * sizeof(uintptr_t))
-           == 0;
-}
-
-/* An item has ended in a step that may be the Task's.  Will nobody see how the
-   Task itself ends? */
-static bool
-task_ends_unseen(core_state *state, PyObject *task, PyObject *loop,
-                 bool first_step)
-{
-    return task_is_unseen(task, first_step) && !task_has_callbacks(state, task)
-           && task_is_current(state, task, loop)
-           && task_is_registered(state, task, first_step);
-}
-
-/* May it go on with another item?  Runs no Python code. */
-static bool
-task_is_untouched(core_state *state, PyObject *task, PyObject *loop,
-                  PyObject *awaiter, bool first_step)
-{
-    return task_is_unseen(task, first_step)
-           && (!TASKS_ARE_LISTED
-               || task_is_registered(state, task, first_step))
-           && !task_has_attributes(state, task)
-           && task_looks_new(state, task, loop, awaiter);
-}
-
-/* The Task runs another item from now on. */
-static void
-task_renew(PyObject *task)
-{
-    assert(!task_fields(task)->touched);
-    Py_CLEAR(task_fields(task)->name);
 }
 
 /*** Methods ***/
@@ -574,9 +251,9 @@ task_cancel(PyObject *op, PyObject *args, PyObject *kwargs)
     }
     TaskFields *fields = task_fields(op);
     fields->touched = true;
-    if (fields->driver != NULL
-        && Py_TYPE(fields->driver) == state_of(op)->keeper_type
-        && keeper_cancelled(fields->driver, message) < 0) {
+    CoroutineObject *driver = fields->driver;
+    if (driver != NULL && driver->kind->cancelled != NULL
+        && driver->kind->cancelled(driver, message) < 0) {
         return NULL;
     }
     return task_call_base(op, "cancel", args, kwargs);
@@ -627,9 +304,8 @@ task_get_coro(PyObject *op, PyObject *Py_UNUSED(ignored))
     if (driver == NULL) {
         Py_RETURN_NONE;
     }
-    core_state *state = state_of(op);
-    if (Py_TYPE(driver) == state->worker_type) {
-        return worker_user_coroutine(state, driver);
+    if (driver->kind->represented != NULL) {
+        return driver->kind->represented(driver);
     }
     return Py_NewRef(driver);
 }
@@ -644,11 +320,13 @@ static PyObject *
 task_get_context(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     TaskFields *fields = task_fields(op);
-    PyObject *context = fields->context;
-    if (fields->driver != NULL
-        && Py_TYPE(fields->driver) == state_of(op)->worker_type
-        && worker_context(fields->driver) != NULL) {
-        context = worker_context(fields->driver);
+    CoroutineObject *driver = fields->driver;
+    PyObject *context = NULL;
+    if (driver != NULL && driver->kind->context != NULL) {
+        context = driver->kind->context(driver);
+    }
+    if (context == NULL) {
+        context = fields->context;
     }
     return Py_NewRef(context == NULL ? Py_None : context);
 }

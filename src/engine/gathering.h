@@ -42,8 +42,8 @@
 #define GATEDCORO_GATHERING_H
 
 #include "surface/outer.h"
-#include "coroutines/task.h"
-#include "coroutines/waiter.h"
+#include "coroutines/item.h"
+#include "coroutines/keeper.h"
 
 #define NO_LIMIT PY_SSIZE_T_MAX
 
@@ -106,8 +106,7 @@ struct GatheringObject {
     PyObject *outer; /* NULL once settled */
     PyObject *error; /* what the call will end with, or NULL */
     PyObject *cancel_message;
-    PyObject *keeper;        /* Task, or NULL */
-    PyObject *keeper_waiter; /* on which it waits, or NULL */
+    PyObject *keeper; /* Task, or NULL */
     double pass_start;
     double pass_read;  /* when the clock was read last */
     int starts_unread; /* so many may go by without reading it */
@@ -139,12 +138,11 @@ GatheringObject_CAST(PyObject *op)
     return (GatheringObject *)op;
 }
 
-/* In worker.h and keeper.h. */
+/* In worker.h. */
 static int worker_start(core_state *state, GatheringObject *gathering,
                         PyObject *item, Py_ssize_t index);
 static void worker_leave_future(GatheringObject *gathering, PyObject *worker,
                                 PyObject *task);
-static int keeper_start(core_state *state, GatheringObject *gathering);
 
 static int gathering_settle(GatheringObject *self, PyObject *value,
                             PyObject *exception);
@@ -158,6 +156,15 @@ static PyMethodDef gathering_pump_def = {"pump", gathering_pump_callback,
                                          METH_NOARGS, NULL};
 static PyMethodDef gathering_close_def = {
     "close_queue", gathering_close_callback, METH_NOARGS, NULL};
+
+/* What its items are. */
+static inline ItemKind
+gathering_item_kind(GatheringObject *self)
+{
+    return self->calls               ? ITEM_CALLABLE
+           : self->as_asyncio_gather ? ITEM_GATHER_AWAITABLE
+                                     : ITEM_AWAITABLE;
+}
 
 /*** The clock ***/
 
@@ -447,15 +454,9 @@ gathering_has_no_queue(GatheringObject *self)
 static int
 gathering_release_keeper(GatheringObject *self)
 {
-    PyObject *waiter = Py_XNewRef(self->keeper_waiter);
-    if (waiter == NULL) {
-        return 0;
-    }
-    int status = waiter_wake(waiter);
-    if (status == 0 && self->keeper_waiter == waiter) {
-        Py_CLEAR(self->keeper_waiter);
-    }
-    Py_DECREF(waiter);
+    PyObject *keeper = Py_XNewRef(self->keeper);
+    int status = keeper == NULL ? 0 : keeper_wake(keeper);
+    Py_XDECREF(keeper);
     return status;
 }
 
@@ -1003,16 +1004,6 @@ gathering_results(GatheringObject *self)
     return results;
 }
 
-/* Has the keeper stand for the queue, if there is one to stand for. */
-static int
-gathering_keep_queue(GatheringObject *self)
-{
-    if (self->queue != QUEUE_OPEN || self->keeper != NULL) {
-        return 0;
-    }
-    return keeper_start(state_of((PyObject *)self), self);
-}
-
 /* Ends a future of ours with a value or an exception (borrowed). */
 static int
 outer_end(core_state *state, PyObject *outer, PyObject *value,
@@ -1156,7 +1147,7 @@ gathering_settle_if_complete(GatheringObject *self)
         return 0;
     }
     PyObject *failure = NULL;
-    if (self->keeper_waiter != NULL && gathering_release_keeper(self) < 0
+    if (gathering_release_keeper(self) < 0
         && report_error((PyObject *)self) < 0) {
         collect_exception(&failure);
     }
@@ -1383,6 +1374,57 @@ gathering_cancel(GatheringObject *self, PyObject *message)
     return raise_collected(failure) < 0 ? -1 : self->cancel_requested;
 }
 
+static bool
+gathering_needs_keeper(PyObject *owner)
+{
+    return !gathering_has_no_queue(GatheringObject_CAST(owner));
+}
+
+/* What was queued never starts, so the outer future, if it is pending, ends
+   cancelled when what runs has ended. */
+static int
+gathering_keeper_cancelled(PyObject *owner, PyObject *message)
+{
+    GatheringObject *self = GatheringObject_CAST(owner);
+    if (self->queue != QUEUE_OPEN) {
+        return 0;
+    }
+    gathering_request_cancel(self, message);
+    PyObject *failure = NULL;
+    if (gathering_close_queue(self) < 0) {
+        collect_exception(&failure);
+    }
+    if (gathering_settle_if_stopped(self) < 0) {
+        collect_exception(&failure);
+    }
+    return raise_collected(failure) < 0 ? report_error(owner) : 0;
+}
+
+static void
+gathering_keeper_ended(PyObject *owner)
+{
+    Py_CLEAR(GatheringObject_CAST(owner)->keeper);
+}
+
+/* keeper.h calls them, for the Task that stands for the queue. */
+static const KeeperOwnerCalls gathering_keeper_calls = {
+    .needs_it = gathering_needs_keeper,
+    .cancelled = gathering_keeper_cancelled,
+    .ended = gathering_keeper_ended,
+};
+
+/* Has the keeper stand for the queue, if there is one to stand for. */
+static int
+gathering_keep_queue(GatheringObject *self)
+{
+    if (self->queue != QUEUE_OPEN || self->keeper != NULL) {
+        return 0;
+    }
+    return keeper_start(state_of((PyObject *)self), (PyObject *)self,
+                        &gathering_keeper_calls, self->loop, self->context,
+                        &self->keeper);
+}
+
 /* The loop will never run again: nothing can be cancelled or called back. */
 static void
 gathering_strand(GatheringObject *self)
@@ -1521,7 +1563,6 @@ gathering_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->error);
     Py_VISIT(self->cancel_message);
     Py_VISIT(self->keeper);
-    Py_VISIT(self->keeper_waiter);
     return 0;
 }
 
@@ -1554,7 +1595,6 @@ gathering_tp_clear(PyObject *op)
     Py_CLEAR(self->error);
     Py_CLEAR(self->cancel_message);
     Py_CLEAR(self->keeper);
-    Py_CLEAR(self->keeper_waiter);
     return 0;
 }
 

@@ -31,6 +31,8 @@
 
 #include "coroutines/current.h"
 #include "coroutines/gated.h"
+#include "coroutines/coroutine_type.h"
+#include "coroutines/task_reuse.h"
 #include "engine/watcher.h"
 
 typedef struct {
@@ -38,7 +40,7 @@ typedef struct {
     RunningLink link;           /* link.target is the Task */
     GatheringObject *gathering; /* owned; NULL when the last item has ended */
     PyObject *item;             /* what the user handed over */
-    ItemKind kind;
+    ItemDrive drive;
     PyObject *delegate; /* what is driven; NULL before the first step */
     PyObject *context;  /* of the item, entered around each step; or NULL */
 } WorkerObject;
@@ -53,9 +55,10 @@ WorkerObject_CAST(PyObject *op)
 
 /* The coroutine that the user handed over: new reference. */
 static PyObject *
-worker_user_coroutine(core_state *state, CoroutineObject *op)
+worker_represented(CoroutineObject *op)
 {
     WorkerObject *self = (WorkerObject *)op;
+    core_state *state = state_of((PyObject *)op);
     PyObject *item = self->item;
     if (self->delegate != NULL && Py_TYPE(self->delegate) == state->gated_type
         && self->delegate != item) {
@@ -188,22 +191,37 @@ worker_comes_too_late(WorkerObject *self, GatheringObject *gathering)
            && (gathering->own_tasks || self->link.starting);
 }
 
+/* An item does not wait for the gate any more.  -1 on an interrupt. */
+static int
+worker_gate_told(PyObject *owner, bool entered)
+{
+    GatheringObject *gathering = GatheringObject_CAST(owner);
+    gathering->waiting--;
+    if (!entered || gathering->pumping
+        || gathering_schedule_pump(gathering) == 0) {
+        return 0;
+    }
+    return gathering_pass_failed(gathering);
+}
+
+/* gated.h calls it, once for each item that waits for the limit's gate. */
+static const GatedOwnerCalls worker_gate_calls = {.told = worker_gate_told};
+
 /* Has the item that starts in this step run its first step. */
 static PySendResult
 worker_begin_item(core_state *state, WorkerObject *self, PyObject **result)
 {
     GatheringObject *gathering = self->gathering;
-    Py_ssize_t call_index = gathering->calls ? self->link.index : -1;
+    ItemKind kind = gathering_item_kind(gathering);
     PyObject *gated = NULL;
     if (gathering->gate != NULL) {
-        gated = gated_new(state, gathering->gate, self->item, call_index);
+        gated = gated_new(state, gathering->gate, self->item, kind,
+                          self->drive, self->link.index);
         if (gated == NULL) {
             worker_forget_item(state, self);
             return PYGEN_ERROR;
         }
-        GatedObject_CAST(gated)->kind = self->kind;
-        GatedObject_CAST(gated)->gathering =
-            (GatheringObject *)Py_NewRef(gathering);
+        gated_set_owner(gated, (PyObject *)gathering, &worker_gate_calls);
     }
     if (worker_comes_too_late(self, gathering)) {
         if (gated != NULL) {
@@ -222,8 +240,8 @@ worker_begin_item(core_state *state, WorkerObject *self, PyObject **result)
     else {
         PyObject *item = Py_NewRef(self->item);
         PyObject *iterator =
-            item_iterator(state, &item, call_index, self->kind);
-        if (iterator == NULL && call_index < 0) {
+            item_begin(state, &item, kind, self->drive, self->link.index);
+        if (iterator == NULL && kind != ITEM_CALLABLE) {
             note_unpacking(state, item);
         }
         Py_SETREF(self->item, item);
@@ -303,15 +321,8 @@ item_may_answer(GatheringObject *gathering, PyObject *item)
 static int
 worker_look_at_item(core_state *state, WorkerObject *self, PyObject *item)
 {
-    self->kind = ITEM_IS_AWAITED;
-    if (self->gathering->as_asyncio_gather) {
-        int kind = gather_item_kind(state, item);
-        if (kind < 0) {
-            return -1;
-        }
-        self->kind = (ItemKind)kind;
-    }
-    return 0;
+    return item_find_drive(state, item, gathering_item_kind(self->gathering),
+                           &self->drive);
 }
 
 /* References to the worker of an untouched Task when its item has ended: the
@@ -366,7 +377,7 @@ worker_drop_item(core_state *state, WorkerObject *self)
 {
     Py_CLEAR(self->delegate);
     if (self->item != NULL && !PyCoro_CheckExact(self->item)
-        && self->kind != ITEM_IS_DRIVEN
+        && self->drive != DRIVE_ITSELF
         && !has_coroutine_methods(state, self->item)) {
         Py_CLEAR(self->item);
     }
@@ -581,7 +592,7 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
     GatheringObject *gathering = (GatheringObject *)Py_NewRef(self->gathering);
     bool first_step = self->link.starting && gathering->own_tasks;
     if (first_step) {
-        task_is_ours(state, self->link.target); /* as in later steps */
+        task_silence(state, self->link.target); /* as in later steps */
     }
     gathering_join(gathering, &self->link);
 
@@ -685,6 +696,8 @@ static const CoroutineKind worker_kind = {
     .discard = worker_discard,
     .refused = worker_refused,
     .dropped = worker_dropped,
+    .represented = worker_represented,
+    .context = worker_context,
     .name = worker_name,
     .shown = worker_shown,
     .awaited = worker_awaited,
@@ -742,7 +755,7 @@ worker_task_done(PyObject *op, PyObject *task)
     }
     else if (self->delegate != NULL
              && Py_TYPE(self->delegate) == state->gated_type) {
-        gated_leave_gathering(GatedObject_CAST(self->delegate));
+        (void)gated_tell_owner(GatedObject_CAST(self->delegate), false);
     }
     gathering_take_outcome(gathering, task, &value, &exception,
                            &is_cancellation);

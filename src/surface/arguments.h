@@ -5,7 +5,7 @@
 #ifndef GATEDCORO_ARGUMENTS_H
 #define GATEDCORO_ARGUMENTS_H
 
-#include "coroutines/await.h"
+#include "coroutines/item.h"
 #include "engine/gathering.h"
 
 /*** Binding ***/
@@ -311,7 +311,7 @@ are_distinct_coroutines(PyObject *list)
 static int
 is_gather_awaitable(core_state *state, PyObject *op)
 {
-    if (PyCoro_CheckExact(op) || is_own_coroutine(state, op)
+    if (PyCoro_CheckExact(op) || is_own_coroutine(op)
         || is_iterable_coroutine(op)) {
         return 1;
     }

@@ -12,7 +12,7 @@
 #define GATEDCORO_FRONT_DOOR_H
 
 #include "surface/arguments.h"
-#include "coroutines/keeper.h"
+#include "coroutines/coroutine_type.h"
 #include "base/stock.h"
 #include "engine/watcher.h"
 #include "engine/worker.h"
@@ -784,7 +784,8 @@ gated_coro_call(core_state *state, PyObject *const *args, Py_ssize_t nargs,
         < 0) {
         return NULL;
     }
-    PyObject *op = gated_new(state, values[0], values[1], -1);
+    PyObject *op = gated_new(state, values[0], values[1], ITEM_AWAITABLE,
+                             DRIVE_BY_AWAIT, 0);
     if (op == NULL) {
         close_unstarted(state, values[1]);
     }

@@ -1,0 +1,392 @@
+/* Coroutine type: what Python code sees of our coroutines, once for all of their
+   types: the protocol's methods, the attributes, and how an object ends.
+
+   am_send, __next__, send, throw and close are thin spellings of
+   coroutine_send() and coroutine_throw(). */
+
+#ifndef GATEDCORO_COROUTINE_TYPE_H
+#define GATEDCORO_COROUTINE_TYPE_H
+
+#include "coroutines/coroutine.h"
+
+/*** Protocol methods ***/
+
+/* A StopIteration with that value (stolen).  The instance is made here: a tuple
+   or an exception as value would be taken apart otherwise.  Its value is set
+   without the parsing of its __init__(). */
+static PyObject *
+stop_iteration_new(PyObject *value)
+{
+    PyTypeObject *type = (PyTypeObject *)PyExc_StopIteration;
+    PyObject *args = PyTuple_Pack(1, value);
+    PyObject *stop = args == NULL ? NULL : type->tp_new(type, args, NULL);
+    Py_XDECREF(args);
+    if (stop == NULL) {
+        Py_DECREF(value);
+        return NULL;
+    }
+    Py_XSETREF(((PyStopIterationObject *)stop)->value, value);
+    return stop;
+}
+
+/* The edge at which a return becomes a StopIteration. */
+static PyObject *
+coroutine_result_to_object(PySendResult status, PyObject *result)
+{
+    if (status == PYGEN_RETURN) {
+        PyObject *stop = stop_iteration_new(result);
+        restore_exception(stop);
+        return NULL;
+    }
+    return result;
+}
+
+static PyObject *
+coroutine_tp_iternext(PyObject *op)
+{
+    PyObject *result;
+    PySendResult status =
+        coroutine_send(CoroutineObject_CAST(op), Py_None, &result);
+    if (status == PYGEN_RETURN && result == Py_None) {
+        Py_DECREF(result);
+        return NULL; /* exhausted, with None as value */
+    }
+    return coroutine_result_to_object(status, result);
+}
+
+static PyObject *
+coroutine_send_method(PyObject *op, PyObject *value)
+{
+    PyObject *result;
+    PySendResult status =
+        coroutine_send(CoroutineObject_CAST(op), value, &result);
+    return coroutine_result_to_object(status, result);
+}
+
+/* The exception that throw(type[, value[, traceback]]) means: new reference. */
+static PyObject *
+exception_of_throw(PyObject *type, PyObject *value, PyObject *traceback)
+{
+    if (traceback == Py_None) {
+        traceback = NULL;
+    }
+    if (traceback != NULL && !PyTraceBack_Check(traceback)) {
+        PyErr_SetString(PyExc_TypeError,
+                        "throw() third argument must be a traceback object");
+        return NULL;
+    }
+    PyObject *exception;
+    if (PyExceptionClass_Check(type)) {
+        PyObject *normal_type = Py_NewRef(type);
+        PyObject *normal_value = Py_XNewRef(value);
+        PyObject *normal_traceback = NULL;
+        PyErr_NormalizeException(&normal_type, &normal_value,
+                                 &normal_traceback);
+        Py_XDECREF(normal_traceback);
+        Py_DECREF(normal_type);
+        exception = normal_value;
+    }
+    else if (PyExceptionInstance_Check(type)) {
+        if (value != NULL && value != Py_None) {
+            PyErr_SetString(
+                PyExc_TypeError,
+                "instance exception may not have a separate value");
+            return NULL;
+        }
+        exception = Py_NewRef(type);
+    }
+    else {
+        PyErr_Format(PyExc_TypeError,
+                     "exceptions must be classes or instances "
+                     "deriving from BaseException, not %s",
+                     Py_TYPE(type)->tp_name);
+        return NULL;
+    }
+    if (traceback != NULL
+        && PyException_SetTraceback(exception, traceback) < 0) {
+        Py_DECREF(exception);
+        return NULL;
+    }
+    return exception;
+}
+
+static PyObject *
+coroutine_throw_method(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs < 1 || nargs > 3) {
+        PyErr_Format(PyExc_TypeError, "throw expected at %s, got %zd",
+                     nargs < 1 ? "least 1 argument" : "most 3 arguments",
+                     nargs);
+        return NULL;
+    }
+    PyObject *exception = exception_of_throw(
+        args[0], nargs > 1 ? args[1] : NULL, nargs > 2 ? args[2] : NULL);
+    if (exception == NULL) {
+        return NULL;
+    }
+    PyObject *result;
+    PySendResult status =
+        coroutine_throw(CoroutineObject_CAST(op), exception, &result);
+    Py_DECREF(exception);
+    return coroutine_result_to_object(status, result);
+}
+
+static PyObject *
+coroutine_close_method(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return coroutine_close(CoroutineObject_CAST(op));
+}
+
+/* `await` drives the object itself. */
+static PyObject *
+coroutine_am_await(PyObject *op)
+{
+    if (CoroutineObject_CAST(op)->state == CORO_SUSPENDED) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "coroutine is being awaited already");
+        return NULL;
+    }
+    return Py_NewRef(op);
+}
+
+/* An object may say `yield from coro.__await__()`: hence Py_tp_iter, too. */
+static PyObject *
+coroutine_await_method(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return Py_NewRef(op);
+}
+
+/*** Introspection ***/
+
+static PyObject *
+coroutine_tp_repr(PyObject *op)
+{
+    CoroutineObject *self = CoroutineObject_CAST(op);
+    PyObject *name = self->kind->name(self);
+    PyObject *repr =
+        name == NULL
+            ? NULL
+            : PyUnicode_FromFormat("<coroutine object %S at %p>", name, op);
+    Py_XDECREF(name);
+    return repr;
+}
+
+static PyObject *
+coroutine_get_name(PyObject *op, void *Py_UNUSED(closure))
+{
+    CoroutineObject *self = CoroutineObject_CAST(op);
+    return self->kind->name(self);
+}
+
+/* __name__: the last part, if somebody else's name is shown. */
+static PyObject *
+coroutine_get_short_name(PyObject *op, void *Py_UNUSED(closure))
+{
+    CoroutineObject *self = CoroutineObject_CAST(op);
+    PyObject *shown = Py_XNewRef(self->kind->shown(self));
+    PyObject *name = NULL;
+    if (shown != NULL) {
+        (void)lookup_attribute(shown, state_of(op)->str_dunder_name, &name);
+        Py_DECREF(shown);
+    }
+    return name != NULL || PyErr_Occurred() ? name : self->kind->name(self);
+}
+
+static PyObject *
+coroutine_get_running(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(CoroutineObject_CAST(op)->state == CORO_RUNNING);
+}
+
+static PyObject *
+coroutine_get_suspended(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(CoroutineObject_CAST(op)->state == CORO_SUSPENDED);
+}
+
+/* The names of inspect.getcoroutinestate(). */
+static PyObject *
+coroutine_get_state(PyObject *op, void *Py_UNUSED(closure))
+{
+    const char *name = NULL;
+    switch (CoroutineObject_CAST(op)->state) {
+    case CORO_CREATED:
+        name = "CORO_CREATED";
+        break;
+    case CORO_RUNNING:
+        name = "CORO_RUNNING";
+        break;
+    case CORO_SUSPENDED:
+        name = "CORO_SUSPENDED";
+        break;
+    case CORO_CLOSED:
+        name = "CORO_CLOSED";
+        break;
+    }
+    return PyUnicode_InternFromString(name);
+}
+
+/* cr_code, cr_frame, cr_origin of the coroutine that is shown, or None. */
+static PyObject *
+coroutine_get_shown(PyObject *op, PyObject *name)
+{
+    CoroutineObject *self = CoroutineObject_CAST(op);
+    PyObject *shown = self->kind->shown(self);
+    if (shown == NULL || self->state == CORO_CLOSED) {
+        Py_RETURN_NONE;
+    }
+    PyObject *value;
+    Py_INCREF(shown);
+    int found = lookup_attribute(shown, name, &value);
+    Py_DECREF(shown);
+    if (found < 0) {
+        return NULL;
+    }
+    return found ? value : Py_NewRef(Py_None);
+}
+
+static PyObject *
+coroutine_get_code(PyObject *op, void *Py_UNUSED(closure))
+{
+    return coroutine_get_shown(op, state_of(op)->str_cr_code);
+}
+
+static PyObject *
+coroutine_get_frame(PyObject *op, void *Py_UNUSED(closure))
+{
+    return coroutine_get_shown(op, state_of(op)->str_cr_frame);
+}
+
+static PyObject *
+coroutine_get_origin(PyObject *op, void *Py_UNUSED(closure))
+{
+    return coroutine_get_shown(op, state_of(op)->str_cr_origin);
+}
+
+static PyObject *
+coroutine_get_await(PyObject *op, void *Py_UNUSED(closure))
+{
+    CoroutineObject *self = CoroutineObject_CAST(op);
+    if (call_graph_needs_frames()) {
+        PyObject *frame = coroutine_get_frame(op, NULL);
+        if (frame == NULL) {
+            return NULL;
+        }
+        Py_DECREF(frame);
+        if (frame == Py_None) {
+            PyErr_SetString(PyExc_AttributeError, "cr_await");
+            return NULL;
+        }
+    }
+    PyObject *shown = self->kind->shown(self);
+    if (shown != NULL) {
+        return coroutine_get_shown(op, state_of(op)->str_cr_await);
+    }
+    PyObject *awaited = self->kind->awaited(self);
+    if (awaited == NULL || self->state != CORO_SUSPENDED) {
+        Py_RETURN_NONE;
+    }
+    return Py_NewRef(awaited);
+}
+
+/*** Lifecycle ***/
+
+static void
+coroutine_tp_finalize(PyObject *op)
+{
+    CoroutineObject *self = CoroutineObject_CAST(op);
+    PyObject *raised = fetch_exception();
+    if (self->state == CORO_CREATED) {
+        self->never_awaited = true;
+        DiscardList *list = current_discard_list(state_of(op));
+        if (list != NULL) {
+            discard_later(list, self); /* it lives on until then */
+        }
+        else if (coroutine_discard(self, NULL) < 0) {
+            PyErr_WriteUnraisable(op);
+        }
+    }
+    else {
+        PyObject *closed = coroutine_close(self);
+        if (closed == NULL) {
+            PyErr_WriteUnraisable(op);
+        }
+        Py_XDECREF(closed);
+        if (self->kind->dropped != NULL) {
+            self->kind->dropped(self);
+        }
+    }
+    restore_exception(raised);
+}
+
+/* The shared part of each type's tp_dealloc; `clear` is the type's tp_clear. */
+static void
+coroutine_dealloc(PyObject *op, inquiry clear)
+{
+    if (CoroutineObject_CAST(op)->state != CORO_CLOSED
+        && PyObject_CallFinalizerFromDealloc(op) < 0) {
+        return; /* resurrected */
+    }
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    if (CoroutineObject_CAST(op)->weakreflist != NULL) {
+        PyObject_ClearWeakRefs(op);
+    }
+    (void)clear(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+/*** Methods, slots ***/
+
+static PyMethodDef coroutine_methods[] = {
+    {"send", coroutine_send_method, METH_O,
+     PyDoc_STR("send(arg) -> send 'arg' into coroutine,\n"
+               "return next yielded value or raise StopIteration.")},
+    {"throw", (PyCFunction)(void (*)(void))coroutine_throw_method,
+     METH_FASTCALL,
+     PyDoc_STR("throw(value)\nthrow(type[,value[,traceback]])\n\n"
+               "Raise exception in coroutine, return next yielded value or\n"
+               "raise StopIteration.")},
+    {"close", coroutine_close_method, METH_NOARGS,
+     PyDoc_STR("close() -> raise GeneratorExit inside coroutine.")},
+    {"__await__", coroutine_await_method, METH_NOARGS,
+     PyDoc_STR("Return the iterator to be used in await expression.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef coroutine_getset[] = {
+    {"__name__", coroutine_get_short_name, NULL, NULL, NULL},
+    {"__qualname__", coroutine_get_name, NULL, NULL, NULL},
+    {"cr_await", coroutine_get_await, NULL, NULL, NULL},
+    {"cr_code", coroutine_get_code, NULL, NULL, NULL},
+    {"cr_frame", coroutine_get_frame, NULL, NULL, NULL},
+    {"cr_origin", coroutine_get_origin, NULL, NULL, NULL},
+    {"cr_running", coroutine_get_running, NULL, NULL, NULL},
+    {"cr_state", coroutine_get_state, NULL, NULL, NULL},
+    {"cr_suspended", coroutine_get_suspended, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef coroutine_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(CoroutineObject, weakreflist),
+     READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+/* What every coroutine type has beside traverse, clear and dealloc. */
+#define COROUTINE_SLOTS \
+    {Py_tp_finalize, coroutine_tp_finalize}, {Py_tp_repr, coroutine_tp_repr}, \
+        {Py_tp_iter, PyObject_SelfIter}, \
+        {Py_tp_iternext, coroutine_tp_iternext}, \
+        {Py_am_await, coroutine_am_await}, {Py_am_send, coroutine_am_send}, \
+        {Py_tp_methods, coroutine_methods}, {Py_tp_getset, coroutine_getset}, \
+    { \
+        Py_tp_members, coroutine_members \
+    }
+
+#define COROUTINE_FLAGS \
+    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE \
+     | Py_TPFLAGS_DISALLOW_INSTANTIATION)
+
+#endif /* GATEDCORO_COROUTINE_TYPE_H */

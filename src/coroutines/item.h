@@ -1,0 +1,236 @@
+/* Item: what one slot of a call is given to run; how it begins, what is noted on
+   its errors, how it is closed when it is given up.
+
+      kind   what the caller handed over       (of the whole call)
+      drive  how to get to what is driven      (of each item, before it begins)
+
+   Everything here may run Python code. */
+
+#ifndef GATEDCORO_ITEM_H
+#define GATEDCORO_ITEM_H
+
+#include "coroutines/await.h"
+
+typedef enum {
+    ITEM_AWAITABLE,        /* what `await` takes */
+    ITEM_GATHER_AWAITABLE, /* what asyncio.gather takes */
+    ITEM_CALLABLE,         /* returns what `await` takes */
+} ItemKind;
+
+typedef enum {
+    DRIVE_BY_AWAIT,
+    DRIVE_ITSELF,          /* as a Task drives its coroutine */
+    DRIVE_BY_AWAIT_METHOD, /* `yield from item.__await__()` */
+} ItemDrive;
+
+/*** Beginning ***/
+
+/* Which of these does asyncio.gather do?  It makes a Task of a coroutine, which
+   drives it from where it stands, and does not ask whether `await` would take
+   it.  A Future runs already; one that `await` does not take may say by an
+   attribute how it is waited for.  -1 on error. */
+static int
+gather_item_drive(core_state *state, PyObject *op)
+{
+    if (PyCoro_CheckExact(op) || is_own_coroutine(op)) {
+        return DRIVE_ITSELF;
+    }
+    if (is_iterable_coroutine(op)
+        || PyObject_TypeCheck(op, state->future_base)) {
+        return DRIVE_BY_AWAIT;
+    }
+    int future = is_future(state, op);
+    if (future < 0) {
+        return -1;
+    }
+    if (future) {
+        if (has_am_await(op)) {
+            return DRIVE_BY_AWAIT;
+        }
+        PyObject *method;
+        int found = lookup_attribute(op, state->str_dunder_await, &method);
+        Py_XDECREF(method);
+        return found <= 0 ? found : DRIVE_BY_AWAIT_METHOD;
+    }
+    int coroutine = is_task_coroutine(state, op);
+    if (coroutine != 0) {
+        return coroutine < 0 ? -1 : DRIVE_ITSELF;
+    }
+    return GATHER_CALLS_AWAIT_METHOD ? DRIVE_BY_AWAIT_METHOD : DRIVE_BY_AWAIT;
+}
+
+/* Finds out how an item of that kind is driven.  -1 on error. */
+static int
+item_find_drive(core_state *state, PyObject *item, ItemKind kind,
+                ItemDrive *drive)
+{
+    *drive = DRIVE_BY_AWAIT;
+    if (kind == ITEM_GATHER_AWAITABLE) {
+        int found = gather_item_drive(state, item);
+        if (found < 0) {
+            return -1;
+        }
+        *drive = (ItemDrive)found;
+    }
+    return 0;
+}
+
+/* Says on the exception being raised which item it comes from. */
+static void
+note_item(core_state *state, Py_ssize_t index)
+{
+    make_raisable();
+    PyObject *raised = fetch_exception();
+    PyObject *note = PyUnicode_FromFormat("raised by item %zd", index);
+    if (note == NULL
+        || call_method_for_effect(raised, state->str_add_note, note) < 0) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(note);
+    raise_exception(raised);
+}
+
+/* Is it an iterable that was meant to be unpacked?  A string's or a dict's
+   contents are no items.  What says that it is a coroutine is a proxy, which has
+   every method; no other code of its runs.  Keeps no exception. */
+static bool
+is_to_be_unpacked(core_state *state, PyObject *op)
+{
+    if (Py_TYPE(op)->tp_iter == NULL || can_be_awaited(op)
+        || PyUnicode_Check(op) || PyBytes_Check(op) || PyByteArray_Check(op)
+        || PyDict_Check(op)
+        || _PyType_Lookup(Py_TYPE(op), state->str_dunder_iter) == Py_None) {
+        return false;
+    }
+    int is_proxy = is_coroutine(state, op);
+    if (is_proxy < 0) {
+        PyErr_Clear();
+    }
+    return is_proxy == 0;
+}
+
+/* Says on the TypeError being raised about an item what may have been meant. */
+static void
+note_unpacking(core_state *state, PyObject *op)
+{
+    if (!PyErr_ExceptionMatches(PyExc_TypeError)) {
+        return;
+    }
+    PyObject *raised = fetch_exception();
+    if (is_to_be_unpacked(state, op)) {
+        PyObject *name = PyType_GetName(Py_TYPE(op));
+        PyObject *note =
+            name == NULL
+                ? NULL
+                : PyUnicode_FromFormat(
+                    "to pass what the %U contains, unpack it with *", name);
+        if (note == NULL
+            || call_method_for_effect(raised, state->str_add_note, note) < 0) {
+            PyErr_Clear();
+        }
+        Py_XDECREF(name);
+        Py_XDECREF(note);
+    }
+    raise_exception(raised);
+}
+
+/* Begins `*item`, of whatever kind: a new reference to what has to be driven.  A
+   callable is called, and `*item` is replaced by what it returned.  `index` is
+   which item of its call it is. */
+static PyObject *
+item_begin(core_state *state, PyObject **item, ItemKind kind, ItemDrive drive,
+           Py_ssize_t index)
+{
+    if (kind == ITEM_CALLABLE) {
+        PyObject *awaitable = PyObject_CallNoArgs(*item);
+        if (awaitable == NULL) {
+            note_item(state, index);
+            return NULL;
+        }
+        Py_SETREF(*item, awaitable);
+    }
+    PyObject *iterator = NULL;
+    switch (drive) {
+    case DRIVE_BY_AWAIT:
+        iterator = await_iterator(state, *item, NULL);
+        break;
+    case DRIVE_ITSELF:
+        return Py_NewRef(*item);
+    case DRIVE_BY_AWAIT_METHOD:
+        return await_method_iterator(state, *item);
+    }
+    if (iterator == NULL && kind == ITEM_CALLABLE && !can_be_awaited(*item)) {
+        note_item(state, index);
+    }
+    return iterator;
+}
+
+/*** Giving items up ***/
+
+/* One that runs is not ours to close, nor is one that somebody else awaits: it
+   has begun, and unless `begun_too`, was not given to go on with.  1, 0, or -1
+   on error. */
+static int
+is_not_ours(core_state *state, PyObject *coroutine, bool begun_too)
+{
+    PyObject *running, *awaited;
+    if (lookup_attribute(coroutine, state->str_cr_running, &running) < 0) {
+        return -1;
+    }
+    int truth = running == NULL ? 0 : PyObject_IsTrue(running);
+    Py_XDECREF(running);
+    if (truth != 0 || begun_too) {
+        return truth;
+    }
+    if (lookup_attribute(coroutine, state->str_cr_await, &awaited) < 0) {
+        return -1;
+    }
+    bool is_awaited = awaited != NULL && awaited != Py_None;
+    Py_XDECREF(awaited);
+    return is_awaited;
+}
+
+/* Closes an item that is given up, if it is a coroutine; what close() raises
+   goes to sys.unraisablehook.  The exception being raised is kept. */
+static void
+close_given_up(core_state *state, PyObject *awaitable, bool begun_too)
+{
+    PyObject *raised = fetch_exception();
+    int closable = is_coroutine(state, awaitable);
+    if (closable > 0) {
+        int foreign = is_not_ours(state, awaitable, begun_too);
+        closable = foreign < 0 ? -1 : !foreign;
+    }
+    if (closable > 0
+        && call_method_for_effect(awaitable, state->str_close, NULL) < 0) {
+        closable = -1;
+    }
+    if (closable < 0) {
+        PyErr_WriteUnraisable(awaitable);
+    }
+    restore_exception(raised);
+}
+
+/* The same for one that has not begun. */
+static void
+close_unstarted(core_state *state, PyObject *awaitable)
+{
+    close_given_up(state, awaitable, false);
+}
+
+/* Closes an item that is given up, if it is a coroutine: one of ours that never
+   ran later, with the rest of the list.  Keeps the exception being raised. */
+static void
+discard_given_up(core_state *state, PyObject *awaitable, bool begun_too,
+                 DiscardList *list)
+{
+    bool is_own = is_own_coroutine(awaitable);
+    if (is_own && CoroutineObject_CAST(awaitable)->state == CORO_CREATED) {
+        discard_later(list, CoroutineObject_CAST(awaitable));
+    }
+    else if (!is_own || begun_too) {
+        close_given_up(state, awaitable, begun_too);
+    }
+}
+
+#endif /* GATEDCORO_ITEM_H */
