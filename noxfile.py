@@ -317,6 +317,9 @@ def lint(session: nox.Session) -> None:
     session.run("git", "add", "--all", external=True)
     session.run("pre-commit", "run", "--all-files", "--show-diff-on-failure")
     session.run("mypy", "--python-version", "3.14")
+    listed = session.run("bash", ".ci/run", "--list", silent=True, external=True).split()
+    if differing := {func.name for func in nox.registry.get().values() if "ci" in func.tags} ^ set(listed):
+        session.error(f"either .ci/run or noxfile.py alone knows of {differing}")
     # A module that is meant to be run with -m cannot be imported for comparison.
     allowed = Path(session.create_tmp(), "allowed")
     allowed.write_text(r"gatedcoro\.langchain\.__main__")
