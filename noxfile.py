@@ -306,6 +306,13 @@ def examples(session: nox.Session) -> None:
         print(f"ci: {example} ran", flush=True)
 
 
+@on("3.13")
+def docs(session: nox.Session) -> None:
+    """Every code block of the README and of docs/ runs, against services of this machine."""
+    prepare(session, *requirements("docs"))
+    pytest(session, "tests/project/test_documentation_blocks.py")
+
+
 ### The tree ###
 
 
@@ -390,12 +397,3 @@ def distributions(session: nox.Session) -> None:
     session.run("uv", "pip", "install", "--quiet", "--no-cache", "--python", python, str(sdist), env=env, external=True)
     session.run(python, "-c", "import gatedcoro; assert gatedcoro.implementation == 'python'", external=True)
     print("ci: without a compiler it installs and runs on its Python implementation", flush=True)
-
-
-if "docs" in PROJECT["project"]["optional-dependencies"]:
-
-    @on("3.13")
-    def docs(session: nox.Session) -> None:
-        """Every code block of the README and of docs/ runs, against services of this machine."""
-        prepare(session, *requirements("test", "docs"))
-        pytest(session, "README.md", "docs")
