@@ -1,7 +1,7 @@
 """Run many coroutines with a limit on how many run at once.
 
-A Task that nobody holds or watches may run several items, one after the other; the README,
-under "Tasks", says what of that can be seen.  Environment variables, read at import:
+A Task that nobody holds or watches may run several items, one after the other; docs/tasks.md
+says what of that can be seen.  Environment variables, read at import:
 
 GATEDCORO_IMPLEMENTATION: ``python`` or ``c``; not set, the C extension if there is one.
 GATEDCORO_TASK_REUSE: ``0`` gives each item a new Task.

@@ -25,7 +25,7 @@ def check_sdist(path: str) -> None:
     for name in needed:
         if name not in names:
             fail(f"the sdist lacks {name}")
-    for folder in ("src", "tests", "benchmarks", "examples"):
+    for folder in ("docs", "src", "tests", "benchmarks", "examples"):
         if not any(name.startswith(f"{folder}/") for name in names):
             fail(f"the sdist lacks {folder}/")
     if not any(name.startswith("src/") and name.endswith(".h") for name in names):

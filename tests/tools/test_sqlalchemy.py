@@ -192,7 +192,7 @@ def test_a_session_scoped_by_the_current_task_is_its_item_s_alone(impl, tmp_path
 
 
 def test_a_session_scoped_by_the_id_of_the_task_is_to_be_removed_by_each_item(impl, tmp_path):
-    """A reused Task keeps its id, and so finds what an earlier item left under it: the README says so."""
+    """A reused Task keeps its id, and so finds what an earlier item left under it: docs/tasks.md says so."""
 
     async def main(engine, make_session):
         async def item(i):
