@@ -59,7 +59,7 @@ os.environ["GATEDCORO_REQUIRE_C"] = "1"
 # The tests do a part of what they do at length (tests/support/effort.py).
 SHORT = {"GATEDCORO_TESTS": "short"}
 # Tests of what runs no step of the extension's, or of other people's packages: they have sessions of their own.
-SLOW_AND_ELSEWHERE = ["--ignore=tests/langchain", "--ignore=tests/project", "--ignore=tests/tools"]
+ELSEWHERE = ["--ignore=tests/langchain", "--ignore=tests/project", "--ignore=tests/tools"]
 # An allocation fails at each place in turn. The places are the same on every interpreter.
 FAILING_ALLOCATIONS = "--ignore=tests/robustness/test_no_memory.py"
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Wcast-function-type", "-Wconversion", "-Werror"]
@@ -72,11 +72,11 @@ def interpreter(name: str) -> str | None:
     """The path of an interpreter, by its short name."""
     given = dict(pair.split("=", 1) for pair in os.environ.get("GATEDCORO_INTERPRETERS", "").split())
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    series, free_threaded = name.removesuffix("t"), "t" if name.endswith("t") else ""
     path = os.pathsep.join(folder for folder in os.get_exec_path() if Path(folder) != pyenv / "shims")
     candidates = [
         given.get(name),
-        *sorted(pyenv.glob(f"versions/{name}.*/bin/python"), reverse=True),
-        *pyenv.glob(f"versions/{name.rstrip('t')}.*t/bin/python{name}"),
+        *sorted(pyenv.glob(f"versions/{series}.*[0-9]{free_threaded}/bin/python"), reverse=True),
         shutil.which(f"python{name}", path=path),
     ]
     return next((str(found) for found in candidates if found and os.access(found, os.X_OK)), None)
@@ -153,7 +153,7 @@ def tests_in_short(session: nox.Session) -> None:
     """The suite in short."""
     prepare(session, *requirements("test"))
     session.run("python", "-VV")
-    pytest(session, FAILING_ALLOCATIONS, *SLOW_AND_ELSEWHERE, **SHORT)
+    pytest(session, FAILING_ALLOCATIONS, *ELSEWHERE, **SHORT)
     if session.name == "tests-3.13" and not session.posargs:
         # And the contract with Task reuse turned off as a user would.
         pytest(session, "tests/contract", GATEDCORO_TASK_REUSE="0", **SHORT)
@@ -165,7 +165,7 @@ def debug(session: nox.Session) -> None:
     prepare(session, *requirements("test"))
     session.run("python", "-c", "import sys; sys.gettotalrefcount()")
     # aiohttp's multidict comes compiled for release builds and crashes this one, with or without gatedcoro.
-    pytest(session, FAILING_ALLOCATIONS, *SLOW_AND_ELSEWHERE, "--durations=8", MULTIDICT_NO_EXTENSIONS="1", **SHORT)
+    pytest(session, FAILING_ALLOCATIONS, *ELSEWHERE, "--durations=8", MULTIDICT_NO_EXTENSIONS="1", **SHORT)
 
 
 @on("3.11", "3.13", default=DEFAULT_VERSION)
@@ -187,7 +187,7 @@ def asan(session: nox.Session) -> None:
         session,
         FAILING_ALLOCATIONS,
         "--ignore=tests/robustness/test_leaks.py",
-        *SLOW_AND_ELSEWHERE,
+        *ELSEWHERE,
         "--durations=8",
         LD_PRELOAD=" ".join(libraries),
         PYTHONMALLOC="malloc",
