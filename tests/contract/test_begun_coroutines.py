@@ -5,13 +5,13 @@ what they are to `await`.
 """
 
 import asyncio
-import collections.abc
 import sys
 import types
 
 import pytest
 
 from contract_tools import run
+from coroutines import ByItsMethods
 
 
 async def native(log, turns=3):
@@ -45,7 +45,7 @@ def generator_based(log):
         raise
 
 
-class ByItsMethods(collections.abc.Coroutine):
+class Wrapper(ByItsMethods):
     """A coroutine object that wraps another one."""
 
     def __init__(self, log):
@@ -60,15 +60,6 @@ class ByItsMethods(collections.abc.Coroutine):
     def close(self):
         return self.coroutine.close()
 
-    def __await__(self):
-        return self
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        return self.send(None)
-
 
 def plain_generator(log):
     """A coroutine to asyncio up to 3.11."""
@@ -81,7 +72,7 @@ KINDS = {
     "native": native,
     "native that awaits another": awaits_another,
     "generator-based": generator_based,
-    "by its methods": ByItsMethods,
+    "by its methods": Wrapper,
 }
 if sys.version_info < (3, 12):
     KINDS["plain generator"] = plain_generator

@@ -5,7 +5,7 @@ import gc
 
 import pytest
 
-from contract_tools import Trace, idle, is_closed, item, message_of_awaiting, run, sleeping
+from contract_tools import Running, Trace, idle, is_closed, item, message_of_awaiting, run, sleeping
 
 SEMAPHORES = [asyncio.Semaphore, asyncio.BoundedSemaphore]
 
@@ -55,18 +55,15 @@ def test_a_free_semaphore_costs_no_turn_of_the_loop(impl):
 
 def test_the_limit_is_kept(impl):
     async def main():
-        running = most = 0
+        running = Running()
 
         async def counts():
-            nonlocal running, most
-            running += 1
-            most = max(most, running)
-            await idle(2)
-            running -= 1
+            with running:
+                await idle(2)
 
         semaphore = asyncio.Semaphore(3)
         await asyncio.gather(*(impl.gated_coro(semaphore, counts()) for _ in range(20)))
-        assert most == 3
+        assert running.most == 3
         assert semaphore._value == 3
 
     run(main)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from contract_tools import Trace, failing, idle, is_closed, item, run, sleeping
+from contract_tools import Running, Trace, failing, idle, is_closed, item, run, sleeping
 
 LIMITS = [1, 2, None]
 NOT_AWAITABLE = "An asyncio.Future, a coroutine or an awaitable is required"
@@ -313,18 +313,15 @@ def test_each_item_holds_the_limit_in_its_own_task_and_at_most_one_waits(impl, s
 def test_one_semaphore_limits_several_calls(impl):
     async def main():
         semaphore = asyncio.Semaphore(2)
-        running = most = 0
+        running = Running()
 
         async def counts():
-            nonlocal running, most
-            running += 1
-            most = max(most, running)
-            await idle(2)
-            running -= 1
+            with running:
+                await idle(2)
 
         calls = [impl.gather(*(counts() for _ in range(5)), limit=semaphore) for _ in range(3)]
         await asyncio.gather(*calls)
-        assert most == 2
+        assert running.most == 2
         assert semaphore._value == 2
 
     run(main)

@@ -5,7 +5,7 @@ import operator
 
 import pytest
 
-from contract_tools import Trace, idle, item, run
+from contract_tools import Running, Trace, idle, item, run
 
 
 def test_no_coroutines_give_an_empty_list_without_a_turn_of_the_loop(impl):
@@ -96,17 +96,14 @@ def test_items_that_never_suspend_cost_no_turn(impl, n):
 @pytest.mark.parametrize("n", [1, 2, 5, 9, 30])
 def test_never_more_items_than_the_limit_run_at_once_and_the_limit_is_used(impl, n):
     async def main():
-        running = most = 0
+        running = Running()
 
         async def counted(turns):
-            nonlocal running, most
-            running += 1
-            most = max(most, running)
-            await idle(turns)
-            running -= 1
+            with running:
+                await idle(turns)
 
         await impl.gather_with_concurrency(n, *(counted(1 + i * 7 % 5) for i in range(30)))
-        assert most == n
+        assert running.most == n
 
     run(main)
 

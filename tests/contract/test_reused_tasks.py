@@ -13,7 +13,7 @@ import weakref
 import pytest
 
 from contract_tools import run
-from in_subprocess import SUPPORT, run_script
+from in_subprocess import paths_for, run_script
 
 WRONG = ["", "2", " 0", "no"]
 
@@ -121,7 +121,7 @@ print(gatedcoro.implementation, neighbours(asyncio.run(tasks_of(gatedcoro, 1))))
 
 def run_with(impl, value):
     """Run a process in which the variable has that value, or is not set."""
-    paths = [str(pathlib.Path(__file__).parent), str(SUPPORT), str(pathlib.Path(impl.__file__).resolve().parent.parent)]
+    paths = [str(pathlib.Path(__file__).parent), *paths_for(impl)]
     environment = {name: text for name, text in os.environ.items() if name != "GATEDCORO_TASK_REUSE"}
     environment["GATEDCORO_IMPLEMENTATION"] = "python" if "_reference" in impl.__name__ else "c"
     if value is not None:

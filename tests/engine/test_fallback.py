@@ -10,23 +10,14 @@ import sys
 
 import pytest
 
-from contract_tools import Trace, failing, idle, is_closed, item, run, sleeping
+from contract_tools import NotingFactory, Trace, failing, idle, is_closed, item, run, sleeping, two_argument_factory
 from virtual_time import VirtualTimeLoop
-
-
-def two_argument_factory(loop, coroutine):
-    return asyncio.Task(coroutine, loop=loop)
 
 
 def test_a_two_argument_factory_gets_every_item_and_no_keyword(impl):
     async def main():
-        made = []
-
-        def factory(loop, coroutine):
-            made.append(coroutine)
-            return asyncio.Task(coroutine, loop=loop)
-
-        asyncio.get_running_loop().set_task_factory(factory)
+        made = NotingFactory()
+        asyncio.get_running_loop().set_task_factory(made)
         trace = Trace()
         assert await impl.gather_with_concurrency(2, *(item(trace, name) for name in "abc")) == ["a", "b", "c"]
         assert await impl.gather_with_concurrency(None, *(item(trace, name) for name in "de")) == ["d", "e"]

@@ -8,7 +8,7 @@ import gc
 
 import pytest
 
-from contract_tools import Trace, failing, is_closed, item, sleeping
+from contract_tools import Trace, failing, is_closed, item
 
 INTERRUPTS = [KeyboardInterrupt, SystemExit]
 
@@ -53,17 +53,46 @@ def test_it_leaves_the_loop_and_nothing_more_starts_in_that_step(impl, loop, int
     assert loop.run_until_complete(caller) is error
 
 
+FRONTS = {
+    "gather_with_concurrency": lambda impl, functions: impl.gather_with_concurrency(1, *[make() for make in functions]),
+    "gather": lambda impl, functions: impl.gather(*[make() for make in functions], limit=1),
+    "run_all": lambda impl, functions: impl.run_all(functions, limit=1, cancel_on_error=False),
+}
+
+
 @pytest.mark.parametrize("interrupt", INTERRUPTS)
-def test_if_the_loop_is_run_again_the_queue_goes_on(impl, loop, interrupt):
+@pytest.mark.parametrize("turns", [0, 1])
+@pytest.mark.parametrize("front", FRONTS)
+def test_if_the_loop_is_run_again_the_queue_goes_on(impl, loop, interrupt, turns, front):
     trace = Trace()
-    call = impl.gather_with_concurrency(1, failing(trace, "a", 0, interrupt()), item(trace, "b"), item(trace, "c"))
-    caller = loop.create_task(outcome_of(call))
+    functions = [lambda: item(trace, "a"), lambda: failing(trace, "b", turns, interrupt())]
+    functions += [lambda: item(trace, "c"), lambda: item(trace, "d")]
+
+    async def main():
+        return await outcome_of(FRONTS[front](impl, functions))
+
+    caller = loop.create_task(main())
     with pytest.raises(interrupt):
         loop.run_forever()
+    assert trace.events == "+a -a +b !b".split()
     for _ in range(6):
         loop.run_until_complete(asyncio.sleep(0))
     assert type(caller.result()) is interrupt
-    assert trace.events == "+a !a +b -b +c -c".split()
+    assert trace.events == "+a -a +b !b +c -c +d -d".split()
+
+
+@pytest.mark.parametrize("interrupt", INTERRUPTS)
+def test_it_ends_a_caller_that_does_not_catch_it(impl, loop, interrupt):
+    trace = Trace()
+    call = impl.gather_with_concurrency(1, failing(trace, "a", 0, interrupt()), item(trace, "b"))
+    caller = loop.create_task(call)
+    with pytest.raises(interrupt):
+        loop.run_until_complete(caller)
+    with pytest.raises(interrupt):
+        loop.run_until_complete(asyncio.wait([caller]))
+    assert isinstance(caller.exception(), interrupt)
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert trace.events == "+a !a +b -b".split()
 
 
 @pytest.mark.parametrize("interrupt", INTERRUPTS)
@@ -81,27 +110,6 @@ def test_a_keeper_stands_for_the_queue_meanwhile(impl, loop, interrupt, turns):
     loop.run_until_complete(asyncio.sleep(0))
     assert caller.done()
     assert trace.events == ["+a", "!a"]
-
-
-@pytest.mark.parametrize("interrupt", INTERRUPTS)
-@pytest.mark.parametrize("attempt", range(5))
-def test_asyncio_run_ended_by_an_item_starts_no_queued_item_and_reports_nothing(impl, interrupt, attempt):
-    trace = Trace()
-    reports = []
-    queued = [item(trace, f"q{index}") for index in range(20)]
-
-    async def main():
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: reports.append(context))
-        await impl.gather_with_concurrency(
-            3, sleeping(trace, "a"), sleeping(trace, "b"), failing(trace, "c", 1, interrupt()), *queued
-        )
-
-    with pytest.raises(interrupt):
-        asyncio.run(main())
-    gc.collect()
-    assert all(map(is_closed, queued))
-    assert sorted(trace.events) == sorted("+a +b +c !c xa -a xb -b".split())
-    assert reports == []
 
 
 @pytest.mark.parametrize("interrupt", INTERRUPTS)

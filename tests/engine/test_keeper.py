@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from contract_tools import Trace, failing, idle, is_closed, item, run, sleeping
+from contract_tools import NotingFactory, Trace, failing, idle, is_closed, item, run, sleeping
 
 
 def keepers(besides=()):
@@ -87,23 +87,6 @@ def test_cancelling_the_keeper_before_anything_runs_settles_the_future_at_once(i
 
 
 @pytest.mark.parametrize("attempt", range(10))
-@pytest.mark.parametrize("n", [1, 3])
-def test_asyncio_run_ended_by_an_error_with_items_queued_starts_none_of_them(impl, n, attempt):
-    trace = Trace()
-    queued = [item(trace, f"q{index}") for index in range(20)]
-
-    async def main():
-        await impl.gather_with_concurrency(
-            n + 1, failing(trace, "a"), *(sleeping(trace, f"s{index}") for index in range(n + 1)), *queued
-        )
-
-    with pytest.raises(ValueError):
-        run(main)
-    assert all(map(is_closed, queued))
-    assert not [event for event in trace.events if event.startswith("+q")]
-
-
-@pytest.mark.parametrize("attempt", range(10))
 def test_asyncio_run_that_ends_with_a_gather_under_way_starts_no_queued_item(impl, attempt):
     trace = Trace()
     queued = [item(trace, f"q{index}") for index in range(20)]
@@ -123,13 +106,8 @@ def test_asyncio_run_that_ends_with_a_gather_under_way_starts_no_queued_item(imp
 
 def test_the_keeper_does_not_come_from_a_task_factory(impl):
     async def main():
-        made = []
-
-        def factory(loop, coroutine):
-            made.append(coroutine)
-            return asyncio.Task(coroutine, loop=loop)
-
-        asyncio.get_running_loop().set_task_factory(factory)
+        made = NotingFactory()
+        asyncio.get_running_loop().set_task_factory(made)
         trace = Trace()
         await impl.gather(item(trace, "a"), item(trace, "b"), limit=1)
         asyncio.get_running_loop().set_task_factory(None)

@@ -18,6 +18,7 @@ import pytest
 
 import gatedcoro
 from effort import SHORT
+from implementations import package_parent
 from in_subprocess import check_script
 
 TESTS = pathlib.Path(__file__).resolve().parents[1]
@@ -70,13 +71,12 @@ def implementations():
 def outcomes():
     """{(module, name): [[implementation, stand-in, when, how it ended, how asyncio alone ends], ...]}"""
     there = [f"{module}:{name}" for module, name in TABLE if hasattr(importlib.import_module(module), name)]
-    package_parent = str(pathlib.Path(gatedcoro.__file__).resolve().parent.parent)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-X", "faulthandler", str(PROGRAM), ",".join(implementations()), *there],
         capture_output=True,
         text=True,
         timeout=600,
-        env={**os.environ, "PYTHONPATH": package_parent, "PYTHONWARNINGS": ""},
+        env={**os.environ, "PYTHONPATH": package_parent(gatedcoro), "PYTHONWARNINGS": ""},
     )
     assert (done.returncode, done.stderr) == (0, "")
     found = {}

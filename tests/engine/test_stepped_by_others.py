@@ -10,32 +10,18 @@ import pytest
 from in_subprocess import check_script
 
 COMMON = """
-import collections.abc
 import threading
 import warnings
 
+from coroutines import ByItsMethods
 
-class Coroutine(collections.abc.Coroutine):
+
+class Coroutine(ByItsMethods):
     def __init__(self, on_close=lambda: None):
         self.on_close = on_close
 
-    def send(self, value):
-        raise StopIteration("sent")
-
-    def throw(self, *args):
-        raise args[0]
-
     def close(self):
         self.on_close()
-
-    def __await__(self):
-        return self
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        return self.send(None)
 
 
 class Awaitable:

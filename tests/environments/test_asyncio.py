@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 
+from contract_tools import Running
 from virtual_time import run_in_virtual_time
 
 
@@ -412,14 +413,11 @@ def test_gatherings_nest_with_and_without_a_shared_semaphore(impl):
     async def main():
         for shared in (True, False):
             gate = asyncio.Semaphore(2)
-            running = peak = 0
+            running = Running()
 
             async def leaf(index):
-                nonlocal running, peak
-                running += 1
-                peak = max(peak, running)
-                await asyncio.sleep(index)
-                running -= 1
+                with running:
+                    await asyncio.sleep(index)
                 return index
 
             async def branch(base):
@@ -433,7 +431,7 @@ def test_gatherings_nest_with_and_without_a_shared_semaphore(impl):
             assert await impl.gather_with_concurrency(2, branch(1), branch(2), branch(3)) == [
                 [i] * 6 for i in (1, 2, 3)
             ]
-            assert peak == (2 if shared else 4)
+            assert running.most == (2 if shared else 4)
             assert not gate.locked()
 
     run_in_virtual_time(main())

@@ -5,6 +5,8 @@ import contextlib
 
 import pytest
 
+from contract_tools import Running
+
 
 async def value(result, turns=1):
     for _ in range(turns):
@@ -119,23 +121,20 @@ def test_anyio_limiters_gate(impl, limiter):
     async def main():
         slots = 1 if limiter == "Lock" else 2
         gate = anyio.Lock() if limiter == "Lock" else getattr(anyio, limiter)(2)
-        running = peak = 0
+        running = Running()
 
         async def item(index):
-            nonlocal running, peak
-            running += 1
-            peak = max(peak, running)
-            await value(None, 9)  # entering a gate of anyio's takes some turns
-            running -= 1
+            with running:
+                await value(None, 9)  # entering a gate of anyio's takes some turns
             return index
 
         # A CapacityLimiter is borrowed by the current Task, so each item must enter it in its own.
         assert await impl.gather(*map(item, range(6)), limit=gate) == list(range(6))
-        assert peak == slots
-        peak = 0
+        assert running.most == slots
+        running.most = 0
         gated = [impl.gated_coro(gate, item(index)) for index in range(6)]
         assert await impl.gather_with_concurrency(None, *gated) == list(range(6))
-        assert peak == slots
+        assert running.most == slots
         assert await impl.run_all([lambda i=i: item(i) for i in range(6)], limit=gate) == list(range(6))
 
         # Cancelled while it waits and while it runs: nothing stays borrowed.
@@ -316,15 +315,12 @@ def test_gated_coro_under_trio_with_trios_own_gates(impl):
     async def main():
         for make in (lambda: trio.Semaphore(2), lambda: trio.CapacityLimiter(2), lambda: trio.Lock()):
             gate = make()
-            running = peak = 0
+            running = Running()
             results = {}
 
             async def item(index):
-                nonlocal running, peak
-                running += 1
-                peak = max(peak, running)
-                await trio.sleep(0)
-                running -= 1
+                with running:
+                    await trio.sleep(0)
                 return index
 
             async def gated(index):
@@ -334,7 +330,7 @@ def test_gated_coro_under_trio_with_trios_own_gates(impl):
                 for index in range(6):
                     nursery.start_soon(gated, index)
             assert results == {index: index for index in range(6)}
-            assert peak == (1 if isinstance(gate, trio.Lock) else 2)
+            assert running.most == (1 if isinstance(gate, trio.Lock) else 2)
 
             # Cancelled while it waits for the gate, and while it runs.
             with trio.move_on_after(0.01) as scope:

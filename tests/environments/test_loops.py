@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from contract_tools import Running
 from in_subprocess import check_script
 
 VALUE = contextvars.ContextVar("VALUE", default="unset")
@@ -144,22 +145,18 @@ async def fails(turns=1):
 
 
 def test_results_are_in_order_and_the_limit_is_kept(impl, run):
-    running = peak = 0
+    running = Running()
 
     async def item(index):
-        nonlocal running, peak
-        running += 1
-        peak = max(peak, running)
-        await value(None, index % 3)
-        running -= 1
+        with running:
+            await value(None, index % 3)
         return index
 
     async def main():
-        nonlocal peak
         for n in (1, 3, None):
-            peak = 0
+            running.most = 0
             assert await impl.gather_with_concurrency(n, *map(item, range(12))) == list(range(12))
-            assert n is None or peak == n
+            assert n is None or running.most == n
             assert await impl.gather(*map(item, range(12)), limit=n) == list(range(12))
             assert await impl.run_all([lambda i=i: item(i) for i in range(12)], limit=n) == list(range(12))
         assert await impl.constrained_execution([lambda i=i: item(i) for i in range(12)], 3) == list(range(12))
@@ -275,21 +272,18 @@ def test_gatherings_nest(impl, run):
 def test_a_semaphore_may_be_shared_by_nested_gatherings(impl, run):
     async def main():
         gate = asyncio.Semaphore(2)
-        running = peak = 0
+        running = Running()
 
         async def leaf():
-            nonlocal running, peak
-            running += 1
-            peak = max(peak, running)
-            await value(None, 2)
-            running -= 1
+            with running:
+                await value(None, 2)
 
         async def inner():
             await impl.gather_with_concurrency(5, *[impl.gated_coro(gate, leaf()) for _ in range(4)])
             await impl.gather(*[leaf() for _ in range(4)], limit=gate)
 
         await impl.gather_with_concurrency(3, *[inner() for _ in range(3)])
-        assert peak == 2
+        assert running.most == 2
         assert not gate.locked()
 
     run(main())
@@ -316,18 +310,15 @@ def test_return_exceptions_and_cancel_on_error(impl, run):
 def test_gated_coro(impl, run):
     async def main():
         gate = asyncio.Semaphore(2)
-        running = peak = 0
+        running = Running()
 
         async def item(index):
-            nonlocal running, peak
-            running += 1
-            peak = max(peak, running)
-            await value(None, 2)
-            running -= 1
+            with running:
+                await value(None, 2)
             return index
 
         assert await asyncio.gather(*[impl.gated_coro(gate, item(i)) for i in range(9)]) == list(range(9))
-        assert peak == 2
+        assert running.most == 2
         assert not gate.locked()
 
     run(main())

@@ -10,6 +10,8 @@ from unittest import mock
 
 import pytest
 
+from contract_tools import Running
+
 pytest.importorskip("langchain_core", reason="needs langchain-core")
 
 from langchain_core.callbacks import AsyncCallbackHandler
@@ -362,38 +364,32 @@ def test_the_calls_that_cancel_on_error_saves(swap):
 
 
 def test_a_parallel_runnable_is_never_bounded():
-    running = most = 0
+    running = Running()
 
     async def call(value):
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        await asyncio.sleep(0.001)
-        running -= 1
+        with running:
+            await asyncio.sleep(0.001)
 
     parallel = RunnableParallel({str(n): RunnableLambda(call) for n in range(5)})
     with swapped(), helper_calls() as calls:
         asyncio.run(parallel.ainvoke(0, {"max_concurrency": 2}))
-    assert most == 5
+    assert running.most == 5
     assert not any(calls.values())
 
 
 def test_nested_limits_multiply():
-    running = most = 0
+    running = Running()
 
     async def call(value):
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        await asyncio.sleep(0.001)
-        running -= 1
+        with running:
+            await asyncio.sleep(0.001)
 
     async def outer(value, config):
         return await RunnableLambda(call).abatch([1, 2, 3, 4], {"max_concurrency": 2})
 
     with swapped():
         asyncio.run(RunnableLambda(outer).abatch([1, 2, 3, 4, 5], {"max_concurrency": 3}))
-    assert most == 6
+    assert running.most == 6
 
 
 def test_a_llm_batches_by_itself():

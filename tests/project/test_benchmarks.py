@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from benchmarks import bars, cells, competitors, http_server, instructions, measure, report, summary, works
+from contract_tools import Running
 
 variable = contextvars.ContextVar("variable", default=None)
 
@@ -85,19 +86,16 @@ def own_error(tool):
 
 
 def limit(tool):
-    running = peak = 0
+    running = Running()
 
     async def item(index):
-        nonlocal running, peak
-        running += 1
-        peak = max(peak, running)
-        for _ in range(20):
-            await asyncio.sleep(0)
-        running -= 1
+        with running:
+            for _ in range(20):
+                await asyncio.sleep(0)
         return index
 
     asyncio.run(_list(tool, item, 12, 3))
-    return peak == 3
+    return running.most == 3
 
 
 async def _list(tool, item, count, limit):

@@ -15,8 +15,9 @@ import pytest
 
 import gatedcoro
 from gatedcoro import _demo
+from implementations import package_parent
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(gatedcoro.__file__).parents[1])}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": package_parent(gatedcoro)}
 COMMAND = [sys.executable, "-m", "gatedcoro"]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import gatedcoro
+from implementations import package_parent
 
 ROOT = Path(__file__).parents[2]
 PUBLIC = {
@@ -30,7 +31,7 @@ needs_the_source_tree = pytest.mark.skipif(not (ROOT / "setup.py").exists(), rea
 
 def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs a fresh interpreter that finds the same gatedcoro; a variable set to '' is taken out of its environment."""
-    env = {**os.environ, "PYTHONPATH": str(Path(gatedcoro.__file__).parents[1]), **environment}
+    env = {**os.environ, "PYTHONPATH": package_parent(gatedcoro), **environment}
     env = {name: value for name, value in env.items() if value}
     # -P: the working folder may hold another gatedcoro, the checkout's.
     return subprocess.run([sys.executable, "-P", *arguments], env=env, capture_output=True, text=True, timeout=300)

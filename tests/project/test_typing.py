@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import gatedcoro
+from implementations import package_parent
 
 mypy_api = pytest.importorskip("mypy.api")
 
@@ -45,9 +46,8 @@ def expected_in(source: str) -> set[tuple[int, str, str]]:
 
 
 def reported_by_mypy(path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> set[tuple[int, str, str]]:
-    package_parent = str(Path(gatedcoro.__file__).parents[1])
-    if package_parent not in [*site.getsitepackages(), site.getusersitepackages()]:
-        monkeypatch.setenv("MYPYPATH", package_parent)
+    if package_parent(gatedcoro) not in [*site.getsitepackages(), site.getusersitepackages()]:
+        monkeypatch.setenv("MYPYPATH", package_parent(gatedcoro))
     out, err, _ = mypy_api.run(
         [
             "--strict",

@@ -15,6 +15,7 @@ import warnings
 import pytest
 
 from effort import sequence_length
+from steps import awaiter, step
 
 
 class ModelSemaphore:
@@ -147,31 +148,17 @@ class Subject:
         self.semaphore = semaphore
         self.native = None
         self.held = 0
-        self.yielded = []
         self.awaiters = []
         self.competitors = []
         self.coro = make(semaphore, self.item)
 
     def step(self, do):
-        try:
-            value = do()
-        except StopIteration as stop:
-            return ("returned", stop.value)
-        except BaseException as error:
-            return ("raised", type(error).__name__, str(error))
-        if asyncio.isfuture(value):
-            blocking = value._asyncio_future_blocking
-            value._asyncio_future_blocking = False
-            return ("yielded a future", blocking, value.done())
-        return ("value", value)
+        return step(do, lambda future: future.done())
 
     def native_of(self):
         return self.coro.native if isinstance(self.coro, ModelCoroutine) else self.coro
 
     def start_awaiter(self):
-        async def awaiter(coro):
-            return await coro
-
         self.awaiters.append(awaiter(self.native_of()))
         return self.awaiters[-1].send(None)
 

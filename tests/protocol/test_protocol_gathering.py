@@ -15,6 +15,7 @@ import pytest
 
 from effort import sequence_length
 from gatedcoro import _reference
+from steps import awaiter, step
 
 
 class Subject:
@@ -40,25 +41,14 @@ class Subject:
         return value
 
     def step(self, do):
-        """What one operation shows: a yielded future, a returned value or an error."""
-        try:
-            value = do()
-        except StopIteration as stop:
-            return ("returned", stop.value)
-        except BaseException as error:
-            return ("raised", type(error).__name__, str(error))
-        if asyncio.isfuture(value):
-            blocking = value._asyncio_future_blocking
-            value._asyncio_future_blocking = False  # as a Task does that takes it
-            self.yielded.append(value)
-            return ("yielded a future", blocking, all(value is other for other in self.yielded))
-        return ("value", value)
+        return step(do, self.is_the_same)
+
+    def is_the_same(self, future):
+        self.yielded.append(future)
+        return all(future is other for other in self.yielded)
 
 
 def start_awaiter(subject):
-    async def awaiter(coro):
-        return await coro
-
     subject.awaiters.append(awaiter(subject.coro))
     return subject.awaiters[-1].send(None)
 

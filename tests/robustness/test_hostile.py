@@ -14,17 +14,13 @@ COMMON = """
 import inspect
 import types
 import weakref
+from contract_tools import is_closed
+from scenarios import value_after as item
 from virtual_time import run_in_virtual_time as run
 
 
-async def item(value=None, turns=1):
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    return value
-
-
-def is_closed(coro):
-    return inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED
+async def native(awaitable):
+    return await awaitable
 
 
 async def outcome(awaitable):
@@ -120,7 +116,7 @@ SCENARIOS = {
             for n in (1, 2, None):
                 other = item(1)
                 same(await outcome(impl.gather_with_concurrency(n, Item(), other)), LookupError("from __await__"))
-                await item(turns=4)
+                await item(number=4)
                 assert is_closed(other)
         run(main())
     """,
@@ -130,8 +126,6 @@ SCENARIOS = {
                 self.returned = returned
             def __await__(self):
                 return self.returned
-        async def native(awaitable):
-            return await awaitable
         async def main():
             for n in (1, 2, None):
                 replaced = native if n is not None else asyncio.gather
@@ -162,8 +156,6 @@ SCENARIOS = {
         class OnlyAwait:
             def __await__(self):
                 return self
-        async def native(awaitable):
-            return await awaitable
         async def main():
             for n in (1, 2, None):
                 assert await impl.gather_with_concurrency(n, Item(), Item()) == [3, 3]
@@ -245,7 +237,7 @@ SCENARIOS = {
     "the gathering is closed from inside its own item": """
         async def closes():
             holder[0].close()
-            await item(turns=3)
+            await item(number=3)
             return "not reached"
         async def closes_and_returns():
             holder[0].close()
@@ -257,7 +249,7 @@ SCENARIOS = {
                     coro = impl.gather_with_concurrency(n, first(), *rest)
                     holder[:] = [coro]
                     coro.send(None)
-                    await item(turns=6)
+                    await item(number=6)
                     assert all(map(is_closed, rest)), (n, rest)
                     for awaiting in (lambda: coro.send(None), lambda: coro.__await__().send(None)):
                         try:
@@ -275,14 +267,14 @@ SCENARIOS = {
                 holder[0].throw(LookupError("thrown"))
             except LookupError as error:
                 seen.append(str(error))
-            await item(turns=3)
+            await item(number=3)
         holder, seen = [], []
         async def main():
             rest = [item(), item()]
             coro = impl.gather_with_concurrency(1, throws(), *rest)
             holder.append(coro)
             coro.send(None)
-            await item(turns=5)
+            await item(number=5)
             assert seen == ["thrown"], seen
             assert all(map(is_closed, rest))
         run(main())
@@ -297,10 +289,10 @@ SCENARIOS = {
             global caller
             for n in (1, 2, 3, None):
                 for turns in (0, 1, 3):
-                    rest = [item(turns=9), item(turns=9)]
+                    rest = [item(number=9), item(number=9)]
                     caller = asyncio.ensure_future(impl.gather_with_concurrency(n, cancels(turns), *rest))
                     same(await outcome(caller), asyncio.CancelledError("by an item"))
-                    await item(turns=3)
+                    await item(number=3)
                     assert all(map(is_closed, rest)), (n, turns)
         run(main())
     """,
@@ -311,10 +303,10 @@ SCENARIOS = {
         async def main():
             global caller
             for n in (1, 2, None):
-                rest = [item(turns=9), item(turns=9)]
+                rest = [item(number=9), item(number=9)]
                 caller = asyncio.ensure_future(impl.gather_with_concurrency(n, cancels(), *rest))
                 same(await outcome(caller), asyncio.CancelledError("by an item"))
-                await item(turns=3)
+                await item(number=3)
                 assert all(map(is_closed, rest)), n
         run(main())
     """,
@@ -325,7 +317,7 @@ SCENARIOS = {
             other = tasks.get(1 - index)
             if other is not None:
                 other.cancel(f"by {index}")
-            await item(turns=2)
+            await item(number=2)
             return index
         async def main():
             for n in (2, 3, None):
@@ -334,7 +326,7 @@ SCENARIOS = {
                 # Item 0 cancels item 1 before it could cancel in turn.
                 seen = await outcome(impl.gather_with_concurrency(n, member(0), member(1), *rest))
                 same(seen, asyncio.CancelledError("by 0"))
-                await item(turns=9)
+                await item(number=9)
                 assert all(map(is_closed, rest))
                 tasks.clear()
                 seen = await outcome(impl.gather(member(0), member(1), item(5), limit=n, return_exceptions=True))
@@ -363,10 +355,10 @@ SCENARIOS = {
                     ("returns", asyncio.CancelledError("by itself")),
                     ("raises", LookupError("instead")),
                 ):
-                    rest = item(turns=2)
+                    rest = item(number=2)
                     seen = await outcome(impl.gather_with_concurrency(n, cancels_itself(how), rest))
                     same(seen, expected)
-                    await item(turns=9)
+                    await item(number=9)
                     assert is_closed(rest)
                 assert await impl.gather_with_concurrency(n, cancels_itself("swallows"), item(2)) == ["swallows", 2]
         run(main())
@@ -382,7 +374,7 @@ SCENARIOS = {
                 future = impl.gather(cancels(), *rest, limit=limit)
                 future.add_done_callback(lambda future: seen.append(future.cancel()))
                 same(await outcome(future), asyncio.CancelledError("from an item"))
-                await item(turns=3)
+                await item(number=3)
                 assert seen == [True, False], seen
                 assert all(map(is_closed, rest))
                 seen.clear()
@@ -405,13 +397,13 @@ SCENARIOS = {
                 coro.send(None)
                 holder.append(coro)
                 del coro
-                await item(turns=6)
+                await item(number=6)
                 gc.collect()
                 assert all(map(is_closed, rest)), n
                 future = impl.gather(drops(), item(2), limit=n)
                 holder.append(future)
                 del future
-                await item(turns=9)
+                await item(number=9)
                 gc.collect()
             # Dropped by the item that runs, whose Task is the only one to know the gathering.
             assert done == [1, 1], done
@@ -424,7 +416,7 @@ SCENARIOS = {
             global bounce_future
             bounce_future = asyncio.get_running_loop().create_future()
             future = impl.gather(waits(), waits(), limit=1)
-            await item(turns=3)
+            await item(number=3)
             gc.collect()
             bounce_future.set_result(None)
             assert await future == [None, None]
@@ -468,7 +460,7 @@ SCENARIOS = {
             return await outcome(impl.gather_with_concurrency(1, holder[0]))
         async def main():
             # One that is being awaited elsewhere.
-            inner = item(1, turns=5)
+            inner = item(1, number=5)
             task = asyncio.ensure_future(outcome(inner))
             await item()
             for n in (1, 2):
@@ -493,7 +485,7 @@ SCENARIOS = {
                 coro = item(1)
                 seen = await outcome(impl.gather_with_concurrency(n, coro, coro))
                 assert isinstance(seen, RuntimeError), seen
-                await item(turns=5)
+                await item(number=5)
             coro = item(1)
             assert await impl.gather_with_concurrency(None, coro, coro) == [1, 1]
             coro = item(1)
@@ -519,8 +511,8 @@ SCENARIOS = {
             coro = impl.gather_with_concurrency(1, Item(), Item())
             coro.close()
             assert closed == [1, 1], closed
-            future = impl.gather(item(turns=3), Item(), Item(), limit=1, cancel_on_error=True)
-            await item(turns=2)
+            future = impl.gather(item(number=3), Item(), Item(), limit=1, cancel_on_error=True)
+            await item(number=2)
             future.cancel("stop")
             same(await outcome(future), asyncio.CancelledError("stop"))
             assert closed == [1] * 4, closed
@@ -543,13 +535,13 @@ SCENARIOS = {
         closed = []
         async def main():
             global future, task
-            future = impl.gather(item(turns=9), Item(), Item(), Item(), limit=1)
+            future = impl.gather(item(number=9), Item(), Item(), Item(), limit=1)
             task = asyncio.ensure_future(outcome(future))
-            await item(turns=3)
+            await item(number=3)
             future.cancel("stop")
             seen = await outcome(future)
             assert isinstance(seen, asyncio.CancelledError), seen
-            await item(turns=3)
+            await item(number=3)
             assert closed == [1, 1, 1], closed
         run(main())
     """,
@@ -572,7 +564,7 @@ SCENARIOS = {
             future = impl.gather(item(), *rest, limit=gate)
             seen = await outcome(future)
             assert isinstance(seen, asyncio.CancelledError), seen
-            await item(turns=3)
+            await item(number=3)
             assert gate.entered == 0 and all(map(is_closed, rest))
             # A gate that gathers by itself.
             inner = Gate(lambda: None)
@@ -618,7 +610,7 @@ SCENARIOS = {
                     if isinstance(gate, Gate):
                         expected = await outcome(asyncio.gather(*[native(gate, coro) for coro in items[2:]]))
                         assert str(seen) == str(expected), (seen, expected)
-                    await item(turns=5)
+                    await item(number=5)
                     assert all(map(is_closed, items[:2]))
                     for coro in items[2:]:
                         coro.close()
@@ -643,7 +635,7 @@ SCENARIOS = {
                 called.clear()
                 coro = impl.run_all([closes, lambda: called.append(1) or item()], limit=1)
                 coro.send(None)
-                await item(turns=5)
+                await item(number=5)
                 assert called == [], called
                 # A callable that runs the same functions again.
                 depth = []
@@ -662,7 +654,7 @@ SCENARIOS = {
                 while True:
                     yield item
             task = asyncio.ensure_future(impl.run_all(endless(), limit=2))
-            await item(turns=30)
+            await item(number=30)
             task.cancel("enough")
             same(await outcome(task), asyncio.CancelledError("enough"))
             def raises():
@@ -676,7 +668,7 @@ SCENARIOS = {
                 yield item
             coro = impl.run_all(closes(), limit=1)
             coro.send(None)
-            await item(turns=9)
+            await item(number=9)
             for wrong in (5, None, item):
                 seen = await outcome(impl.run_all(wrong))
                 assert isinstance(seen, TypeError), seen
@@ -699,7 +691,7 @@ SCENARIOS = {
             global future
             future = impl.gather(Item(), Item(), Item(), limit=1)
             seen = await outcome(future)
-            await item(turns=5)
+            await item(number=5)
             gc.collect()
             assert len(deleted) == 3, deleted
         run(main())
@@ -715,7 +707,7 @@ SCENARIOS = {
                 raise AssertionError
             assert is_closed(coro)
         gate = asyncio.Semaphore(1)
-        coro = item(turns=0)
+        coro = item(number=0)
         try:
             impl.gated_coro(gate, coro).send(None)
         except StopIteration as stop:

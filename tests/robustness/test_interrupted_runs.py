@@ -14,6 +14,7 @@ ROUNDS = 4 if SHORT else 40
 
 COMMON = """
 import signal
+from contract_tools import is_closed
 
 ROUNDS = int(sys.argv[1])
 FRONTS = {
@@ -31,7 +32,7 @@ def check(end, expected, allowed, cleanups=(0, 1)):
     for name, front in FRONTS.items():
         for cleanup in cleanups:
             for round in range(ROUNDS):
-                started = []
+                started, ended, coros = [], [], []
 
                 async def item(index):
                     started.append(index)
@@ -43,9 +44,14 @@ def check(end, expected, allowed, cleanups=(0, 1)):
                     finally:
                         if cleanup:
                             await asyncio.sleep(0)
+                        ended.append(index)
+
+                def make(index):
+                    coros.append(item(index))
+                    return coros[-1]
 
                 async def main():
-                    await front(item)
+                    await front(make)
 
                 try:
                     asyncio.run(main())
@@ -54,6 +60,8 @@ def check(end, expected, allowed, cleanups=(0, 1)):
                 else:
                     raise AssertionError("nothing was raised")
                 assert set(started) <= set(allowed), (name, started)
+                assert sorted(ended + [1]) == sorted(started), (name, started, ended)
+                assert all(map(is_closed, coros)), name
             gc.collect()
     print("ok")
 """
@@ -155,53 +163,6 @@ def test_an_interrupt_out_of_an_item_that_another_item_started_is_not_reported(i
         print("ok")
         """,
         arguments=[str(ROUNDS)],
-    )
-
-
-@pytest.mark.parametrize("front", ["gather_with_concurrency", "gather", "run_all"])
-def test_the_queue_goes_on_if_the_loop_is_run_again(impl, front):
-    check_script(
-        impl,
-        f"""
-        front = {front!r}
-        ran = []
-
-        async def item(index):
-            await asyncio.sleep(0)
-            ran.append(index)
-            if index == 1:
-                raise KeyboardInterrupt
-
-        async def main():
-            items = range(5)
-            if front == "gather_with_concurrency":
-                await impl.gather_with_concurrency(1, *map(item, items))
-            elif front == "gather":
-                await impl.gather(*map(item, items), limit=1)
-            else:
-                await impl.run_all([lambda i=i: item(i) for i in items], limit=1, cancel_on_error=False)
-
-        loop = asyncio.new_event_loop()
-        task = loop.create_task(main())
-        try:
-            loop.run_until_complete(task)
-        except KeyboardInterrupt:
-            pass
-        else:
-            raise AssertionError("the interrupt was swallowed")
-        assert ran == [0, 1], ran
-        while not task.done():
-            try:
-                loop.run_until_complete(asyncio.wait([task]))
-            except KeyboardInterrupt:
-                # The caller's own Task, which awaits the gathering, ends with the interrupt too.
-                assert task.done()
-        assert isinstance(task.exception(), KeyboardInterrupt), task
-        loop.run_until_complete(asyncio.sleep(0.01))
-        assert ran == [0, 1, 2, 3, 4], ran
-        loop.close()
-        print("ok")
-        """,
     )
 
 

@@ -15,6 +15,9 @@ import weakref
 
 import pytest
 
+from contract_tools import idle, two_argument_factory
+from scenarios import Gate, stubborn
+
 ROUNDS = 1000
 # References and memory blocks that caches of the interpreter may keep; one leak a round would be ten times this.
 NOISE = ROUNDS // 10
@@ -32,24 +35,9 @@ async def fails(turns=0):
     raise ValueError("item")
 
 
-async def stubborn():
-    try:
-        await asyncio.sleep(3600)
-    except asyncio.CancelledError:
-        await asyncio.sleep(0)
-
-
 class Awaitable:
     def __await__(self):
         return value(1, 1).__await__()
-
-
-class Gate:
-    async def __aenter__(self):
-        await asyncio.sleep(0)
-
-    async def __aexit__(self, *error):
-        await asyncio.sleep(0)
 
 
 async def cancelled_while(awaitable, turns=2):
@@ -59,15 +47,13 @@ async def cancelled_while(awaitable, turns=2):
         await awaitable
 
     task = asyncio.get_running_loop().create_task(caller())
-    for _ in range(turns):
-        await asyncio.sleep(0)
+    await idle(turns)
     task.cancel("stop")
     await asyncio.wait([task])
 
 
 async def let_go():
-    for _ in range(6):
-        await asyncio.sleep(0)
+    await idle(6)
 
 
 async def returns_at_once(impl):
@@ -196,10 +182,6 @@ async def items_with_timeouts(impl):
                 await asyncio.sleep(3600)
 
     await impl.gather_with_concurrency(2, times_out(), times_out(), value(1))
-
-
-def two_argument_factory(loop, coroutine):
-    return asyncio.Task(coroutine, loop=loop)
 
 
 async def under_a_task_factory(impl):
@@ -508,8 +490,7 @@ def test_the_queue_holds_only_what_has_not_started(impl):
         refs = [weakref.ref(item) for item in items]
         future = impl.gather(*items, limit=1)
         del items
-        for _ in range(8):
-            await asyncio.sleep(0)
+        await idle(8)
         alive = [ref() for ref in refs if ref() is not None]
         states = [inspect.getcoroutinestate(item) for item in alive]
         assert len(states) < 10

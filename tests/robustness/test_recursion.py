@@ -25,6 +25,7 @@ import inspect
 import threading
 import types
 import warnings
+from coroutines import ByItsMethods
 
 stack, depth, kind, hows = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:]
 closed = []
@@ -35,26 +36,14 @@ unraisable = []
 sys.unraisablehook = lambda args: unraisable.append(args)
 
 
-class Leaf:
-    \"\"\"A coroutine by its methods, which knows whether it was closed.\"\"\"
+class Leaf(ByItsMethods):
+    \"\"\"Knows whether it was closed.\"\"\"
 
     def send(self, value):
         raise StopIteration("leaf")
 
-    def throw(self, *args):
-        raise args[0]
-
     def close(self):
         closed.append(self)
-
-    def __await__(self):
-        return self
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        return self.send(None)
 
 
 class Gate:

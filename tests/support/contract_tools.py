@@ -1,4 +1,4 @@
-"""What the tests of the contract share: a strict asyncio.run, and a trace of events by turns of the loop."""
+"""What tests of behaviour share: a strict asyncio.run, a trace of events by turns of the loop, items, and what watches them."""
 
 import asyncio
 import gc
@@ -93,6 +93,32 @@ async def sleeping(trace, name, cleanup_turns=0, after=None):
         if isinstance(after, BaseException):
             raise after from error
         return after
+
+
+class Running:
+    """Counts how many bodies of `with running:` run at a time."""
+
+    def __init__(self):
+        self.now = self.most = 0
+
+    def __enter__(self):
+        self.now += 1
+        self.most = max(self.most, self.now)
+
+    def __exit__(self, *error):
+        self.now -= 1
+
+
+def two_argument_factory(loop, coroutine):
+    return asyncio.Task(coroutine, loop=loop)
+
+
+class NotingFactory(list):
+    """A task factory that knows which coroutines it got."""
+
+    def __call__(self, loop, coroutine):
+        self.append(coroutine)
+        return asyncio.Task(coroutine, loop=loop)
 
 
 def is_closed(coroutine):

@@ -1,8 +1,9 @@
-"""An implementation of the contract as a module, by its name, or imported a second time."""
+"""An implementation of the contract as a module: by its name, imported a second time, or by what a subprocess needs to know of it."""
 
 import importlib
 import importlib.util
 import os
+import pathlib
 
 import pytest
 
@@ -22,13 +23,22 @@ def load_implementation(name):
         pytest.skip(f"the C extension was not built ({error})")
 
 
+def reuses_tasks(impl):
+    reuse = impl._set_task_reuse(True)
+    impl._set_task_reuse(reuse)
+    return reuse
+
+
+def package_parent(impl):
+    """The folder that has to be on sys.path."""
+    return str(pathlib.Path(impl.__file__).absolute().parents[1])
+
+
 def load_again(impl):
     """The same implementation as a module of its own, imported now."""
     spec = importlib.util.spec_from_file_location(impl.__name__, impl.__file__)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    reuse = impl._set_task_reuse(True)
-    impl._set_task_reuse(reuse)
-    module._set_task_reuse(reuse)
+    module._set_task_reuse(reuses_tasks(impl))
     module._set_clock(lambda: 0.0)
     return module

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import textwrap
 
+from implementations import package_parent, reuses_tasks
+
 SUPPORT = pathlib.Path(__file__).resolve().parent
 
 PRELUDE = """\
@@ -14,6 +16,11 @@ sys.path[:0] = {paths!r}
 impl = importlib.import_module({module!r})
 impl._set_task_reuse({reuse!r})
 """
+
+
+def paths_for(impl):
+    """What has to be on sys.path for the implementation, and for what the tests share."""
+    return [str(SUPPORT), package_parent(impl)]
 
 
 def joined(*parts):
@@ -28,10 +35,7 @@ def run_script(
 
     `first` is run before the implementation is imported.
     """
-    reuse = impl._set_task_reuse(True)
-    impl._set_task_reuse(reuse)
-    package_parent = str(pathlib.Path(impl.__file__).resolve().parent.parent)
-    prelude = PRELUDE.format(paths=[str(SUPPORT), package_parent], module=impl.__name__, reuse=reuse)
+    prelude = PRELUDE.format(paths=paths_for(impl), module=impl.__name__, reuse=reuses_tasks(impl))
     script = textwrap.dedent(first) + prelude + textwrap.dedent(script)
     options = [*options, *(["-W", "error"] if warnings_are_errors else [])]
     return subprocess.run(

@@ -1,13 +1,13 @@
 """ipykernel: top-level await in the cells of a real kernel, on the kernel's own event loop."""
 
 import os
-import pathlib
 import sys
 import textwrap
 
 import pytest
 
-from in_subprocess import SUPPORT
+from implementations import reuses_tasks
+from in_subprocess import paths_for
 from tools import needs
 
 needs("ipykernel", "jupyter_client")
@@ -71,9 +71,7 @@ def kernels(tmp_path_factory):
     running = {}
 
     def kernel_of(impl):
-        reuse = impl._set_task_reuse(True)
-        impl._set_task_reuse(reuse)
-        key = impl.__name__, reuse
+        key = impl.__name__, reuses_tasks(impl)
         if key not in running:
             folder = tmp_path_factory.mktemp("kernel")
             manager = KernelManager(connection_file=str(folder / "connection.json"))
@@ -83,8 +81,7 @@ def kernels(tmp_path_factory):
             client.start_channels()
             client.wait_for_ready(timeout=SECONDS)
             running[key] = Kernel(client, manager)
-            package_parent = str(pathlib.Path(impl.__file__).resolve().parent.parent)
-            running[key].value(SETUP.format(paths=[str(SUPPORT), package_parent], module=impl.__name__, reuse=reuse))
+            running[key].value(SETUP.format(paths=paths_for(impl), module=impl.__name__, reuse=reuses_tasks(impl)))
         return running[key]
 
     yield kernel_of

@@ -1,13 +1,13 @@
 """pytest-asyncio: gatherings in fixtures and tests, on loops that live for a test, a class, a module or the session."""
 
 import os
-import pathlib
 import subprocess
 import sys
 import textwrap
 
 import pytest
 
+from implementations import package_parent, reuses_tasks
 from tools import needs
 
 needs("pytest-asyncio")
@@ -131,16 +131,18 @@ async def test_a_function(impl, calls, mine):
 
 
 def run_pytest(impl, folder, *arguments):
-    reuse = impl._set_task_reuse(True)
-    impl._set_task_reuse(reuse)
-    package_parent = pathlib.Path(impl.__file__).resolve().parent.parent
+    environment = {
+        "IMPLEMENTATION": impl.__name__,
+        "REUSE": str(reuses_tasks(impl)),
+        "PYTHONPATH": package_parent(impl),
+    }
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:ddtrace", *arguments, str(folder)],
         cwd=folder,
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "IMPLEMENTATION": impl.__name__, "REUSE": str(reuse), "PYTHONPATH": str(package_parent)},
+        env={**os.environ, **environment},
     )
 
 
