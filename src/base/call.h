@@ -38,7 +38,8 @@ call_method_for_effect(PyObject *op, PyObject *name, PyObject *arg)
 }
 
 /* Calls a function of asyncio's that puts back what was changed before.  It may
-   need memory for that; so it is called again, some times, if there is none. */
+   need memory for that; so it is called again, some times, if there is none.
+   Runs Python code. */
 static int
 put_back(PyObject *function, PyObject *const *args, size_t nargs)
 {
@@ -99,8 +100,22 @@ interrupt_is_raised(void)
            || PyErr_ExceptionMatches(PyExc_SystemExit);
 }
 
+/* Takes the exception being raised, which does not matter (0), unless it is an
+   interrupt or there is no memory (-1). */
+static int
+forget_ordinary_error(void)
+{
+    if (!PyErr_ExceptionMatches(PyExc_Exception)
+        || PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        return -1;
+    }
+    PyErr_Clear();
+    return 0;
+}
+
 /* An error that belongs to no item: from the loop, or from memory.  An
-   interrupt keeps being raised (-1); anything else is reported. */
+   interrupt keeps being raised (-1); anything else is reported.
+   Runs Python code. */
 static int
 report_error(PyObject *where)
 {
@@ -113,7 +128,8 @@ report_error(PyObject *where)
 
 /* Steps that must all be taken, whatever fails.  Takes the exception being
    raised: `*first` (owned, or NULL) is the one to raise in the end, and the
-   others are reported.  An interrupt goes before any other. */
+   others are reported.  An interrupt goes before any other.
+   Runs Python code. */
 static void
 collect_exception(PyObject **first)
 {

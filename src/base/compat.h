@@ -337,21 +337,21 @@ set_no_gate_error(PyObject *gate, PyObject *name, bool is_aexit,
    third on 3.11 and 3.12, a tenth on 3.13, nothing to speak of later. */
 #define LOOKING_AT_A_DICT_IS_CHEAP (PY_VERSION_HEX >= 0x030D0000)
 
-/* dict[key] into `*value` as a new reference: 1; NULL and 0 where there is no
-   such key; -1 with an exception. */
+/* dict[name], a string, into `*value` as a new reference: 1; NULL and 0 where
+   there is no such key; -1 with an exception. */
 static inline int
-dict_get_item(PyObject *dict, PyObject *key, PyObject **value)
+dict_get_item(PyObject *dict, PyObject *name, PyObject **value)
 {
 #if PY_VERSION_HEX >= 0x030D0000
-    return PyDict_GetItemRef(dict, key, value);
+    return PyDict_GetItemRef(dict, name, value);
 #else
-    *value = Py_XNewRef(PyDict_GetItemWithError(dict, key));
+    *value = Py_XNewRef(PyDict_GetItemWithError(dict, name));
     return *value != NULL ? 1 : PyErr_Occurred() ? -1 : 0;
 #endif
 }
 
 /* PySet_Contains() of an object with that hash, faster where it is not far from
-   where the search for it begins. */
+   where the search for it begins.  Runs Python code. */
 static inline int
 set_contains(PyObject *set, PyObject *op, Py_hash_t hash)
 {

@@ -3,14 +3,15 @@
    It may have been replaced: by an instrumented version, which is used, or by a
    stand-in of another kind.  Then what it would have allowed to cut short is not
    (a semaphore class, the loop's create_task), or what lies behind it is taken
-   (a function), or the import fails.  All of this runs Python code. */
+   (a function), or the import fails. */
 
 #ifndef GATEDCORO_IMPORT_H
 #define GATEDCORO_IMPORT_H
 
 #include "base/compat.h"
 
-/* module.name: new reference; ImportError if there is none. */
+/* module.name: new reference; ImportError if there is none.
+   Runs Python code. */
 static PyObject *
 import_from(const char *module_name, const char *name)
 {
@@ -29,7 +30,7 @@ import_from(const char *module_name, const char *name)
 }
 
 /* Takes over the reference to `value`, which module.name is: returns it if it is
-   of the right kind. */
+   of the right kind.  Runs Python code. */
 static PyObject *
 import_checked(PyObject *value, bool is_right, const char *module_name,
                const char *name, const char *kind)
@@ -55,7 +56,8 @@ can_do_without(void)
     return 0;
 }
 
-/* module.name, a function, or if it is none, that of the module `behind`. */
+/* module.name, a function, or if it is none, that of the module `behind`.
+   Runs Python code. */
 static PyObject *
 import_function(const char *module_name, const char *name, const char *behind)
 {
@@ -80,6 +82,7 @@ import_function(const char *module_name, const char *name, const char *behind)
     return function;
 }
 
+/* Runs Python code. */
 static PyObject *
 import_class(const char *module_name, const char *name)
 {
@@ -96,7 +99,7 @@ is_function_of(PyObject *globals, PyObject *op)
            && PyFunction_GET_GLOBALS(op) == globals;
 }
 
-/* The globals of a module: new reference. */
+/* The globals of a module: new reference.  Runs Python code. */
 static PyObject *
 import_globals(const char *module_name)
 {
@@ -110,7 +113,8 @@ import_globals(const char *module_name)
 }
 
 /* The class that stands as module.name, or that one of its bases that defines
-   `method`, written in that module; ImportError if there is none. */
+   `method`, written in that module; ImportError if there is none.
+   Runs Python code. */
 static PyObject *
 import_class_of(const char *module_name, const char *name, const char *method)
 {

@@ -56,14 +56,7 @@ module_code(PyObject *module, PyObject **code)
     if (*code != NULL && !PyCode_Check(*code)) {
         Py_CLEAR(*code);
     }
-    else if (*code == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_Exception)
-            || PyErr_ExceptionMatches(PyExc_MemoryError)) {
-            return -1;
-        }
-        PyErr_Clear();
-    }
-    return 0;
+    return *code == NULL && PyErr_Occurred() ? forget_ordinary_error() : 0;
 }
 
 /* Are all the values None? */
@@ -96,7 +89,8 @@ function_is_stock(PyObject *module, PyObject *outer, PyObject *function)
     return code_contains(outer, PyFunction_GET_CODE(function));
 }
 
-/* Notes what `module` has under `type.name`, if that is stock.  -1 on error. */
+/* Notes what `module` has under `type.name`, if that is stock.  -1 on error.
+   Runs Python code. */
 static int
 stock_note(StockFunction *self, PyObject *module, PyObject *type,
            PyObject *name)
@@ -127,7 +121,8 @@ stock_note(StockFunction *self, PyObject *module, PyObject *type,
 
 /*** Later ***/
 
-/* Is `op` the function that was noted, as it was?  1, 0, or -1 on error. */
+/* Is `op` the function that was noted, as it was?  1, 0, or -1 on error.
+   Runs Python code. */
 static int
 stock_is_intact(const StockFunction *self, PyObject *op)
 {

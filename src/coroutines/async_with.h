@@ -1,6 +1,4 @@
-/* What `async with` does around its body, in C; what await.h is to `await`.
-
-   Everything here may run Python code. */
+/* What `async with` does around its body, in C; what await.h is to `await`. */
 
 #ifndef GATEDCORO_ASYNC_WITH_H
 #define GATEDCORO_ASYNC_WITH_H
@@ -8,7 +6,7 @@
 #include "coroutines/await.h"
 
 /* type(gate).<name>, bound to the gate: new reference.  `with` looks on the
-   type, not on the instance. */
+   type, not on the instance.  Runs Python code. */
 static PyObject *
 special_method(PyObject *gate, PyObject *name)
 {
@@ -24,6 +22,7 @@ special_method(PyObject *gate, PyObject *name)
     return found;
 }
 
+/* Runs Python code. */
 static PyObject *
 async_with_method(core_state *state, PyObject *gate, PyObject *name)
 {
@@ -39,7 +38,8 @@ async_with_method(core_state *state, PyObject *gate, PyObject *name)
 }
 
 /* gate.__aenter__(): a new reference to what has to be driven.  What is to be
-   called in the end goes into `*aexit` (NULL before; owned, also on failure). */
+   called in the end goes into `*aexit` (NULL before; owned, also on failure).
+   Runs Python code. */
 static PyObject *
 async_with_enter(core_state *state, PyObject *gate, PyObject **aexit)
 {
@@ -67,7 +67,7 @@ async_with_enter(core_state *state, PyObject *gate, PyObject **aexit)
 }
 
 /* aexit(...) after a body that raised `exception` (borrowed), or nothing if that
-   is NULL: a new reference to what has to be driven. */
+   is NULL: a new reference to what has to be driven.  Runs Python code. */
 static PyObject *
 async_with_leave(core_state *state, PyObject *aexit, PyObject *exception)
 {

@@ -116,7 +116,7 @@ semaphore_class_is_known(core_state *state, PyTypeObject *type)
 }
 
 /* Has the instance no attribute in place of that method of its class?  False
-   also with an exception.  May run Python code. */
+   also with an exception.  Runs Python code. */
 static bool
 semaphore_method_is_intact(const AsyncioSemaphores *known, PyObject *op,
                            SemaphoreMethod method)
@@ -131,8 +131,8 @@ semaphore_method_is_intact(const AsyncioSemaphores *known, PyObject *op,
     return intact;
 }
 
-/* Does acquire() do what asyncio's does?  False also with an exception.  May run
-   Python code. */
+/* Does acquire() do what asyncio's does?  False also with an exception.
+   Runs Python code. */
 static bool
 asyncio_semaphore_acquire_is_intact(core_state *state, PyObject *op)
 {
@@ -186,7 +186,8 @@ attributes_hide_method(core_state *state, PyObject *attributes,
             return 0;
         }
         for (SemaphoreMethod i = first; i <= last && hidden == 0; i++) {
-            hidden = PyDict_Contains(attributes, known->names[i]);
+            PyObject *name = known->names[i];
+            hidden = PyDict_Contains(attributes, name);
         }
         return hidden;
     }
@@ -297,7 +298,7 @@ asyncio_semaphore_count(core_state *state, PyObject *op, long change)
 /*** At import ***/
 
 /* Notes the two classes and their methods, if they are asyncio's own; otherwise
-   no class is known. */
+   no class is known.  Runs Python code. */
 static int
 semaphores_note_classes(AsyncioSemaphores *self)
 {
@@ -350,7 +351,8 @@ semaphores_note_classes(AsyncioSemaphores *self)
     return status;
 }
 
-/* Notes what the methods do, if that is what asyncio has them do. */
+/* Notes what the methods do, if that is what asyncio has them do.
+   Runs Python code. */
 static int
 semaphores_note_code(AsyncioSemaphores *self)
 {
@@ -377,6 +379,7 @@ semaphores_note_code(AsyncioSemaphores *self)
     return stock < 0 ? -1 : 0;
 }
 
+/* Runs Python code. */
 static int
 asyncio_semaphores_note(core_state *state)
 {

@@ -1,13 +1,12 @@
-/* What `await` does, in C: from an awaitable to the object that is driven.
-
-   Everything here but can_be_awaited() and what it calls may run Python code. */
+/* What `await` does, in C: from an awaitable to the object that is driven. */
 
 #ifndef GATEDCORO_AWAIT_H
 #define GATEDCORO_AWAIT_H
 
 #include "coroutines/coroutine.h"
 
-/* Is `op` a coroutine by collections.abc.Coroutine?  1, 0, or -1 on error. */
+/* Is `op` a coroutine by collections.abc.Coroutine?  1, 0, or -1 on error.
+   Runs Python code. */
 static int
 is_coroutine(core_state *state, PyObject *op)
 {
@@ -17,7 +16,7 @@ is_coroutine(core_state *state, PyObject *op)
     return PyObject_IsInstance(op, state->abc_coroutine);
 }
 
-/* predicate(op): 1, 0, or -1 on error. */
+/* predicate(op): 1, 0, or -1 on error.  Runs Python code. */
 static int
 answer_of(PyObject *predicate, PyObject *op)
 {
@@ -30,7 +29,7 @@ answer_of(PyObject *predicate, PyObject *op)
     return truth;
 }
 
-/* asyncio.isfuture() */
+/* asyncio.isfuture().  Runs Python code. */
 static int
 is_future(core_state *state, PyObject *op)
 {
@@ -44,7 +43,8 @@ is_future(core_state *state, PyObject *op)
 }
 
 /* Can a Task be made of it?  asyncio.iscoroutine() looks at __class__, which
-   may be made up, and on 3.11 takes plain generators, too. */
+   may be made up, and on 3.11 takes plain generators, too.
+   Runs Python code. */
 static int
 is_task_coroutine(core_state *state, PyObject *op)
 {
@@ -104,7 +104,8 @@ check_not_awaited(core_state *state, PyObject *coro)
 
 /* Returns a new reference to what has to be driven for `await awaitable`.
    `source` is NULL, or the method of `async with` that gave the awaitable:
-   the interpreter then words its TypeError in another way. */
+   the interpreter then words its TypeError in another way.
+   Runs Python code. */
 static PyObject *
 await_iterator(core_state *state, PyObject *awaitable, const char *source)
 {
@@ -146,7 +147,7 @@ await_iterator(core_state *state, PyObject *awaitable, const char *source)
 
 /* Returns a new reference to what has to be driven for
    `yield from op.__await__()`, which knows no difference between a method and
-   an attribute. */
+   an attribute.  Runs Python code. */
 static PyObject *
 await_method_iterator(core_state *state, PyObject *op)
 {

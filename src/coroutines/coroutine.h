@@ -46,13 +46,13 @@ typedef struct DiscardList {
 typedef struct {
     /* Exactly one of `value` and `exception` is not NULL (both borrowed).  On
        PYGEN_NEXT and PYGEN_RETURN `*result` is a new reference, on PYGEN_ERROR
-       it is NULL and an exception is set. */
+       it is NULL and an exception is set.  Runs Python code. */
     PySendResult (*step)(CoroutineObject *self, PyObject *value,
                          PyObject *exception, PyObject **result);
     /* Called at most once, instead of step(); `exception` is what was thrown
        (borrowed), or NULL.  Coroutines of ours that it holds go into `rest`.
        Keeps the exception being raised, and returns 0; -1 only if an interrupt
-       has to take its place. */
+       has to take its place.  Runs Python code. */
     int (*discard)(CoroutineObject *self, PyObject *exception,
                    DiscardList *rest);
     /* Takes away what it drives, if that is a suspended coroutine of ours and the
@@ -60,22 +60,24 @@ typedef struct {
        stepped with what that one raised.  May be NULL. */
     CoroutineObject *(*detach)(CoroutineObject *self);
     /* Somebody steps the coroutine although it is closed, which is the error
-       being raised; it may be replaced.  May be NULL. */
+       being raised; it may be replaced.  May be NULL.  Runs Python code. */
     void (*refused)(CoroutineObject *self);
     /* The object goes, and nobody will step it any more.  Keeps the exception
-       being raised.  May be NULL. */
+       being raised.  May be NULL.  Runs Python code. */
     void (*dropped)(CoroutineObject *self);
     /* The Task that it drives, if that is one of ours (task.h), is being
        cancelled: called in the call of cancel(), before that does anything.  -1
-       with an exception that it raises in its place.  May be NULL. */
+       with an exception that it raises in its place.  May be NULL.
+       Runs Python code. */
     int (*cancelled)(CoroutineObject *self, PyObject *message);
     /* What get_coro() of that Task answers: new reference.  May be NULL: it
-       answers the coroutine itself. */
+       answers the coroutine itself.  Runs Python code. */
     PyObject *(*represented)(CoroutineObject *self);
     /* What get_context() of that Task answers: borrowed, or NULL for the Task's
        own.  May be NULL. */
     PyObject *(*context)(CoroutineObject *self);
-    /* The name for __qualname__ and the warning: new reference. */
+    /* The name for __qualname__ and the warning: new reference.
+       Runs Python code. */
     PyObject *(*name)(CoroutineObject *self);
     /* Whose __name__, cr_code, cr_frame and cr_origin are shown: borrowed or
        NULL. */
@@ -121,7 +123,8 @@ coroutine_init(CoroutineObject *self, const CoroutineKind *kind)
 
 /*** Transitions ***/
 
-/* CREATED|SUSPENDED -> RUNNING.  Returns -1 with the state untouched. */
+/* CREATED|SUSPENDED -> RUNNING.  Returns -1 with the state untouched.
+   Runs Python code. */
 static int
 coroutine_claim(CoroutineObject *self)
 {
@@ -160,6 +163,7 @@ coroutine_settle(CoroutineObject *self, PySendResult status)
 
 /*** Steps ***/
 
+/* Runs Python code. */
 static PySendResult
 coroutine_step(CoroutineObject *self, PyObject *value, PyObject *exception,
                PyObject **result)
@@ -175,6 +179,7 @@ coroutine_step(CoroutineObject *self, PyObject *value, PyObject *exception,
     return status;
 }
 
+/* Runs Python code. */
 static PySendResult
 coroutine_send(CoroutineObject *self, PyObject *value, PyObject **result)
 {
@@ -191,6 +196,7 @@ coroutine_send(CoroutineObject *self, PyObject *value, PyObject **result)
     return coroutine_step(self, value, NULL, result);
 }
 
+/* Runs Python code. */
 static void
 warn_never_awaited(CoroutineObject *self)
 {
@@ -205,7 +211,7 @@ warn_never_awaited(CoroutineObject *self)
 }
 
 /* If the object goes without having been awaited: says so, and lets go of what
-   it belongs to.  Keeps the exception being raised. */
+   it belongs to.  Keeps the exception being raised.  Runs Python code. */
 static void
 coroutine_is_dropped(CoroutineObject *self)
 {
@@ -253,7 +259,7 @@ current_discard_list(core_state *state)
 
 /* CREATED -> CLOSED without a step, for it and for the coroutines of ours that
    it holds, and so on.  Keeps the exception being raised (0), unless an
-   interrupt has to take its place (-1). */
+   interrupt has to take its place (-1).  Runs Python code. */
 static int
 coroutine_discard(CoroutineObject *self, PyObject *exception)
 {
@@ -287,6 +293,7 @@ coroutine_discard(CoroutineObject *self, PyObject *exception)
     return status;
 }
 
+/* Runs Python code. */
 static PySendResult
 coroutine_throw(CoroutineObject *self, PyObject *exception, PyObject **result)
 {
@@ -305,7 +312,7 @@ coroutine_throw(CoroutineObject *self, PyObject *exception, PyObject **result)
 }
 
 /* Throws `exception` into a claimed coroutine so as to close it, and returns what
-   close() returns. */
+   close() returns.  Runs Python code. */
 static PyObject *
 coroutine_close_step(CoroutineObject *self, PyObject *exception)
 {
@@ -336,7 +343,7 @@ coroutine_close_step(CoroutineObject *self, PyObject *exception)
 
 /* Closes a suspended coroutine, and first of all the chain of ours that it
    drives, from the innermost one out: a loop, for the stack may be too small
-   for a recursion. */
+   for a recursion.  Runs Python code. */
 static PyObject *
 coroutine_close_suspended(CoroutineObject *self)
 {
@@ -376,7 +383,7 @@ coroutine_close_suspended(CoroutineObject *self)
     return closed;
 }
 
-/* Returns what close() returns. */
+/* Returns what close() returns.  Runs Python code. */
 static PyObject *
 coroutine_close(CoroutineObject *self)
 {
@@ -394,7 +401,7 @@ coroutine_close(CoroutineObject *self)
     Py_UNREACHABLE();
 }
 
-/* Only our types have this slot. */
+/* Only our types have this slot.  Runs Python code. */
 static PySendResult
 coroutine_am_send(PyObject *op, PyObject *value, PyObject **result)
 {
@@ -410,7 +417,8 @@ is_own_coroutine(PyObject *op)
 }
 
 /* One step of an iterator that another coroutine drives (see delegate_step()):
-   into one of ours there is no need to look for a method. */
+   into one of ours there is no need to look for a method.
+   Runs Python code. */
 static PySendResult
 drive(core_state *state, PyObject *delegate, PyObject *value,
       PyObject *exception, PyObject **result)

@@ -41,6 +41,7 @@ coroutine_result_to_object(PySendResult status, PyObject *result)
     return result;
 }
 
+/* Runs Python code. */
 static PyObject *
 coroutine_tp_iternext(PyObject *op)
 {
@@ -54,6 +55,7 @@ coroutine_tp_iternext(PyObject *op)
     return coroutine_result_to_object(status, result);
 }
 
+/* Runs Python code. */
 static PyObject *
 coroutine_send_method(PyObject *op, PyObject *value)
 {
@@ -63,7 +65,8 @@ coroutine_send_method(PyObject *op, PyObject *value)
     return coroutine_result_to_object(status, result);
 }
 
-/* The exception that throw(type[, value[, traceback]]) means: new reference. */
+/* The exception that throw(type[, value[, traceback]]) means: new reference.
+   Runs Python code. */
 static PyObject *
 exception_of_throw(PyObject *type, PyObject *value, PyObject *traceback)
 {
@@ -110,6 +113,7 @@ exception_of_throw(PyObject *type, PyObject *value, PyObject *traceback)
     return exception;
 }
 
+/* Runs Python code. */
 static PyObject *
 coroutine_throw_method(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -131,6 +135,7 @@ coroutine_throw_method(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
     return coroutine_result_to_object(status, result);
 }
 
+/* Runs Python code. */
 static PyObject *
 coroutine_close_method(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
@@ -158,6 +163,7 @@ coroutine_await_method(PyObject *op, PyObject *Py_UNUSED(ignored))
 
 /*** Introspection ***/
 
+/* Runs Python code. */
 static PyObject *
 coroutine_tp_repr(PyObject *op)
 {
@@ -171,6 +177,7 @@ coroutine_tp_repr(PyObject *op)
     return repr;
 }
 
+/* Runs Python code. */
 static PyObject *
 coroutine_get_name(PyObject *op, void *Py_UNUSED(closure))
 {
@@ -178,7 +185,8 @@ coroutine_get_name(PyObject *op, void *Py_UNUSED(closure))
     return self->kind->name(self);
 }
 
-/* __name__: the last part, if somebody else's name is shown. */
+/* __name__: the last part, if somebody else's name is shown.
+   Runs Python code. */
 static PyObject *
 coroutine_get_short_name(PyObject *op, void *Py_UNUSED(closure))
 {
@@ -226,7 +234,8 @@ coroutine_get_state(PyObject *op, void *Py_UNUSED(closure))
     return PyUnicode_InternFromString(name);
 }
 
-/* cr_code, cr_frame, cr_origin of the coroutine that is shown, or None. */
+/* cr_code, cr_frame, cr_origin of the coroutine that is shown, or None.
+   Runs Python code. */
 static PyObject *
 coroutine_get_shown(PyObject *op, PyObject *name)
 {
@@ -245,24 +254,28 @@ coroutine_get_shown(PyObject *op, PyObject *name)
     return found ? value : Py_NewRef(Py_None);
 }
 
+/* Runs Python code. */
 static PyObject *
 coroutine_get_code(PyObject *op, void *Py_UNUSED(closure))
 {
     return coroutine_get_shown(op, state_of(op)->str_cr_code);
 }
 
+/* Runs Python code. */
 static PyObject *
 coroutine_get_frame(PyObject *op, void *Py_UNUSED(closure))
 {
     return coroutine_get_shown(op, state_of(op)->str_cr_frame);
 }
 
+/* Runs Python code. */
 static PyObject *
 coroutine_get_origin(PyObject *op, void *Py_UNUSED(closure))
 {
     return coroutine_get_shown(op, state_of(op)->str_cr_origin);
 }
 
+/* Runs Python code. */
 static PyObject *
 coroutine_get_await(PyObject *op, void *Py_UNUSED(closure))
 {
@@ -291,6 +304,7 @@ coroutine_get_await(PyObject *op, void *Py_UNUSED(closure))
 
 /*** Lifecycle ***/
 
+/* Runs Python code. */
 static void
 coroutine_tp_finalize(PyObject *op)
 {

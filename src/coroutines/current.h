@@ -15,7 +15,7 @@
 #include "base/call.h"
 
 /* asyncio.current_task(loop): new reference, None if there is none; NULL with
-   an exception. */
+   an exception.  Runs Python code. */
 static PyObject *
 current_task_get(core_state *state, PyObject *loop, bool of_python_tasks)
 {
@@ -24,7 +24,7 @@ current_task_get(core_state *state, PyObject *loop, bool of_python_tasks)
                            : PyObject_CallOneArg(state->current_task, loop);
 }
 
-/* Leaves (`enters` is false) or enters `task`. */
+/* Leaves (`enters` is false) or enters `task`.  Runs Python code. */
 static int
 current_task_switch(core_state *state, PyObject *loop, PyObject *task,
                     bool enters, bool of_python_tasks)
@@ -46,7 +46,8 @@ current_task_switch(core_state *state, PyObject *loop, PyObject *task,
 }
 
 /* Do Python Tasks say which one is current, and not C ones (3.14+)?  Somebody
-   has put asyncio's Python function in its place then.  Keeps no exception. */
+   has put asyncio's Python function in its place then.  Keeps no exception.
+   Runs Python code. */
 static bool
 python_tasks_are_current(core_state *state)
 {
@@ -71,7 +72,7 @@ python_tasks_are_current(core_state *state)
 
 /* Makes `wanted` (None for none) the current Task of `loop`, which runs in this
    thread.  `*found` is what was (new reference; NULL if nobody could say).  0,
-   or -1 with an exception. */
+   or -1 with an exception.  Runs Python code. */
 static int
 current_task_set(core_state *state, PyObject *loop, PyObject *wanted,
                  PyObject **found)
@@ -95,7 +96,7 @@ current_task_set(core_state *state, PyObject *loop, PyObject *wanted,
     return current_task_switch(state, loop, wanted, true, of_python_tasks);
 }
 
-/* Does the loop run in this thread?  1, 0, or -1. */
+/* Does the loop run in this thread?  1, 0, or -1.  Runs Python code. */
 static int
 loop_runs_here(core_state *state, PyObject *loop)
 {
@@ -105,7 +106,7 @@ loop_runs_here(core_state *state, PyObject *loop)
 }
 
 /* The Task that runs on `loop` at the moment: new reference, None if there is
-   none or nobody can say; NULL on an interrupt. */
+   none or nobody can say; NULL on an interrupt.  Runs Python code. */
 static PyObject *
 current_task_of(core_state *state, PyObject *loop)
 {
@@ -125,7 +126,7 @@ current_task_of(core_state *state, PyObject *loop)
 
 /* Makes `task` (None or NULL for none) the current one until
    current_task_leave(), which is due also after an interrupt (-1).  `*before` is
-   NULL where nothing was done. */
+   NULL where nothing was done.  Runs Python code. */
 static int
 current_task_enter(core_state *state, PyObject *loop, PyObject *task,
                    PyObject **before)
@@ -147,7 +148,7 @@ current_task_enter(core_state *state, PyObject *loop, PyObject *task,
 
 /* Makes `before` (stolen; may be NULL) the current Task again, whichever is now.
    That may need memory: it is tried again, some times, if there is none.  Keeps
-   the exception being raised. */
+   the exception being raised.  Runs Python code. */
 static void
 current_task_leave(core_state *state, PyObject *loop, PyObject *before)
 {

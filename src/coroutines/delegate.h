@@ -1,7 +1,5 @@
 /* Delegate: what a coroutine of ours drives, and how to send and to throw into
-   it, as `yield from` does.
-
-   Everything here but make_raisable() may run Python code. */
+   it, as `yield from` does. */
 
 #ifndef GATEDCORO_DELEGATE_H
 #define GATEDCORO_DELEGATE_H
@@ -49,7 +47,7 @@ stop_iteration_to_return(PyObject **result)
 /* op.<name>([arg]), if there is such a method: 1, with what it returned in
    `*result`, or NULL with an exception.  0 if there is none, -1 on error.  The
    method is not bound, so that a coroutine can be thrown into and closed when
-   there is no memory. */
+   there is no memory.  Runs Python code. */
 static int
 call_method_if_any(PyObject *op, PyObject *name, PyObject *arg,
                    PyObject **result)
@@ -75,7 +73,8 @@ call_method_if_any(PyObject *op, PyObject *name, PyObject *arg,
 }
 
 /* Throws into `delegate` as `yield from` does: one without throw() has the
-   exception raised in its place.  GeneratorExit closes it instead. */
+   exception raised in its place.  GeneratorExit closes it instead.
+   Runs Python code. */
 static PySendResult
 delegate_throw(core_state *state, PyObject *delegate, PyObject *exception,
                PyObject **result)
@@ -99,7 +98,8 @@ delegate_throw(core_state *state, PyObject *delegate, PyObject *exception,
     return PYGEN_ERROR;
 }
 
-/* Sends `value`, or throws `exception` if that is not NULL. */
+/* Sends `value`, or throws `exception` if that is not NULL.
+   Runs Python code. */
 static PySendResult
 delegate_step(core_state *state, PyObject *delegate, PyObject *value,
               PyObject *exception, PyObject **result)

@@ -41,7 +41,7 @@ typedef enum {
 typedef struct {
     /* The owner is told once of each item: that it holds a slot of the gate and
        begins (`entered`), or that it has been given up and does not wait any
-       more.  -1 on an interrupt.  May run Python code if it has entered. */
+       more.  -1 on an interrupt.  Runs Python code. */
     int (*told)(PyObject *owner, bool entered);
 } GatedOwnerCalls;
 
@@ -78,7 +78,8 @@ gated_set_owner(PyObject *op, PyObject *owner, const GatedOwnerCalls *calls)
     self->owner_calls = calls;
 }
 
-/* -1 on an interrupt, only if it has entered.  Tells it once. */
+/* -1 on an interrupt, only if it has entered.  Tells it once.
+   Runs Python code. */
 static int
 gated_tell_owner(GatedObject *self, bool entered)
 {
@@ -94,7 +95,8 @@ gated_tell_owner(GatedObject *self, bool entered)
 
 /*** Entering ***/
 
-/* Goes into the body: a slot is held from here on.  -1 on an interrupt. */
+/* Goes into the body: a slot is held from here on.  -1 on an interrupt.
+   Runs Python code. */
 static int
 gated_entered(GatedObject *self)
 {
@@ -104,7 +106,8 @@ gated_entered(GatedObject *self)
     return gated_tell_owner(self, true);
 }
 
-/* Enters at once (1), or leaves an iterator to be driven (0); -1 on error. */
+/* Enters at once (1), or leaves an iterator to be driven (0); -1 on error.
+   Runs Python code. */
 static int
 gated_enter(core_state *state, GatedObject *self)
 {
@@ -134,7 +137,8 @@ gated_enter(core_state *state, GatedObject *self)
     return self->delegate == NULL ? -1 : 0;
 }
 
-/* future.<name>(), as a truth value; false where there is no such method. */
+/* future.<name>(), as a truth value; false where there is no such method.
+   Runs Python code. */
 static bool
 ask_future(PyObject *future, PyObject *name)
 {
@@ -147,7 +151,7 @@ ask_future(PyObject *future, PyObject *name)
 
 /* acquire() has failed with the exception being raised.  If release() had
    handed a slot over, it is given back: acquire() does so itself, but only for
-   CancelledError. */
+   CancelledError.  Runs Python code. */
 static void
 gated_return_slot(core_state *state, GatedObject *self)
 {
@@ -162,7 +166,7 @@ gated_return_slot(core_state *state, GatedObject *self)
     restore_exception(raised);
 }
 
-/* Drives the iterator that enters. */
+/* Drives the iterator that enters.  Runs Python code. */
 static PySendResult
 gated_step_entering(core_state *state, GatedObject *self, PyObject *value,
                     PyObject *exception, PyObject **result)
@@ -210,7 +214,7 @@ gated_end_handling(GatedObject *self, PyObject *before)
 
 /* The body has ended: `value` or `exception` is set.  Gives the slot back: the
    final outcome, or PYGEN_NEXT with nothing in `*result` if an iterator has to
-   be driven first. */
+   be driven first.  Runs Python code. */
 static PySendResult
 gated_leave(core_state *state, GatedObject *self)
 {
@@ -243,7 +247,7 @@ gated_leave(core_state *state, GatedObject *self)
 }
 
 /* The gate is left: hands the body's outcome over.  `suppress` is what
-   __aexit__() returned, or NULL. */
+   __aexit__() returned, or NULL.  Runs Python code. */
 static PySendResult
 gated_outcome(GatedObject *self, PyObject *suppress, PyObject **result)
 {
@@ -266,7 +270,7 @@ gated_outcome(GatedObject *self, PyObject *suppress, PyObject **result)
     return PYGEN_ERROR;
 }
 
-/* Drives the iterator that leaves. */
+/* Drives the iterator that leaves.  Runs Python code. */
 static PySendResult
 gated_step_exiting(core_state *state, GatedObject *self, PyObject *value,
                    PyObject *exception, PyObject **result)
@@ -282,7 +286,7 @@ gated_step_exiting(core_state *state, GatedObject *self, PyObject *value,
 /*** Steps ***/
 
 /* The item is never reached: nobody waits for the gate any more, and the item
-   is the caller's (owned; NULL for a callable). */
+   is the caller's (owned; NULL for a callable).  Runs Python code. */
 static PyObject *
 gated_give_up(GatedObject *self)
 {
@@ -295,7 +299,8 @@ gated_give_up(GatedObject *self)
     return item;
 }
 
-/* The same, and the item is closed.  Keeps the exception being raised. */
+/* The same, and the item is closed.  Keeps the exception being raised.
+   Runs Python code. */
 static void
 gated_close_item(core_state *state, GatedObject *self)
 {
@@ -309,7 +314,7 @@ gated_close_item(core_state *state, GatedObject *self)
 }
 
 /* Drives the item.  A chain of gated coroutines is a recursion in C, of which
-   the interpreter knows nothing by itself. */
+   the interpreter knows nothing by itself.  Runs Python code. */
 static PySendResult
 gated_step_body(core_state *state, GatedObject *self, bool first,
                 PyObject *value, PyObject *exception, PyObject **result)
@@ -357,6 +362,7 @@ gated_clear_iteration(GatedObject *self)
     Py_CLEAR(self->exception);
 }
 
+/* Runs Python code. */
 static PySendResult
 gated_run(core_state *state, GatedObject *self, PyObject *value,
           PyObject *exception, PyObject **result)
@@ -424,6 +430,7 @@ gated_run(core_state *state, GatedObject *self, PyObject *value,
     return status;
 }
 
+/* Runs Python code. */
 static PySendResult
 gated_step(CoroutineObject *op, PyObject *value, PyObject *exception,
            PyObject **result)
@@ -442,6 +449,7 @@ gated_step(CoroutineObject *op, PyObject *value, PyObject *exception,
     return status;
 }
 
+/* Runs Python code. */
 static int
 gated_discard(CoroutineObject *op, PyObject *Py_UNUSED(exception),
               DiscardList *rest)

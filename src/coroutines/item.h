@@ -2,9 +2,7 @@
    its errors, how it is closed when it is given up.
 
       kind   what the caller handed over       (of the whole call)
-      drive  how to get to what is driven      (of each item, before it begins)
-
-   Everything here may run Python code. */
+      drive  how to get to what is driven      (of each item, before it begins) */
 
 #ifndef GATEDCORO_ITEM_H
 #define GATEDCORO_ITEM_H
@@ -28,7 +26,7 @@ typedef enum {
 /* Which of these does asyncio.gather do?  It makes a Task of a coroutine, which
    drives it from where it stands, and does not ask whether `await` would take
    it.  A Future runs already; one that `await` does not take may say by an
-   attribute how it is waited for.  -1 on error. */
+   attribute how it is waited for.  -1 on error.  Runs Python code. */
 static int
 gather_item_drive(core_state *state, PyObject *op)
 {
@@ -59,7 +57,8 @@ gather_item_drive(core_state *state, PyObject *op)
     return GATHER_CALLS_AWAIT_METHOD ? DRIVE_BY_AWAIT_METHOD : DRIVE_BY_AWAIT;
 }
 
-/* Finds out how an item of that kind is driven.  -1 on error. */
+/* Finds out how an item of that kind is driven.  -1 on error.
+   Runs Python code. */
 static int
 item_find_drive(core_state *state, PyObject *item, ItemKind kind,
                 ItemDrive *drive)
@@ -75,7 +74,8 @@ item_find_drive(core_state *state, PyObject *item, ItemKind kind,
     return 0;
 }
 
-/* Says on the exception being raised which item it comes from. */
+/* Says on the exception being raised which item it comes from.
+   Runs Python code. */
 static void
 note_item(core_state *state, Py_ssize_t index)
 {
@@ -92,24 +92,23 @@ note_item(core_state *state, Py_ssize_t index)
 
 /* Is it an iterable that was meant to be unpacked?  A string's or a dict's
    contents are no items.  What says that it is a coroutine is a proxy, which has
-   every method; no other code of its runs.  Keeps no exception. */
-static bool
+   every method; no other code of its runs.  1, 0, or -1 on an interrupt or without
+   memory.  Runs Python code. */
+static int
 is_to_be_unpacked(core_state *state, PyObject *op)
 {
     if (Py_TYPE(op)->tp_iter == NULL || can_be_awaited(op)
         || PyUnicode_Check(op) || PyBytes_Check(op) || PyByteArray_Check(op)
         || PyDict_Check(op)
         || _PyType_Lookup(Py_TYPE(op), state->str_dunder_iter) == Py_None) {
-        return false;
+        return 0;
     }
     int is_proxy = is_coroutine(state, op);
-    if (is_proxy < 0) {
-        PyErr_Clear();
-    }
-    return is_proxy == 0;
+    return is_proxy < 0 ? forget_ordinary_error() : !is_proxy;
 }
 
-/* Says on the TypeError being raised about an item what may have been meant. */
+/* Says on the TypeError being raised about an item what may have been meant.  An
+   interrupt takes its place.  Runs Python code. */
 static void
 note_unpacking(core_state *state, PyObject *op)
 {
@@ -117,7 +116,12 @@ note_unpacking(core_state *state, PyObject *op)
         return;
     }
     PyObject *raised = fetch_exception();
-    if (is_to_be_unpacked(state, op)) {
+    int meant = is_to_be_unpacked(state, op);
+    if (meant < 0) {
+        Py_DECREF(raised);
+        return;
+    }
+    if (meant) {
         PyObject *name = PyType_GetName(Py_TYPE(op));
         PyObject *note =
             name == NULL
@@ -136,7 +140,7 @@ note_unpacking(core_state *state, PyObject *op)
 
 /* Begins `*item`, of whatever kind: a new reference to what has to be driven.  A
    callable is called, and `*item` is replaced by what it returned.  `index` is
-   which item of its call it is. */
+   which item of its call it is.  Runs Python code. */
 static PyObject *
 item_begin(core_state *state, PyObject **item, ItemKind kind, ItemDrive drive,
            Py_ssize_t index)
@@ -169,7 +173,7 @@ item_begin(core_state *state, PyObject **item, ItemKind kind, ItemDrive drive,
 
 /* One that runs is not ours to close, nor is one that somebody else awaits: it
    has begun, and unless `begun_too`, was not given to go on with.  1, 0, or -1
-   on error. */
+   on error.  Runs Python code. */
 static int
 is_not_ours(core_state *state, PyObject *coroutine, bool begun_too)
 {
@@ -191,7 +195,8 @@ is_not_ours(core_state *state, PyObject *coroutine, bool begun_too)
 }
 
 /* Closes an item that is given up, if it is a coroutine; what close() raises
-   goes to sys.unraisablehook.  The exception being raised is kept. */
+   goes to sys.unraisablehook.  The exception being raised is kept.
+   Runs Python code. */
 static void
 close_given_up(core_state *state, PyObject *awaitable, bool begun_too)
 {
@@ -211,7 +216,24 @@ close_given_up(core_state *state, PyObject *awaitable, bool begun_too)
     restore_exception(raised);
 }
 
-/* The same for one that has not begun. */
+/* Closes an item of that kind that never started.  asyncio.gather's may have
+   begun before they were given.  Runs Python code. */
+static void
+item_close(core_state *state, PyObject *item, ItemKind kind)
+{
+    switch (kind) {
+    case ITEM_AWAITABLE:
+        close_given_up(state, item, false);
+        break;
+    case ITEM_GATHER_AWAITABLE:
+        close_given_up(state, item, true);
+        break;
+    case ITEM_CALLABLE:
+        break;
+    }
+}
+
+/* Closes an argument of a call that comes to nothing.  Runs Python code. */
 static void
 close_unstarted(core_state *state, PyObject *awaitable)
 {
@@ -219,7 +241,8 @@ close_unstarted(core_state *state, PyObject *awaitable)
 }
 
 /* Closes an item that is given up, if it is a coroutine: one of ours that never
-   ran later, with the rest of the list.  Keeps the exception being raised. */
+   ran later, with the rest of the list.  Keeps the exception being raised.
+   Runs Python code. */
 static void
 discard_given_up(core_state *state, PyObject *awaitable, bool begun_too,
                  DiscardList *list)

@@ -26,7 +26,7 @@ typedef struct {
        no Python code. */
     bool (*needs_it)(PyObject *owner);
     /* The Task is being cancelled: called in the call of cancel(), before that
-       does anything.  -1 on an interrupt.  May run Python code. */
+       does anything.  -1 on an interrupt. */
     int (*cancelled)(PyObject *owner, PyObject *message);
     /* The keeper has ended, or could not begin; called once.  The owner lets go
        of the Task. */
@@ -47,6 +47,7 @@ KeeperObject_CAST(PyObject *op)
     return (KeeperObject *)op;
 }
 
+/* Runs Python code. */
 static int
 keeper_cancelled(CoroutineObject *op, PyObject *message)
 {

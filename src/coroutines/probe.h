@@ -31,7 +31,8 @@ ProbeObject_CAST(PyObject *op)
     return (ProbeObject *)op;
 }
 
-/* Calls a function of _asyncio with one or two arguments, for its effect. */
+/* Calls a function of _asyncio with one or two arguments, for its effect.
+   Runs Python code. */
 static int
 probe_call(PyObject *asyncio, const char *name, PyObject *first,
            PyObject *second)
@@ -63,7 +64,8 @@ find_word(const TaskImage *image, PyObject *task, const void *value)
 
 /* Does the list of Tasks run through the last two words of `task`, all of which
    are zero?  They are no part of the image then.  The answers of this and the
-   next ones are 1, 0 if it is not as expected, or -1 with an exception. */
+   next ones are 1, 0 if it is not as expected, or -1 with an exception.
+   Runs Python code. */
 static int
 probe_find_list(TaskImage *image, PyObject *asyncio, PyObject *task)
 {
@@ -82,7 +84,7 @@ probe_find_list(TaskImage *image, PyObject *asyncio, PyObject *task)
     return as_expected && task_word(task, word_offset(image->count)) == 0;
 }
 
-/* Where is who awaits the Task?  Here it is itself. */
+/* Where is who awaits the Task?  Here it is itself.  Runs Python code. */
 static int
 probe_find_awaiter(TaskImage *image, PyObject *asyncio, PyObject *task)
 {
@@ -98,7 +100,7 @@ probe_find_awaiter(TaskImage *image, PyObject *asyncio, PyObject *task)
            && task_word(task, word_offset(image->awaiter)) == 0;
 }
 
-/* Where do attributes show?  Sets one. */
+/* Where do attributes show?  Sets one.  Runs Python code. */
 static int
 probe_find_attributes(core_state *state, TaskImage *image, PyObject *task)
 {
@@ -123,7 +125,7 @@ probe_find_attributes(core_state *state, TaskImage *image, PyObject *task)
     return !has_values || image->values_bits != 0;
 }
 
-/* What of the image is the same for all Tasks. */
+/* What of the image is the same for all Tasks.  Runs Python code. */
 static int
 probe_begin_image(core_state *state, PyObject *asyncio)
 {
@@ -171,6 +173,7 @@ probe_take_image(core_state *state, ProbeObject *self)
 
 /*** Steps ***/
 
+/* Runs Python code. */
 static bool
 probe_looks_untouched(core_state *state, ProbeObject *self)
 {
@@ -181,7 +184,7 @@ probe_looks_untouched(core_state *state, ProbeObject *self)
            && Py_REFCNT(self) == task_driver_references(first_step) + 1;
 }
 
-/* Does it show what is done to the Task? */
+/* Does it show what is done to the Task?  Runs Python code. */
 static bool
 probe_shows_traces(core_state *state, ProbeObject *self)
 {
@@ -195,7 +198,7 @@ probe_shows_traces(core_state *state, ProbeObject *self)
            && !probe_looks_untouched(state, self);
 }
 
-/* A Future that the Task will wait on: new reference. */
+/* A Future that the Task will wait on: new reference.  Runs Python code. */
 static PyObject *
 probe_new_future(core_state *state, ProbeObject *self)
 {
@@ -216,6 +219,7 @@ probe_new_future(core_state *state, ProbeObject *self)
     return future;
 }
 
+/* Runs Python code. */
 static PySendResult
 probe_step(CoroutineObject *op, PyObject *Py_UNUSED(value),
            PyObject *exception, PyObject **result)
@@ -327,7 +331,7 @@ static PyType_Spec probe_spec = {
 
 /*** Runs ***/
 
-/* Runs what the stand-in loop has caught. */
+/* Runs what the stand-in loop has caught.  Runs Python code. */
 static int
 probe_run_caught(CatcherObject *catcher, PyObject *arg)
 {
@@ -348,7 +352,7 @@ probe_run_caught(CatcherObject *catcher, PyObject *arg)
 }
 
 /* Settles what the Task waits on by that method, and runs the step that this
-   schedules. */
+   schedules.  Runs Python code. */
 static int
 probe_run_after(CatcherObject *catcher, ProbeObject *probe, PyObject *method,
                 PyObject *arg)
@@ -365,7 +369,8 @@ probe_run_after(CatcherObject *catcher, ProbeObject *probe, PyObject *method,
     return status;
 }
 
-/* Runs a probe on `catcher`, which is the running loop of the thread. */
+/* Runs a probe on `catcher`, which is the running loop of the thread.
+   Runs Python code. */
 static int
 probe_run(core_state *state, PyObject *asyncio, CatcherObject *catcher,
           bool *as_expected)
@@ -415,7 +420,8 @@ done:
     return status;
 }
 
-/* Finds one of asyncio's sets: 1, 0 if it is something else, or -1. */
+/* Finds one of asyncio's sets: 1, 0 if it is something else, or -1.
+   Runs Python code. */
 static int
 probe_find_set(PyObject *owner, const char *name, PyObject **found)
 {
@@ -423,7 +429,7 @@ probe_find_set(PyObject *owner, const char *name, PyObject **found)
     return *found == NULL ? -1 : PySet_CheckExact(*found);
 }
 
-/* Where does asyncio have its Tasks, until 3.13? */
+/* Where does asyncio have its Tasks, until 3.13?  Runs Python code. */
 static int
 probe_find_registers(core_state *state, PyObject *asyncio)
 {
@@ -440,7 +446,7 @@ probe_find_registers(core_state *state, PyObject *asyncio)
     return status;
 }
 
-/* Takes the image, and verifies it. */
+/* Takes the image, and verifies it.  Runs Python code. */
 static int
 probe_all(core_state *state, PyObject *set_running_loop,
           CatcherObject *catcher, bool *as_expected)
@@ -466,7 +472,7 @@ probe_all(core_state *state, PyObject *set_running_loop,
 
 /* Runs a probe in place of what the thread is running.  -1 if it could not be
    put back, or if there was no memory; where measuring fails for any other
-   reason, nothing is as expected. */
+   reason, nothing is as expected.  Runs Python code. */
 static int
 probe_aside(core_state *state, PyObject *set_running_loop, PyObject *running,
             PyObject *current, bool *as_expected)
@@ -503,7 +509,8 @@ probe_aside(core_state *state, PyObject *set_running_loop, PyObject *running,
     return raise_collected(failure);
 }
 
-/* Measures, whatever loop and Task this thread is running. */
+/* Measures, whatever loop and Task this thread is running.
+   Runs Python code. */
 static int
 probe_tasks(core_state *state, PyObject *set_running_loop, bool *as_expected)
 {

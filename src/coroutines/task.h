@@ -65,7 +65,8 @@ task_kwargs_new(core_state *state, PyObject *loop, bool eager)
 }
 
 /* What asyncio.gather sets on its children: a Task that is destroyed with its
-   loop, or because it could not be started, is not reported. */
+   loop, or because it could not be started, is not reported.
+   Runs Python code. */
 static void
 task_silence(core_state *state, PyObject *task)
 {
@@ -98,7 +99,7 @@ task_init(core_state *state, PyObject *task, PyObject *kwargs)
 }
 
 /* Runs `step` as asyncio runs a callback of `context`, in the middle of the
-   step of another Task, if there is one. */
+   step of another Task, if there is one.  Runs Python code. */
 static int
 run_nested_step(core_state *state, PyObject *loop, PyObject *step,
                 PyObject *context)
@@ -144,7 +145,8 @@ run_nested_step(core_state *state, PyObject *loop, PyObject *step,
 
 /* Makes the Task and runs its first step, on versions where eager_start is
    missing or crashes: its first step is caught, the Task is given its real
-   loop (Future.__init__ may be called again until 3.14), and the step runs. */
+   loop (Future.__init__ may be called again until 3.14), and the step runs.
+   Runs Python code. */
 static int
 task_start_caught(core_state *state, PyObject *task, PyObject *loop)
 {
@@ -179,7 +181,7 @@ done:
 /* Runs the first step of the Task's driver.  `loop` is the running loop,
    `*kwargs` NULL or what an earlier call left there for the next one.  Returns
    -1 if that let KeyboardInterrupt or SystemExit out, or if the Task could not
-   be made. */
+   be made.  Runs Python code. */
 static int
 task_start(core_state *state, PyObject *task, PyObject *loop,
            PyObject **kwargs)
@@ -199,7 +201,7 @@ task_start(core_state *state, PyObject *task, PyObject *loop,
     return status;
 }
 
-/* The first step runs in the next turn of the loop. */
+/* The first step runs in the next turn of the loop.  Runs Python code. */
 static int
 task_start_soon(core_state *state, PyObject *task, PyObject *loop)
 {
@@ -214,7 +216,7 @@ task_start_soon(core_state *state, PyObject *task, PyObject *loop)
 
 /*** Methods ***/
 
-/* Calls the base's method of that name. */
+/* Calls the base's method of that name.  Runs Python code. */
 static PyObject *
 task_call_base(PyObject *op, const char *name, PyObject *args,
                PyObject *kwargs)
@@ -240,6 +242,7 @@ task_call_base(PyObject *op, const char *name, PyObject *args,
     return result;
 }
 
+/* Runs Python code. */
 static PyObject *
 task_cancel(PyObject *op, PyObject *args, PyObject *kwargs)
 {
@@ -259,6 +262,7 @@ task_cancel(PyObject *op, PyObject *args, PyObject *kwargs)
     return task_call_base(op, "cancel", args, kwargs);
 }
 
+/* Runs Python code. */
 static PyObject *
 task_uncancel(PyObject *op, PyObject *args, PyObject *kwargs)
 {
@@ -266,6 +270,7 @@ task_uncancel(PyObject *op, PyObject *args, PyObject *kwargs)
     return task_call_base(op, "uncancel", args, kwargs);
 }
 
+/* Runs Python code. */
 static PyObject *
 task_add_done_callback(PyObject *op, PyObject *args, PyObject *kwargs)
 {
@@ -273,6 +278,7 @@ task_add_done_callback(PyObject *op, PyObject *args, PyObject *kwargs)
     return task_call_base(op, "add_done_callback", args, kwargs);
 }
 
+/* Runs Python code. */
 static PyObject *
 task_set_name(PyObject *op, PyObject *args, PyObject *kwargs)
 {
@@ -297,6 +303,7 @@ task_get_name(PyObject *op, PyObject *Py_UNUSED(ignored))
     return Py_XNewRef(fields->name);
 }
 
+/* Runs Python code. */
 static PyObject *
 task_get_coro(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
@@ -310,6 +317,7 @@ task_get_coro(PyObject *op, PyObject *Py_UNUSED(ignored))
     return Py_NewRef(driver);
 }
 
+/* Runs Python code. */
 static PyObject *
 task_get_coro_attribute(PyObject *op, void *Py_UNUSED(closure))
 {
@@ -359,7 +367,8 @@ task_tp_clear(PyObject *op)
     return Py_TYPE(op)->tp_base->tp_clear(op);
 }
 
-/* Every outcome is retrieved by the gathering, as asyncio.gather does. */
+/* Every outcome is retrieved by the gathering, as asyncio.gather does.
+   Runs Python code. */
 static void
 task_tp_finalize(PyObject *op)
 {

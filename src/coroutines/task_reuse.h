@@ -105,7 +105,7 @@ task_is_unseen(PyObject *task, bool first_step)
 }
 
 /* Is this a step of the Task?  Else somebody else steps what it drives, or has
-   taken the step from it.  May run the loop's __hash__(). */
+   taken the step from it.  Runs Python code: the loop's __hash__(). */
 static bool
 task_is_current(core_state *state, PyObject *task, PyObject *loop)
 {
@@ -209,7 +209,7 @@ task_looks_new(core_state *state, PyObject *task, PyObject *loop,
 /*** The decision ***/
 
 /* An item has ended in a step that may be the Task's.  Will nobody see how the
-   Task itself ends? */
+   Task itself ends?  Runs Python code. */
 static bool
 task_ends_unseen(core_state *state, PyObject *task, PyObject *loop,
                  bool first_step)

@@ -38,7 +38,8 @@ waiter_new(core_state *state, PyObject *loop)
     return (PyObject *)self;
 }
 
-/* The Task makes its step, unless it has made one since it waits. */
+/* The Task makes its step, unless it has made one since it waits.
+   Runs Python code. */
 static PyObject *
 waiter_go_on(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
@@ -108,7 +109,7 @@ waiter_add_done_callback(PyObject *op, PyObject *args, PyObject *kwargs)
 }
 
 /* The Task is being cancelled: it is woken, and raises CancelledError by
-   itself since this says False. */
+   itself since this says False.  Runs Python code. */
 static PyObject *
 waiter_cancel(PyObject *op, PyObject *args, PyObject *kwargs)
 {
@@ -134,6 +135,7 @@ waiter_get_blocking(PyObject *op, void *Py_UNUSED(closure))
     return PyBool_FromLong(WaiterObject_CAST(op)->blocking);
 }
 
+/* Runs Python code. */
 static int
 waiter_set_blocking(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
 {

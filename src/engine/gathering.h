@@ -528,7 +528,7 @@ gathering_close_rest(GatheringObject *self)
     drop_source(&self->source, &self->source_context);
     while (gathering_list_goes_on(self)) {
         PyObject *item = gathering_pop_item(self);
-        close_given_up(state, item, self->as_asyncio_gather);
+        item_close(state, item, gathering_item_kind(self));
         Py_DECREF(item);
     }
     self->queue = QUEUE_CLOSED;
@@ -548,7 +548,7 @@ gathering_close_some(GatheringObject *self)
     int status = now_seconds(state, &start);
     while (status == 0 && gathering_list_goes_on(self)) {
         PyObject *item = gathering_pop_item(self);
-        close_given_up(state, item, self->as_asyncio_gather);
+        item_close(state, item, gathering_item_kind(self));
         Py_DECREF(item);
         status = now_seconds(state, &now);
         if (status == 0 && now - start >= SLICE_SECONDS
@@ -709,10 +709,7 @@ gathering_advance_source(GatheringObject *self)
 static void
 gathering_drop_item(GatheringObject *self, PyObject *item)
 {
-    if (!self->calls) {
-        close_given_up(state_of((PyObject *)self), item,
-                       self->as_asyncio_gather);
-    }
+    item_close(state_of((PyObject *)self), item, gathering_item_kind(self));
     self->item_taken = false;
 }
 

@@ -53,21 +53,19 @@ future_outcome(core_state *state, PyObject *future, PyObject **value,
 }
 
 /* May an interrupt that is the Future's outcome have left the loop?  That of a
-   Task has, and that of another gathering. */
-static bool
+   Task has, and that of another gathering.  1, 0, or -1 on an interrupt or
+   without memory. */
+static int
 future_may_interrupt(core_state *state, PyObject *future)
 {
     if (Py_TYPE(future) == state->outer_type
         || PyObject_TypeCheck(future, state->task_base)) {
-        return true;
+        return 1;
     }
     PyObject *coro;
     int is_task = lookup_attribute(future, state->str_get_coro, &coro);
     Py_XDECREF(coro);
-    if (is_task < 0) {
-        PyErr_Clear();
-    }
-    return is_task > 0;
+    return is_task < 0 ? forget_ordinary_error() : is_task;
 }
 
 /* What the Future, which is done, has come to for its gathering: a value or an
@@ -83,9 +81,14 @@ gathering_take_outcome(GatheringObject *self, PyObject *future,
         *exception = fetch_exception();
         *is_cancellation = false;
     }
-    if (*exception != NULL && is_interrupt(*exception) && !reports
-        && future_may_interrupt(state, future)) {
-        gathering_note_interrupt(self, *exception);
+    if (*exception != NULL && is_interrupt(*exception) && !reports) {
+        int may = future_may_interrupt(state, future);
+        if (may > 0) {
+            gathering_note_interrupt(self, *exception);
+        }
+        else if (may < 0) { /* as one that cannot say */
+            Py_SETREF(*exception, fetch_exception());
+        }
     }
 }
 

@@ -175,10 +175,9 @@ worker_forget_item(core_state *state, WorkerObject *self)
     if (gathering != NULL && gathering->gate != NULL) {
         gathering->waiting--;
     }
-    if (gathering == NULL || !gathering->calls) {
-        close_given_up(state, self->item,
-                       gathering != NULL && gathering->as_asyncio_gather);
-    }
+    item_close(state, self->item,
+               gathering == NULL ? ITEM_AWAITABLE
+                                 : gathering_item_kind(gathering));
 }
 
 /* Has the queue been closed since the item was taken?  Then it must not start,
@@ -205,7 +204,9 @@ worker_gate_told(PyObject *owner, bool entered)
 }
 
 /* gated.h calls it, once for each item that waits for the limit's gate. */
-static const GatedOwnerCalls worker_gate_calls = {.told = worker_gate_told};
+static const GatedOwnerCalls worker_gate_calls = {
+    .told = worker_gate_told,
+};
 
 /* Has the item that starts in this step run its first step. */
 static PySendResult

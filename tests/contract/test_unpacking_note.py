@@ -212,3 +212,21 @@ def test_the_methods_of_a_metaclass_are_not_those_of_the_object(impl):
     for door in DOORS:
         assert not hasattr(error_through(impl, door, Member()), "__notes__")
         assert error_through(impl, door, Said()).__notes__ == ["to pass what the Said contains, unpack it with *"]
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, SystemExit, MemoryError])
+def test_what_ends_the_program_while_an_item_says_what_it_is_is_kept(impl, failure):
+    failures = [failure("asked")]
+
+    class Refusing(Untouched):
+        @property
+        def __class__(self):
+            if failures:
+                raise failures.pop()
+            return Refusing
+
+    async def calls():
+        await impl.gather_with_concurrency(2, Refusing())
+
+    with pytest.raises(failure, match="^asked$"):
+        run(calls)

@@ -280,3 +280,20 @@ def test_its_code_cancels_what_was_subscribed_to_before(impl):
             assert await call == ["a", futures["b"].outcome, "c"]
 
     run(main)
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, SystemExit, MemoryError])
+def test_what_ends_the_program_while_it_says_whether_it_is_a_task_is_kept(impl, failure):
+    class Refusing(Future):
+        @property
+        def get_coro(self):
+            raise failure("asked")
+
+    async def calls():
+        future = Refusing([], "f", outcome=SystemExit("its own"))
+        gathered = impl.gather(future)
+        future.end()
+        await gathered
+
+    with pytest.raises(failure, match="^asked$"):
+        run(calls)
