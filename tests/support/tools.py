@@ -1,6 +1,6 @@
 """Other people's tools, as the real packages: the tests of each are skipped where it is not installed.
 
-With GATEDCORO_REQUIRE_TOOLS=1 in the environment, as in the job of .ci/run that installs the extra `tools`, that is a failure.
+With GATEDCORO_REQUIRE_TOOLS=1 in the environment, as in the session `tools` of noxfile.py, that is a failure.
 """
 
 import importlib.metadata

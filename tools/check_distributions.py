@@ -1,8 +1,11 @@
 """Looks into a source distribution and a wheel: `check_distributions.py SDIST WHEEL`."""
 
+import os
 import sys
 import tarfile
 import zipfile
+
+MOST_BYTES = 500_000  # of the sdist; what programs have generated does not belong there
 
 
 def fail(message: str) -> None:
@@ -25,11 +28,13 @@ def check_sdist(path: str) -> None:
     for name in needed:
         if name not in names:
             fail(f"the sdist lacks {name}")
-    for folder in ("docs", "src", "tests", "benchmarks", "examples"):
+    for folder in ("src", "tests", "benchmarks", "examples", "docs", "tools"):
         if not any(name.startswith(f"{folder}/") for name in names):
             fail(f"the sdist lacks {folder}/")
     if not any(name.startswith("src/") and name.endswith(".h") for name in names):
         fail("the sdist lacks the C headers")
+    if os.path.getsize(path) > MOST_BYTES:
+        fail(f"the sdist has {os.path.getsize(path)} bytes")
     built = [name for name in names if name.endswith((".so", ".pyd", ".pyc", ".o")) or "__pycache__" in name]
     if built:
         fail(f"the sdist holds what was built: {built}")

@@ -1,0 +1,105 @@
+"""Proof that the swap is safe: `langchain_proof.py SDIST OUTPUT`, as the session `langchain` of noxfile.py runs it.
+
+In an environment that holds gatedcoro, a langchain-core and what its tests need: langchain-core's own unit tests, carried by its
+unpacked SDIST, run three times (plain, swapped, swapped with every missing limit turned into 2; see langchain_plugin.py). Every
+test must end alike in all three, and calls must have reached gatedcoro, with a limit and without.
+"""
+
+import collections
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SDIST, OUTPUT = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
+
+# langchain-core 0.3.61 has two tests that fail with a current pydantic; a test that measures time may fail on a busy machine.
+MOST_FAILING = 5
+# What ends in another way with the swap runs again, alone, with and without it: some of these tests want a step done within a
+# second, which a busy machine now and then does not give them, and others depend on what ran before them.
+MORE_CHANCES = 3
+KINDS = ("gated_coro", "gather_with_concurrency, None", "gather_with_concurrency, int")
+
+runs = itertools.count()
+
+
+def say(text):
+    print(f"ci: {text}", flush=True)
+
+
+def fail(text):
+    sys.exit(f"ci: FAILED: {text}")
+
+
+def run(mode, *selected):
+    """How each test ended under a mode, from the whole suite or the tests that are named."""
+    began = time.monotonic()
+    output = OUTPUT / f"{mode}-{next(runs)}"
+    output.mkdir(parents=True)
+    parallel = () if selected else ("-n", "2")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", *parallel, "-p", "langchain_plugin", "-p", "no:cacheprovider"),
+            *("--no-header", "--tb=short", *(selected or ["tests/unit_tests"])),
+        ],
+        cwd=SDIST,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parent),
+            "SWAP_MODE": mode,
+            "SWAP_ROOT": str(SDIST),
+            "SWAP_OUTPUT": str(output),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    seen = [json.loads(file.read_text()) for file in output.iterdir()]
+    outcomes = {test: ended for process in seen for test, ended in process["outcomes"].items()}
+    if not outcomes:
+        fail(f"{mode}: no test ran\n{done.stdout[-20_000:]}")
+    (OUTPUT / f"{mode}.log").write_text(done.stdout)
+    if {process["implementation"] for process in seen} != {"c"}:
+        fail(f"{mode}: the extension was not there in every process")
+    if {process["installed"] for process in seen} != {mode != "plain"}:
+        fail(f"{mode}: the swap was not what it was to be in every process")
+    if not selected:
+        summary = [line for line in done.stdout.splitlines() if " passed" in line][-1:]
+        say(f"{mode}: {' '.join(summary).strip('= ')}; {time.monotonic() - began:.0f} s")
+        if mode != "plain":
+            calls = sum((collections.Counter(process["calls"]) for process in seen), collections.Counter())
+            say(f"{mode}: calls that reached gatedcoro: " + "; ".join(f"{kind}: {calls[kind]}" for kind in KINDS))
+            if not all(calls[kind] for kind in KINDS):
+                fail(f"{mode}: one of the functions was never called")
+    return outcomes
+
+
+def compare(plain, mode):
+    outcomes = run(mode)
+    differing = sorted(test for test in plain.keys() | outcomes.keys() if plain.get(test) != outcomes.get(test))
+    for _ in range(MORE_CHANCES):
+        if not differing:
+            break
+        say(f"{mode}: once more, alone: {differing}")
+        again, outcomes = run("plain", *differing), run(mode, *differing)
+        differing = [test for test in differing if again.get(test) != outcomes.get(test)]
+    if differing:
+        print((OUTPUT / f"{mode}.log").read_text()[-20_000:], flush=True)
+        fail(f"{mode}: these tests end in another way: {differing}")
+    say(f"{mode}: each of {len(plain)} tests ended as it does without the swap")
+
+
+def main():
+    say(f"{SDIST.name}, Python {sys.version.split()[0]}")
+    plain = run("plain")
+    failing = [test for test, ended in plain.items() if any(step.endswith(" failed") for step in ended)]
+    if len(failing) > MOST_FAILING:
+        fail(f"{len(failing)} tests fail without the swap: {failing[:20]}")
+    for mode in ("swapped", "limited"):
+        compare(plain, mode)
+
+
+main()
