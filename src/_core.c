@@ -6,13 +6,28 @@
 
    surface/
       function.h           the public functions, as callable objects
-      front_door.h         a call, from its arguments to an open gathering
-      arguments.h          binding, limits, awaitables
+      functions.h          what each is called with, and what it does with that
+      front_door.h         the coroutine that opens a gathering, and waits
+      opening.h            how a call that is in order becomes a gathering
+      awaitables.h         arguments as asyncio.gather takes them
+      arguments.h          how a call is bound to a function's parameters
+      results.h            the list of all outcomes: a sink
       outer.h              our asyncio.Future, whose cancel() reaches the items
    engine/
-      gathering.h          the engine: queue, limit, pump, outcomes
+      runner.h             how an item gets a Task
       worker.h             drives items, one after the other, in one Task
+      worker_item.h        the item that it drives at the moment
       watcher.h            a Future that needs neither Task nor slot
+      pass.h               starts items, while there is room: the loop
+      outcome.h            what happens when something that ran has ended
+      ending.h             how the queue is closed, and the call ends
+      gathering.h          one call: its parts, its state, what holds
+      sink.h               where outcomes go
+      source.h             where items come from
+      limit.h              how many may run at once
+      running.h            what runs
+      slice.h              how long a pass may take
+      call_graph.h         who is shown as awaiting what runs
    coroutines/
       keeper.h             a Task that stands for an owner which has none
       gated.h              drives one item inside of an async context manager
@@ -51,6 +66,7 @@ state_of_module(PyObject *module)
 
 /*** Module functions, for the tests ***/
 
+/* Runs Python code. */
 static PyObject *
 core_set_clock(PyObject *module, PyObject *clock)
 {
@@ -64,6 +80,7 @@ core_set_clock(PyObject *module, PyObject *clock)
     Py_RETURN_NONE;
 }
 
+/* Runs Python code. */
 static PyObject *
 core_set_task_reuse(PyObject *module, PyObject *enabled)
 {
@@ -154,7 +171,7 @@ core_make_strings(core_state *state)
 }
 
 /* What says which Task is current: on 3.11, where current_task() is Python code,
-   the method of the dict that it reads. */
+   the method of the dict that it reads.  Runs Python code. */
 static PyObject *
 import_current_task(void)
 {
@@ -174,6 +191,7 @@ import_current_task(void)
     return import_function("asyncio.tasks", "current_task", "_asyncio");
 }
 
+/* Runs Python code. */
 static int
 core_import_asyncio(core_state *state)
 {
@@ -214,7 +232,8 @@ core_import_asyncio(core_state *state)
     return 0;
 }
 
-/* Notes how asyncio's own loops make Tasks, if that is stock (stock.h). */
+/* Notes how asyncio's own loops make Tasks, if that is stock (stock.h).
+   Runs Python code. */
 static int
 core_note_create_task(core_state *state)
 {
@@ -257,7 +276,7 @@ find_method(PyTypeObject *type, const char *name)
     return NULL;
 }
 
-/* Finds what asyncio's types answer directly. */
+/* Finds what asyncio's types answer directly.  Runs Python code. */
 static int
 core_find_shortcuts(core_state *state)
 {
@@ -303,6 +322,7 @@ core_make_types(PyObject *module, core_state *state)
     MAKE(field, (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec, NULL))
     MAKE_TYPE(function_type, function_spec)
     MAKE_TYPE(gathering_type, gathering_spec)
+    MAKE_TYPE(results_type, results_spec)
     MAKE_TYPE(catcher_type, catcher_spec)
     MAKE_TYPE(probe_type, probe_spec)
     MAKE_TYPE(waiter_type, waiter_spec)
@@ -321,7 +341,7 @@ core_make_types(PyObject *module, core_state *state)
 }
 
 /* Their methods make them coroutines; but the abstract class looks for methods
-   only as long as it is found by its own name. */
+   only as long as it is found by its own name.  Runs Python code. */
 static int
 core_register_coroutines(core_state *state)
 {
@@ -340,7 +360,7 @@ core_register_coroutines(core_state *state)
     return 0;
 }
 
-/* The class that asyncio's C types raise. */
+/* The class that asyncio's C types raise.  Runs Python code. */
 static int
 core_find_cancelled_error(core_state *state)
 {
@@ -360,7 +380,8 @@ core_find_cancelled_error(core_state *state)
     return error == NULL ? -1 : 0;
 }
 
-/* Marks a function as one that returns a coroutine, if that can be done. */
+/* Marks a function as one that returns a coroutine, if that can be done.
+   Runs Python code. */
 static int
 mark_coroutine_function(PyObject *function)
 {
@@ -385,6 +406,7 @@ mark_coroutine_function(PyObject *function)
     return marked == NULL ? -1 : 0;
 }
 
+/* Runs Python code. */
 static int
 core_add_functions(PyObject *module, core_state *state)
 {
@@ -420,7 +442,7 @@ core_add_functions(PyObject *module, core_state *state)
     return 0;
 }
 
-/* The environment variable GATEDCORO_TASK_REUSE. */
+/* The environment variable GATEDCORO_TASK_REUSE.  Runs Python code. */
 static int
 core_read_environment(core_state *state)
 {
@@ -434,7 +456,7 @@ core_read_environment(core_state *state)
     return truth < 0 ? -1 : 0;
 }
 
-/* May Tasks be reused? */
+/* May Tasks be reused?  Runs Python code. */
 static int
 core_measure_tasks(core_state *state)
 {
@@ -450,6 +472,7 @@ core_measure_tasks(core_state *state)
     return status;
 }
 
+/* Runs Python code. */
 static int
 core_fill(PyObject *module, core_state *state)
 {
@@ -465,6 +488,7 @@ core_fill(PyObject *module, core_state *state)
     return core_read_environment(state) < 0 ? -1 : core_measure_tasks(state);
 }
 
+/* Runs Python code. */
 static int
 core_exec(PyObject *module)
 {

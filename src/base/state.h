@@ -12,6 +12,7 @@
     X(function_type) \
     X(gathering_type) \
     X(outer_type) \
+    X(results_type) \
     X(task_type) \
     X(catcher_type) \
     X(probe_type) \

@@ -6,7 +6,7 @@
 #ifndef GATEDCORO_WATCHER_H
 #define GATEDCORO_WATCHER_H
 
-#include "engine/gathering.h"
+#include "engine/pass.h"
 
 typedef struct {
     PyObject_HEAD
@@ -20,41 +20,54 @@ WatcherObject_CAST(PyObject *op)
     return (WatcherObject *)op;
 }
 
-/* The Future's outcome: a value (new reference) or an exception (new
-   reference, in `*exception`); -1 if the Future cannot say. */
+/* What the Future, which is done, has come to (owned).  -1 if it cannot say.
+   Runs Python code. */
 static int
-future_outcome(core_state *state, PyObject *future, PyObject **value,
-               PyObject **exception, bool *is_cancelled)
+future_outcome(core_state *state, PyObject *future, Outcome *outcome)
 {
-    *value = *exception = NULL;
-    *is_cancelled = false;
+    *outcome = (Outcome){.child = future};
     PyObject *answer = PyObject_CallMethodNoArgs(future, state->str_cancelled);
     int truth = answer == NULL ? -1 : PyObject_IsTrue(answer);
     Py_XDECREF(answer);
     if (truth < 0) {
         return -1;
     }
-    *is_cancelled = truth > 0;
-    if (*is_cancelled) {
-        *exception =
+    if (truth > 0) {
+        outcome->is_cancellation = true;
+        outcome->exception =
             PyObject_CallMethodNoArgs(future, state->str_make_cancelled_error);
-        return *exception == NULL ? -1 : 0;
+        return outcome->exception == NULL ? -1 : 0;
     }
-    *exception = PyObject_CallMethodNoArgs(future, state->str_exception);
-    if (*exception == NULL) {
+    PyObject *exception =
+        PyObject_CallMethodNoArgs(future, state->str_exception);
+    if (exception == NULL) {
         return -1;
     }
-    if (*exception != Py_None) {
+    if (exception != Py_None) {
+        outcome->exception = exception;
         return 0;
     }
-    Py_CLEAR(*exception);
-    *value = PyObject_CallMethodNoArgs(future, state->str_result);
-    return *value == NULL ? -1 : 0;
+    Py_DECREF(exception);
+    outcome->value = PyObject_CallMethodNoArgs(future, state->str_result);
+    return outcome->value == NULL ? -1 : 0;
+}
+
+/* Is `future` one of ours, and will it be reported if nobody retrieves its
+   exception? */
+static bool
+future_is_reported(core_state *state, PyObject *future)
+{
+    if (Py_TYPE(future) != state->outer_type) {
+        return false;
+    }
+    PyObject *reports = state->future_get_log_traceback(future, NULL);
+    Py_XDECREF(reports); /* True or False */
+    return reports == Py_True;
 }
 
 /* May an interrupt that is the Future's outcome have left the loop?  That of a
-   Task has, and that of another gathering.  1, 0, or -1 on an interrupt or
-   without memory. */
+   Task has, and that of another gathering.  1, 0, or -1 on an interrupt or without
+   memory.  Runs Python code. */
 static int
 future_may_interrupt(core_state *state, PyObject *future)
 {
@@ -68,53 +81,50 @@ future_may_interrupt(core_state *state, PyObject *future)
     return is_task < 0 ? forget_ordinary_error() : is_task;
 }
 
-/* What the Future, which is done, has come to for its gathering: a value or an
-   exception (both new), which is a cancellation or one like any other. */
+/* The same for its gathering: where the Future cannot say, its error is the
+   outcome.  Runs Python code. */
 static void
-gathering_take_outcome(GatheringObject *self, PyObject *future,
-                       PyObject **value, PyObject **exception,
-                       bool *is_cancellation)
+gathering_outcome_of(GatheringObject *self, PyObject *future, Outcome *outcome)
 {
     core_state *state = state_of((PyObject *)self);
-    bool reports = outer_reports(state, future);
-    if (future_outcome(state, future, value, exception, is_cancellation) < 0) {
-        *exception = fetch_exception();
-        *is_cancellation = false;
+    bool is_reported = future_is_reported(state, future);
+    if (future_outcome(state, future, outcome) < 0) {
+        outcome->exception = fetch_exception();
+        outcome->is_cancellation = false;
     }
-    if (*exception != NULL && is_interrupt(*exception) && !reports) {
-        int may = future_may_interrupt(state, future);
-        if (may > 0) {
-            gathering_note_interrupt(self, *exception);
-        }
-        else if (may < 0) { /* as one that cannot say */
-            Py_SETREF(*exception, fetch_exception());
-        }
+    if (outcome->exception == NULL || !is_interrupt(outcome->exception)
+        || is_reported) {
+        return;
+    }
+    int has_left = future_may_interrupt(state, future);
+    if (has_left < 0) {
+        Py_SETREF(outcome->exception, fetch_exception());
+    }
+    else if (has_left) {
+        gathering_note_interrupt(self, outcome->exception);
     }
 }
 
-/* The done callback. */
+/* The done callback.  Runs Python code. */
 static PyObject *
 watcher_done(PyObject *op, PyObject *future)
 {
     WatcherObject *self = WatcherObject_CAST(op);
     GatheringObject *gathering = self->gathering;
-    if (gathering == NULL || self->link.next == NULL) {
+    if (gathering == NULL || !link_is_running(&self->link)) {
         Py_RETURN_NONE; /* called a second time, or among what is collected */
     }
     self->gathering = NULL;
-    gathering_leave(gathering, &self->link);
-    PyObject *value, *exception;
-    bool is_cancellation;
-    gathering_take_outcome(gathering, future, &value, &exception,
-                           &is_cancellation);
-    int status = gathering_deliver(gathering, &self->link, value, exception,
-                                   is_cancellation, future);
-    Py_XDECREF(value);
-    Py_XDECREF(exception);
+    call_graph_leave(&gathering->call_graph, &self->link);
+    Outcome outcome;
+    gathering_outcome_of(gathering, future, &outcome);
+    int status =
+        gathering_deliver(state_of(op), gathering, &self->link, &outcome);
+    outcome_clear(&outcome);
     PyObject *target = self->link.target;
     self->link.target = NULL;
     Py_XDECREF(target);
-    Py_DECREF(self); /* the list's */
+    Py_DECREF(self); /* the ring's */
     Py_DECREF(gathering);
     if (status < 0) {
         return NULL;
@@ -124,11 +134,10 @@ watcher_done(PyObject *op, PyObject *future)
 
 static PyMethodDef watcher_done_def = {"done", watcher_done, METH_O, NULL};
 
-/* Subscribes to a Future: it is among what runs from now on.  Returns the
-   callback (borrowed from nobody: new reference) or NULL. */
+/* Has the Future in hand run: it is among what does from now on.  Returns the
+   callback to be given to it (new reference), or NULL.  Runs Python code. */
 static PyObject *
-watcher_new(core_state *state, GatheringObject *gathering, PyObject *future,
-            Py_ssize_t index)
+watcher_new(core_state *state, GatheringObject *gathering)
 {
     PyTypeObject *type = state->watcher_type;
     WatcherObject *self = (WatcherObject *)type->tp_alloc(type, 0);
@@ -139,15 +148,14 @@ watcher_new(core_state *state, GatheringObject *gathering, PyObject *future,
     if (callback != NULL) {
         self->gathering = (GatheringObject *)Py_NewRef(gathering);
         self->link.owner = Py_NewRef(self);
-        self->link.target = Py_NewRef(future);
-        gathering_link(gathering, &self->link, index);
+        self->link.target = gathering_run_taken(gathering, &self->link);
         gathering_join(gathering, &self->link);
     }
     Py_DECREF(self);
     return callback;
 }
 
-/* The Future does not take its `callback`. */
+/* The Future does not take its `callback`.  Runs Python code. */
 static void
 watcher_give_up(PyObject *callback)
 {
@@ -155,9 +163,9 @@ watcher_give_up(PyObject *callback)
     GatheringObject *gathering = self->gathering;
     if (gathering != NULL) { /* else it called back all the same */
         self->gathering = NULL;
-        gathering_unlink(gathering, &self->link);
-        gathering_leave(gathering, &self->link);
-        Py_DECREF(self); /* the list's */
+        running_remove(&gathering->running, &self->link);
+        call_graph_leave(&gathering->call_graph, &self->link);
+        Py_DECREF(self); /* the ring's */
         Py_DECREF(gathering);
     }
 }
@@ -169,18 +177,15 @@ watcher_tp_traverse(PyObject *op, visitproc visit, void *arg)
 {
     WatcherObject *self = WatcherObject_CAST(op);
     Py_VISIT(Py_TYPE(op));
-    Py_VISIT(self->link.target);
-    Py_VISIT(self->link.awaiter);
     Py_VISIT(self->gathering);
-    return 0;
+    return link_traverse(&self->link, visit, arg);
 }
 
 static int
 watcher_tp_clear(PyObject *op)
 {
     WatcherObject *self = WatcherObject_CAST(op);
-    Py_CLEAR(self->link.awaiter); /* while it is set, so is the target */
-    Py_CLEAR(self->link.target);
+    link_clear(&self->link);
     Py_CLEAR(self->gathering);
     return 0;
 }

@@ -9,7 +9,7 @@
 #ifndef GATEDCORO_FUNCTION_H
 #define GATEDCORO_FUNCTION_H
 
-#include "surface/front_door.h"
+#include "surface/functions.h"
 
 typedef PyObject *(*FunctionCall)(core_state *state, PyObject *const *args,
                                   Py_ssize_t nargs, PyObject *kwnames);
@@ -29,6 +29,7 @@ FunctionObject_CAST(PyObject *op)
     return (FunctionObject *)op;
 }
 
+/* Runs Python code. */
 static PyObject *
 function_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf,
                     PyObject *kwnames)
@@ -64,7 +65,8 @@ function_get_module(PyObject *Py_UNUSED(op), void *Py_UNUSED(closure))
     return PyUnicode_InternFromString("gatedcoro");
 }
 
-/* The function of that name in the reference implementation. */
+/* The function of that name in the reference implementation.
+   Runs Python code. */
 static PyObject *
 function_reference(PyObject *op)
 {
@@ -78,6 +80,7 @@ function_reference(PyObject *op)
     return function;
 }
 
+/* Runs Python code. */
 static PyObject *
 function_get_doc(PyObject *op, void *Py_UNUSED(closure))
 {
@@ -90,6 +93,7 @@ function_get_doc(PyObject *op, void *Py_UNUSED(closure))
     return doc;
 }
 
+/* Runs Python code. */
 static PyObject *
 function_get_signature(PyObject *op, void *Py_UNUSED(closure))
 {

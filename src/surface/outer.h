@@ -8,11 +8,11 @@
 #define GATEDCORO_OUTER_H
 
 #include "base/subclass.h"
-
-typedef struct GatheringObject GatheringObject;
+#include "engine/ending.h"
 
 typedef struct {
     GatheringObject *gathering; /* NULL once settled */
+    bool is_abandoned;          /* nobody waits, or will look at it */
 } OuterFields;
 
 static inline OuterFields *
@@ -21,10 +21,8 @@ outer_fields(PyObject *outer)
     return (OuterFields *)subclass_fields(outer);
 }
 
-/* In gathering.h.  1 if anything was cancelled, 0, or -1 on error. */
-static int gathering_cancel(GatheringObject *self, PyObject *message);
-
-/* Returns a pending outer future that does not belong to a gathering yet. */
+/* Returns a pending outer future that does not belong to a gathering yet.
+   Runs Python code. */
 static PyObject *
 outer_new(core_state *state, PyObject *loop)
 {
@@ -51,7 +49,7 @@ outer_forget(PyObject *outer)
     Py_XDECREF(gathering);
 }
 
-/* Nobody will retrieve the exception: do not report it. */
+/* Nobody will retrieve the exception: do not report it.  Runs Python code. */
 static void
 outer_silence(core_state *state, PyObject *outer)
 {
@@ -60,20 +58,7 @@ outer_silence(core_state *state, PyObject *outer)
     }
 }
 
-/* Is `future` one of ours, and will it be reported if nobody retrieves its
-   exception? */
-static bool
-outer_reports(core_state *state, PyObject *future)
-{
-    if (Py_TYPE(future) != state->outer_type) {
-        return false;
-    }
-    PyObject *reports = state->future_get_log_traceback(future, NULL);
-    Py_XDECREF(reports); /* True or False */
-    return reports == Py_True;
-}
-
-/* 1, 0, or -1 on error. */
+/* 1, 0, or -1 on error.  Runs Python code. */
 static int
 outer_is_pending(core_state *state, PyObject *outer)
 {
@@ -93,7 +78,7 @@ outer_is_unset(core_state *state, PyObject *outer)
 }
 
 /* Is the exception that of the future, which has thrown it into who waits?  1,
-   0, or -1 on error. */
+   0, or -1 on error.  Runs Python code. */
 static int
 outer_has_raised(core_state *state, PyObject *outer, PyObject *exception)
 {
@@ -114,6 +99,65 @@ outer_has_raised(core_state *state, PyObject *outer, PyObject *exception)
     return answer == NULL ? -1 : answer == exception;
 }
 
+/* Ends the future with a value or an exception (borrowed).  -1 on error.
+   Runs Python code. */
+static int
+outer_end(core_state *state, PyObject *outer, PyObject *value,
+          PyObject *exception)
+{
+    if (exception == NULL) {
+        return call_method_for_effect(outer, state->str_set_result, value);
+    }
+    int status =
+        call_method_for_effect(outer, state->str_set_exception, exception);
+    if (status < 0 && PyErr_ExceptionMatches(PyExc_TypeError)) {
+        /* What a Future of the user's called its exception is none. */
+        PyObject *refusal = fetch_exception();
+        status =
+            call_method_for_effect(outer, state->str_set_exception, refusal);
+        Py_DECREF(refusal);
+    }
+    return status;
+}
+
+/* Somebody else has set the future, and who waited for it goes on.  What runs
+   does so, too, and what is queued, as after an error.  -1 on an interrupt.
+   Runs Python code. */
+static int
+outer_lose(PyObject *outer)
+{
+    GatheringObject *gathering = outer_fields(outer)->gathering;
+    if (gathering == NULL) {
+        return 0;
+    }
+    Py_INCREF(gathering);
+    int status = gathering_settle_unwanted(gathering);
+    if (status < 0) {
+        status = report_error((PyObject *)gathering);
+    }
+    Py_DECREF(gathering);
+    return status;
+}
+
+/* The caller has gone: cancels what runs, reports nothing.  Keeps the exception
+   being raised.  Runs Python code. */
+static void
+outer_abandon(core_state *state, PyObject *outer)
+{
+    GatheringObject *gathering = outer_fields(outer)->gathering;
+    if (gathering == NULL) {
+        PyObject *raised = fetch_exception();
+        outer_silence(state, outer);
+        restore_exception(raised);
+        return;
+    }
+    Py_INCREF(gathering);
+    outer_fields(outer)->is_abandoned = true;
+    gathering_abandon(gathering);
+    Py_DECREF(gathering);
+}
+
+/* Runs Python code. */
 static PyObject *
 outer_cancel(PyObject *op, PyObject *args, PyObject *kwargs)
 {

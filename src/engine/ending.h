@@ -1,0 +1,415 @@
+/* Ending: how a gathering closes its queue, and settles.
+
+   Closing the queue and settling are one knot: a queue that is left open when
+   the caller is told gets a keeper, the keeper closes the queue if its Task is
+   cancelled, and a closed queue may be what the caller still waited for. */
+
+#ifndef GATEDCORO_ENDING_H
+#define GATEDCORO_ENDING_H
+
+#include "engine/gathering.h"
+
+static int gathering_settle_if_complete(GatheringObject *self);
+static int gathering_stop(GatheringObject *self, PyObject *message);
+
+/*** Calling back ***/
+
+/* Has the loop call one of our functions in its next turn.  -1 on error.
+   Runs Python code. */
+static int
+gathering_call_soon(GatheringObject *self, PyMethodDef *def)
+{
+    int status = -1;
+    PyObject *callback = PyCFunction_New(def, (PyObject *)self);
+    PyObject *context = PyContext_Copy(self->context);
+    if (callback != NULL && context != NULL) {
+        status = call_soon(state_of((PyObject *)self), self->loop, callback,
+                           context);
+    }
+    Py_XDECREF(callback);
+    Py_XDECREF(context);
+    return status;
+}
+
+/*** The queue ***/
+
+/* The keeper may go.  -1 if it could not be told: it waits on.
+   Runs Python code. */
+static int
+gathering_release_keeper(GatheringObject *self)
+{
+    PyObject *keeper = Py_XNewRef(self->keeper);
+    int status = keeper == NULL ? 0 : keeper_wake(keeper);
+    Py_XDECREF(keeper);
+    return status;
+}
+
+/* Nothing is queued any more.  -1 if the keeper could not be told.
+   Runs Python code. */
+static int
+gathering_queue_ended(GatheringObject *self)
+{
+    assert(source_is_empty(&self->source));
+    gathering_release_parent(self);
+    return gathering_release_keeper(self);
+}
+
+/* Every item has been taken.  -1 if the keeper could not be told.
+   Runs Python code. */
+static int
+gathering_exhaust_queue(GatheringObject *self)
+{
+    source_exhaust(&self->source);
+    return gathering_queue_ended(self);
+}
+
+static PyObject *gathering_close_callback(PyObject *op, PyObject *ignored);
+
+static PyMethodDef gathering_close_def = {
+    "close_queue", gathering_close_callback, METH_NOARGS, NULL};
+
+/* Closes queued items until a slice is used up; the rest has its turn soon, or
+   now if the clock or the loop fails.  -1 on an interrupt, or if the keeper
+   could not be told; the queue is closed, or goes on closing, all the same.
+   Runs Python code. */
+static int
+gathering_close_some(GatheringObject *self)
+{
+    core_state *state = state_of((PyObject *)self);
+    PyObject *failure = NULL;
+    int more = source_close_some(state, &self->source);
+    if (more > 0) {
+        more = gathering_call_soon(self, &gathering_close_def);
+        if (more == 0) {
+            return 0;
+        }
+    }
+    if (more < 0 && report_error((PyObject *)self) < 0) {
+        collect_exception(&failure);
+    }
+    gathering_close_rest(self);
+    if (gathering_queue_ended(self) < 0) {
+        collect_exception(&failure);
+    }
+    return raise_collected(failure);
+}
+
+/* Nothing starts from here on, not even what has been taken and not begun.  -1
+   on an interrupt, or if the keeper could not be told.  Runs Python code. */
+static int
+gathering_close_queue(GatheringObject *self)
+{
+    switch (self->source.state) {
+    case SOURCE_EXHAUSTED:
+        source_be_closed(&self->source);
+        return 0;
+    case SOURCE_CLOSING:
+    case SOURCE_CLOSED:
+        return 0;
+    case SOURCE_OPEN:
+        break;
+    }
+    source_begin_closing(&self->source);
+    gathering_release_parent(self);
+    if (self->source.kind == SOURCE_LIST) {
+        return gathering_close_some(self);
+    }
+    source_be_closed(&self->source);
+    int status = gathering_queue_ended(self);
+    source_drop(&self->source);
+    return status;
+}
+
+/* Runs Python code. */
+static PyObject *
+gathering_close_callback(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    GatheringObject *self = GatheringObject_CAST(op);
+    PyObject *failure = NULL;
+    if (self->source.state == SOURCE_CLOSING) {
+        if (gathering_close_some(self) < 0) {
+            collect_exception(&failure);
+        }
+        if (gathering_settle_if_complete(self) < 0) {
+            collect_exception(&failure);
+        }
+    }
+    gathering_check(self);
+    if (raise_collected(failure) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/*** The keeper ***/
+
+static bool
+gathering_needs_keeper(PyObject *owner)
+{
+    return !source_is_empty(&GatheringObject_CAST(owner)->source);
+}
+
+/* Runs Python code. */
+static int
+gathering_keeper_cancelled(PyObject *owner, PyObject *message)
+{
+    GatheringObject *self = GatheringObject_CAST(owner);
+    if (self->source.state != SOURCE_OPEN) {
+        return 0;
+    }
+    return gathering_stop(self, message) < 0 ? report_error(owner) : 0;
+}
+
+static void
+gathering_keeper_ended(PyObject *owner)
+{
+    Py_CLEAR(GatheringObject_CAST(owner)->keeper);
+}
+
+/* Called by the keeper, for the Task that stands for the queue (keeper.h). */
+static const KeeperOwnerCalls gathering_keeper_calls = {
+    .needs_it = gathering_needs_keeper,
+    .cancelled = gathering_keeper_cancelled,
+    .ended = gathering_keeper_ended,
+};
+
+/* Has a keeper stand for the queue, if there is one to stand for.
+   Runs Python code. */
+static int
+gathering_keep_queue(GatheringObject *self)
+{
+    if (self->source.state != SOURCE_OPEN || self->keeper != NULL) {
+        return 0;
+    }
+    return keeper_start(state_of((PyObject *)self), (PyObject *)self,
+                        &gathering_keeper_calls, self->loop, self->context,
+                        &self->keeper);
+}
+
+/*** Settling ***/
+
+/* Ends the call, once, even if the keeper could not be made (-1): with an
+   exception (borrowed), or, if that is NULL, with all outcomes.  Nobody is told
+   where nobody wants to know.  Runs Python code. */
+static int
+gathering_settle_for(GatheringObject *self, PyObject *exception,
+                     bool is_wanted)
+{
+    core_state *state = state_of((PyObject *)self);
+    PyObject *failure = NULL;
+    bool is_no_news = false;
+    PyObject *error = NULL;
+    if (exception != NULL) {
+        is_no_news =
+            gathering_has_let_out(self, exception)
+            || PyErr_GivenExceptionMatches(exception, state->cancelled_error);
+        error = gathering_error_of(self, exception);
+    }
+    if (gathering_keep_queue(self) < 0) {
+        collect_exception(&failure);
+    }
+    if (self->state
+        != GATHERING_SETTLED) { /* else while the keeper was made */
+        PyObject *decided = gathering_be_settled(self);
+        Py_INCREF(self);
+        call_graph_leave_all(state, &self->call_graph, &self->running);
+        if (!is_wanted) {
+            self->sink->forget(self->receiver);
+        }
+        else if (self->sink->end(self->receiver, error, is_no_news) < 0) {
+            collect_exception(&failure);
+        }
+        Py_XDECREF(decided);
+        gathering_check(self);
+        Py_DECREF(self);
+    }
+    Py_XDECREF(error);
+    return raise_collected(failure);
+}
+
+/* Runs Python code. */
+static int
+gathering_settle(GatheringObject *self, PyObject *exception)
+{
+    return gathering_settle_for(self, exception, true);
+}
+
+/* Somebody else has told who waits.  Runs Python code. */
+static int
+gathering_settle_unwanted(GatheringObject *self)
+{
+    return gathering_settle_for(self, NULL, false);
+}
+
+/* Settles with `error`, if there is one.  Runs Python code. */
+static int
+gathering_settle_with_error(GatheringObject *self)
+{
+    PyObject *error = Py_XNewRef(self->error);
+    if (error == NULL) {
+        return 0;
+    }
+    int status = gathering_settle(self, error);
+    Py_DECREF(error);
+    return status;
+}
+
+/* Runs Python code. */
+static int
+gathering_settle_cancelled(GatheringObject *self)
+{
+    PyObject *cancelled = gathering_cancelled_error(self);
+    int status = gathering_settle(self, cancelled);
+    Py_DECREF(cancelled);
+    return status;
+}
+
+/* Nothing is queued and nothing runs: settles, unless it has.
+   Runs Python code. */
+static int
+gathering_settle_complete(GatheringObject *self)
+{
+    switch (self->state) {
+    case GATHERING_SETTLED:
+        return 0;
+    case GATHERING_FAILING:
+        return gathering_settle_with_error(self);
+    case GATHERING_CANCELLED:
+        return gathering_settle_cancelled(self);
+    case GATHERING_OPEN:
+        break;
+    }
+    return self->source.taken.item != NULL ? 0 : gathering_settle(self, NULL);
+}
+
+/* Settles if nothing is queued and nothing runs.  A keeper that could not be
+   told before is told.  Runs Python code. */
+static int
+gathering_settle_if_complete(GatheringObject *self)
+{
+    if (!source_is_empty(&self->source) || self->running.count > 0) {
+        return 0;
+    }
+    PyObject *failure = NULL;
+    if (gathering_release_keeper(self) < 0
+        && report_error((PyObject *)self) < 0) {
+        collect_exception(&failure);
+    }
+    if (gathering_settle_complete(self) < 0) {
+        collect_exception(&failure);
+    }
+    return raise_collected(failure);
+}
+
+/* The queue is closed, or being closed: if nothing runs, a caller that has been
+   cancelled need not wait for the rest of it.  Runs Python code. */
+static int
+gathering_settle_if_stopped(GatheringObject *self)
+{
+    if (self->state == GATHERING_CANCELLED && self->running.count == 0) {
+        return gathering_settle_cancelled(self);
+    }
+    return 0;
+}
+
+/*** Cancellation ***/
+
+/* What is queued never starts.  If everything that runs ends normally, the
+   outcome is a CancelledError with that message.  Runs Python code. */
+static int
+gathering_stop(GatheringObject *self, PyObject *message)
+{
+    PyObject *failure = NULL;
+    Py_XSETREF(self->cancel_message, Py_NewRef(message));
+    gathering_be_cancelled(self);
+    if (gathering_close_queue(self) < 0) {
+        collect_exception(&failure);
+    }
+    if (gathering_settle_if_stopped(self) < 0) {
+        collect_exception(&failure);
+    }
+    gathering_check(self);
+    return raise_collected(failure);
+}
+
+/* What the caller's cancel() does: everything that runs is cancelled, what is
+   queued never starts.  1 if anything was cancelled, 0, or -1 on error.
+   Runs Python code. */
+static int
+gathering_cancel(GatheringObject *self, PyObject *message)
+{
+    core_state *state = state_of((PyObject *)self);
+    if (self->state == GATHERING_SETTLED) {
+        return 0;
+    }
+    PyObject *failure = NULL;
+    int cancelled = 0;
+    if (self->source.state == SOURCE_OPEN || self->running.count == 0) {
+        cancelled = 1;
+        if (gathering_stop(self, message) < 0) {
+            collect_exception(&failure);
+        }
+    }
+    else {
+        cancelled = self->state == GATHERING_CANCELLED;
+        Py_XSETREF(self->cancel_message, Py_NewRef(message));
+    }
+    if (self->state != GATHERING_SETTLED) {
+        int any = running_cancel(state, &self->running, message);
+        if (any < 0) {
+            collect_exception(&failure);
+        }
+        else if (any > 0) {
+            cancelled = 1;
+            gathering_be_cancelled(self);
+            if (gathering_close_queue(self) < 0) {
+                collect_exception(&failure);
+            }
+        }
+    }
+    gathering_check(self);
+    return raise_collected(failure) < 0 ? -1 : cancelled;
+}
+
+/* The loop will never run again: nothing can be cancelled or called back.
+   Runs Python code. */
+static void
+gathering_strand(GatheringObject *self)
+{
+    if (self->state != GATHERING_SETTLED) {
+        PyObject *error = gathering_be_settled(self);
+        self->sink->forget(self->receiver);
+        Py_XDECREF(error);
+    }
+    call_graph_leave_all(state_of((PyObject *)self), &self->call_graph,
+                         &self->running);
+    gathering_close_rest(self);
+    gathering_check(self);
+}
+
+/* The caller has gone: cancels what runs.  Keeps the exception being raised.
+   Runs Python code. */
+static void
+gathering_abandon(GatheringObject *self)
+{
+    core_state *state = state_of((PyObject *)self);
+    PyObject *raised = fetch_exception();
+    call_graph_leave_all(state, &self->call_graph, &self->running);
+    PyObject *closed =
+        PyObject_CallMethodNoArgs(self->loop, state->str_is_closed);
+    if (closed == Py_True) {
+        gathering_strand(self);
+    }
+    else {
+        if (closed == NULL) {
+            PyErr_WriteUnraisable(self->receiver);
+        }
+        if (gathering_cancel(self, Py_None) < 0) {
+            PyErr_WriteUnraisable(self->receiver);
+        }
+    }
+    Py_XDECREF(closed);
+    restore_exception(raised);
+}
+
+#endif /* GATEDCORO_ENDING_H */

@@ -1,0 +1,339 @@
+/* Passes: starting items, while there is room, one after the other.
+
+   gathering_start_next() takes the next item and has it started;
+   gathering_run_pass() does so until there is no item, no room, or no time;
+   gathering_leave_step() is what the step of an item ends with. */
+
+#ifndef GATEDCORO_PASS_H
+#define GATEDCORO_PASS_H
+
+#include "engine/outcome.h"
+
+/*** Scheduling ***/
+
+static PyObject *gathering_pump_callback(PyObject *op, PyObject *ignored);
+
+static PyMethodDef gathering_pump_def = {"pump", gathering_pump_callback,
+                                         METH_NOARGS, NULL};
+
+/* Has a pass in the next turn of the loop.  Runs Python code. */
+static int
+gathering_schedule_pump(GatheringObject *self)
+{
+    if (self->pump_scheduled || self->source.state != SOURCE_OPEN) {
+        return 0;
+    }
+    self->pump_scheduled = true;
+    if (gathering_call_soon(self, &gathering_pump_def) < 0) {
+        self->pump_scheduled = false;
+        return -1;
+    }
+    return 0;
+}
+
+static inline bool
+gathering_has_room(GatheringObject *self)
+{
+    return self->source.state == SOURCE_OPEN
+           && limit_has_room(&self->limit, self->running.count)
+           && self->sink->has_room(self->receiver);
+}
+
+/* The loop or the clock has failed, so no pass is scheduled.  If there is room
+   for an item nevertheless, nobody would start it, and what runs may wait for
+   it: the call ends with the exception being raised.  Otherwise that is
+   reported, and a pass begins at the next end.  -1 on an interrupt.
+   Runs Python code. */
+static int
+gathering_pass_failed(GatheringObject *self)
+{
+    if (gathering_has_room(self) && !self->pump_scheduled) {
+        return gathering_fail_call(self);
+    }
+    return report_error((PyObject *)self);
+}
+
+/* An interrupt leaves the loop: nothing more starts in this step, but if the
+   loop is run again the queue goes on.  The exception being raised is kept.
+   Runs Python code. */
+static void
+gathering_let_out(GatheringObject *self)
+{
+    PyObject *raised = fetch_exception();
+    if (gathering_keep_queue(self) < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    if (gathering_schedule_pump(self) < 0 && gathering_pass_failed(self) < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    raise_exception(raised);
+}
+
+/*** The next item ***/
+
+/* May another item start now?  1, 0, or -1 on error.  When the slice is used
+   up, the next pass is scheduled.  Runs Python code. */
+static int
+gathering_admits(core_state *state, GatheringObject *self)
+{
+    if (self->slice.state == PASS_OVER || !gathering_has_room(self)) {
+        return 0;
+    }
+    if (self->limit.kind == LIMIT_NONE) {
+        return 1; /* all first steps happen in one turn */
+    }
+    switch (slice_start_one(state, &self->slice, self->pump_scheduled)) {
+    case SLICE_GOES_ON:
+        return self->source.state == SOURCE_OPEN; /* the clock may be the
+                                                     user's */
+    case SLICE_ENDS:
+        return gathering_schedule_pump(self);
+    case SLICE_IS_OVER:
+        return 0;
+    case SLICE_ERROR:
+        return -1;
+    }
+    Py_UNREACHABLE();
+}
+
+/* The last item of a list has been taken.  -1 on an interrupt: the item has its
+   turn when the loop runs again.  Runs Python code. */
+static int
+gathering_took_last(GatheringObject *self)
+{
+    int status = gathering_exhaust_queue(self);
+    if (status < 0) {
+        status = report_error((PyObject *)self);
+    }
+    if (status < 0 && self->source.state == SOURCE_EXHAUSTED) {
+        source_put_back(&self->source);
+    }
+    source_leave_list(&self->source);
+    return status;
+}
+
+/* The iterator of callables has ended.  -1 if the keeper could not be told.
+   Runs Python code. */
+static int
+gathering_source_ended(GatheringObject *self)
+{
+    if (self->source.state != SOURCE_OPEN) {
+        return 0;
+    }
+    int status = gathering_exhaust_queue(self);
+    source_drop(&self->source);
+    return status;
+}
+
+/* Takes the next item, which the source has in hand then: 1; 0 if there is none
+   after all; -1 on an interrupt.  The source is asked, and the item, and the loop
+   is told when the queue is at its end: the queue may have been closed in the
+   meantime.  Runs Python code. */
+static int
+gathering_take(core_state *state, GatheringObject *self)
+{
+    Source *source = &self->source;
+    int status = 0;
+    switch (source_take(source)) {
+    case TAKE_ITEM:
+        break;
+    case TAKE_NONE:
+        return gathering_source_ended(self);
+    case TAKE_LATER:
+        return 0;
+    case TAKE_ERROR:
+        return gathering_fail_call(self);
+    }
+    if (source->kind == SOURCE_LIST) {
+        if (!source_list_goes_on(source)) {
+            status = gathering_took_last(self);
+            if (source->taken.item == NULL) {
+                return status; /* it is queued again */
+            }
+        }
+    }
+    else if (source->state == SOURCE_OPEN
+             && self->sink->expect(self->receiver, source->taken.index) < 0) {
+        status = gathering_fail_call(self);
+    }
+    if (status == 0 && !source_is_closed(source)
+        && source_look_at_taken(state, source) < 0) {
+        status = gathering_fail_call(self);
+    }
+    if (status < 0 || source_is_closed(source)) {
+        source_drop_taken(state, source);
+        return status;
+    }
+    return 1;
+}
+
+/* Takes the next item, if one may start now, and has it started; `current`, if
+   it is not NULL, may go on with it.  Runs Python code. */
+static StartAnswer
+gathering_start_next(core_state *state, GatheringObject *self,
+                     PyObject *current)
+{
+    int status = 0;
+    assert(slice_is_under_way(&self->slice));
+    while (status == 0) {
+        status = gathering_admits(state, self);
+        if (status == 0) {
+            return START_NONE;
+        }
+        if (status > 0) {
+            status = gathering_take(state, self);
+        }
+    }
+    if (status < 0) {
+        return START_ERROR;
+    }
+    return self->runner->start(state, self, current);
+}
+
+/*** The pass ***/
+
+/* What an item puts into its context goes with its Task: the arguments for the
+   next one must not keep it.  Keeps the exception being raised.
+   Runs Python code. */
+static void
+gathering_release_context(GatheringObject *self)
+{
+    if (self->task_kwargs == NULL || self->tasks == TASKS_OWN_REUSED) {
+        return; /* no item runs in the Tasks' own contexts */
+    }
+    PyObject *raised = fetch_exception();
+    core_state *state = state_of((PyObject *)self);
+    if (PyDict_SetItem(self->task_kwargs, state->str_context, Py_None) < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    restore_exception(raised);
+}
+
+/* Ends the pass; `status` is -1 if that is because of the exception being
+   raised.  -1 on an interrupt.  Runs Python code. */
+static int
+gathering_end_pass(GatheringObject *self, int status)
+{
+    slice_end(&self->slice);
+    gathering_release_parent(self);
+    gathering_release_context(self);
+    gathering_check(self);
+    if (status == 0) {
+        return 0;
+    }
+    if (interrupt_is_raised()) {
+        gathering_let_out(self);
+        return -1;
+    }
+    return gathering_pass_failed(self);
+}
+
+/* The engine's loop: starts items while there is room, and ends the pass.  -1 on
+   an interrupt.  Runs Python code. */
+static int
+gathering_run_pass(GatheringObject *self)
+{
+    core_state *state = state_of((PyObject *)self);
+    StartAnswer started;
+    do {
+        started = gathering_start_next(state, self, NULL);
+    } while (started == START_ELSEWHERE);
+    if (gathering_end_pass(self, started == START_ERROR ? -1 : 0) < 0) {
+        return -1;
+    }
+    if (gathering_settle_if_complete(self) < 0) {
+        return report_error((PyObject *)self);
+    }
+    return 0;
+}
+
+/* Runs a pass, unless one is under way.  -1 on an interrupt.
+   Runs Python code. */
+static int
+gathering_pump(GatheringObject *self)
+{
+    if (slice_is_under_way(&self->slice)) {
+        return 0;
+    }
+    slice_begin(&self->slice);
+    return gathering_run_pass(self);
+}
+
+/* Runs Python code. */
+static PyObject *
+gathering_pump_callback(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    GatheringObject *self = GatheringObject_CAST(op);
+    self->pump_scheduled = false;
+    if (gathering_pump(self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* Goes on after an outcome that was delivered outside of any step; `delivered`
+   is -1 if that was interrupted.  -1 on an interrupt.  Runs Python code. */
+static int
+gathering_go_on(GatheringObject *self, int delivered)
+{
+    if (delivered == 0) {
+        return gathering_pump(self);
+    }
+    if (!slice_is_under_way(&self->slice)) {
+        gathering_let_out(self);
+    }
+    return -1;
+}
+
+/*** The steps of items ***/
+
+/* How the step of a runner ended. */
+typedef enum {
+    STEP_SUSPENDED,
+    STEP_ENDED,
+    STEP_INTERRUPTED, /* by the exception being raised */
+} StepEnd;
+
+/* An item has ended in a step: what starts next belongs to a pass.  True if that
+   began here, and is to end with the step. */
+static bool
+gathering_enter_pass(GatheringObject *self)
+{
+    if (slice_is_under_way(&self->slice)) {
+        return false;
+    }
+    slice_begin(&self->slice);
+    return true;
+}
+
+/* A step ends, and with it the pass that began in it, if `began_pass`: an item
+   that went on in it has suspended, or whatever else there is room for starts.
+   -1 on an interrupt.  Runs Python code. */
+static int
+gathering_leave_step(GatheringObject *self, StepEnd end, bool began_pass)
+{
+    switch (end) {
+    case STEP_SUSPENDED:
+        if (began_pass) {
+            (void)gathering_end_pass(self, 0);
+            if (gathering_has_room(self) && gathering_schedule_pump(self) < 0
+                && gathering_pass_failed(self) < 0) {
+                PyErr_WriteUnraisable((PyObject *)self);
+            }
+        }
+        return 0;
+    case STEP_ENDED:
+        return began_pass ? gathering_run_pass(self) : 0;
+    case STEP_INTERRUPTED:
+        if (began_pass) {
+            (void)gathering_end_pass(self, -1);
+        }
+        else if (!slice_is_under_way(&self->slice)) {
+            gathering_let_out(self);
+        }
+        return -1;
+    }
+    Py_UNREACHABLE();
+}
+
+#endif /* GATEDCORO_PASS_H */
