@@ -2,7 +2,7 @@
 
 (count at 2N less count at N) / N, so that what happens once a process or once a call drops out. PYTHONHASHSEED=0, the garbage
 collector off, the engine's clock standing still (no slice ends). Making the item's coroutine and what the item itself does are
-counted. This is the one stored number that a run is compared with: `instructions.json` has a baseline for each interpreter,
+counted. This is the one stored number that a run is compared with: `baselines/instructions.json` has a baseline for each interpreter,
 compiler and valgrind, and a tolerance. `--update` stores what was counted.
 """
 
@@ -16,18 +16,15 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from . import competitors, measure, works
+from . import harness, measure
+from .compare import competitors, works
 
-ROOT = Path(__file__).resolve().parent.parent
-BASELINE = Path(__file__).with_name("instructions.json")
+BASELINE = Path(__file__).parent / "baselines" / "instructions.json"
 COUNT = 2_000
 TOLERANCE = 0.03
 WORKS = {"nothing": works.nothing, "sleep(0)": works.sleep0, "future": works.future}
@@ -65,9 +62,9 @@ async def gated(subject: Any, count: int) -> list[int]:
     return [await subject.gated_coro(semaphore, works.nothing(index)) for index in range(count)]
 
 
-def other(tool: competitors.Run, item: works.Item, limit: int | None) -> CodePath:
+def other(tool: str, item: works.Item, limit: int | None) -> CodePath:
     async def run(_subject: Any, count: int) -> list[int]:
-        return await tool(item, count, limit)
+        return await competitors.BY_NAME[tool].run(item, count, limit)
 
     return run
 
@@ -83,9 +80,9 @@ PATHS: dict[str, CodePath] = {
 OTHERS: dict[str, CodePath] = {  # for comparison; they have no baseline
     f"{title}, {name}": other(tool, item, limit)
     for title, tool, limit in (
-        ("LangChain's, n=10", competitors.langchain, 10),
-        ("pool, n=10", competitors.pool, 10),
-        ("asyncio.gather", competitors.asyncio_gather, None),
+        ("LangChain's, n=10", "langchain", 10),
+        ("pool, n=10", "pool", 10),
+        ("asyncio.gather", "asyncio-gather", None),
     )
     for name, item in WORKS.items()
 }
@@ -104,21 +101,9 @@ def run_here(path: str, count: int, module: str) -> None:
 
 
 def collected(path: str, count: int, module: str) -> int:
-    # not `python -m benchmarks`, which would import what takes callgrind seconds
     program = f"from benchmarks.instructions import run_here; run_here({path!r}, {count}, {module!r})"
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out", sys.executable, "-c", program],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONHASHSEED": "0"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    found = re.search(r"Collected\s*:\s*(\d+)", done.stderr)
-    if done.returncode != 0 or found is None:
-        raise RuntimeError(f"{path}: {done.stderr.strip()[-500:]}")
-    return int(found[1])
+    [instructions] = harness.callgrind(program)
+    return instructions
 
 
 def per_item(path: str, module: str) -> float:
@@ -169,8 +154,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    if shutil.which("valgrind") is None:
-        print("not counted: valgrind is not installed")
+    if harness.no_valgrind():
         return 0
     subject = importlib.import_module(options.module)
     names = [
