@@ -25,8 +25,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gatedcoro._demo_measure import in_turns
-
 from . import measure
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -174,7 +172,7 @@ def hold(
                 in_play[contender.name] = contender, number, calls
             numbers = [number for _, number, _ in in_play.values()]
             last = (min if rounds.paired else max)(numbers, default=0)
-            for number, order in in_turns(in_play, last):
+            for number, order in measure.in_turns(in_play, last):
                 for name in order:
                     contender, its_rounds, calls = in_play[name]
                     if number >= its_rounds:

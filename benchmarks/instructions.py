@@ -21,13 +21,16 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from gatedcoro._demo_measure import future, nothing, sleep0
+
 from . import harness, measure
-from .compare import competitors, works
+from .compare import competitors
+from .compare.works import Item
 
 BASELINE = Path(__file__).parent / "baselines" / "instructions.json"
 COUNT = 2_000
 TOLERANCE = 0.03
-WORKS = {"nothing": works.nothing, "sleep(0)": works.sleep0, "future": works.future}
+WORKS = {"nothing": nothing, "sleep(0)": sleep0, "future": future}
 
 CodePath = Callable[[Any, int], Coroutine[Any, Any, list[int]]]  # the subject, N -> the results
 
@@ -35,7 +38,7 @@ CodePath = Callable[[Any, int], Coroutine[Any, Any, list[int]]]  # the subject, 
 # --- Paths --------------------------------------------------------------------------------------------------------
 
 
-def gathered(limit: int | None, item: works.Item, reuse: bool = True) -> CodePath:
+def gathered(limit: int | None, item: Item, reuse: bool = True) -> CodePath:
     async def run(subject: Any, count: int) -> list[int]:
         subject._set_task_reuse(reuse)
         results: list[int] = await subject.gather_with_concurrency(limit, *[item(index) for index in range(count)])
@@ -44,7 +47,7 @@ def gathered(limit: int | None, item: works.Item, reuse: bool = True) -> CodePat
     return run
 
 
-def future_gathered(item: works.Item) -> CodePath:
+def future_gathered(item: Item) -> CodePath:
     async def run(subject: Any, count: int) -> list[int]:
         results: list[int] = await subject.gather(*[item(index) for index in range(count)], limit=10)
         return results
@@ -53,16 +56,16 @@ def future_gathered(item: works.Item) -> CodePath:
 
 
 async def called(subject: Any, count: int) -> list[int]:
-    results: list[int] = await subject.run_all([functools.partial(works.nothing, i) for i in range(count)], limit=10)
+    results: list[int] = await subject.run_all([functools.partial(nothing, i) for i in range(count)], limit=10)
     return results
 
 
 async def gated(subject: Any, count: int) -> list[int]:
     semaphore = asyncio.Semaphore(10)
-    return [await subject.gated_coro(semaphore, works.nothing(index)) for index in range(count)]
+    return [await subject.gated_coro(semaphore, nothing(index)) for index in range(count)]
 
 
-def other(tool: str, item: works.Item, limit: int | None) -> CodePath:
+def other(tool: str, item: Item, limit: int | None) -> CodePath:
     async def run(_subject: Any, count: int) -> list[int]:
         return await competitors.BY_NAME[tool].run(item, count, limit)
 
@@ -73,7 +76,7 @@ PATHS: dict[str, CodePath] = {
     **{f"n=10, {name}": gathered(10, item) for name, item in WORKS.items()},
     **{f"n=10, {name}, a Task per item": gathered(10, item, reuse=False) for name, item in WORKS.items()},
     **{f"n=None, {name}": gathered(None, item) for name, item in WORKS.items()},
-    "gather(limit=10), sleep(0)": future_gathered(works.sleep0),
+    "gather(limit=10), sleep(0)": future_gathered(sleep0),
     "run_all(limit=10), nothing": called,
     "gated_coro, free semaphore, nothing": gated,
 }

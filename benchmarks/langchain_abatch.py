@@ -21,8 +21,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.harness import in_turns
-from benchmarks.measure import Heartbeat, check, frozen_gc, rss_growth
+from benchmarks.measure import Heartbeat, check, frozen_gc, in_turns, rss_growth
 
 COLUMNS = ("plain", "swapped", "gatedcoro.langchain.abatch")
 INPUTS = (100, 2_000, 20_000)

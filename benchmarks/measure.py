@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gatedcoro._demo_measure import Growth, Heartbeat, WrongResult, check, traced_growth
+from gatedcoro._demo_measure import Growth, Heartbeat, WrongResult, check, in_turns, traced_growth
 
 __all__ = [
     "Growth",
@@ -22,6 +22,7 @@ __all__ = [
     "build",
     "check",
     "frozen_gc",
+    "in_turns",
     "machine",
     "rss_growth",
     "traced_growth",

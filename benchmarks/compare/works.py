@@ -183,8 +183,8 @@ async def langchain_abatch(tool: Tool, count: int, limit: int | None) -> AsyncIt
         module.gather_with_concurrency = own
 
 
-def plain_work(name: str, title: str, item: Item, *sizes: int, **more: Any) -> Work:
-    return Work(name, title, plain(item), *sizes, item=item, **more)
+def plain_work(name: str, title: str, item: Item, **more: Any) -> Work:
+    return Work(name, title, plain(item), item=item, **more)
 
 
 NOTHING = plain_work("nothing", "nothing", nothing)
@@ -193,7 +193,7 @@ FUTURE = plain_work("future", "a future set by a callback", future)
 BASIC = (NOTHING, SLEEP0, FUTURE)
 WORKS = [
     *BASIC,
-    plain_work("sleep1ms", "sleep(0.001)", sleep1ms, 5_000, quick_count=500, only_limited=True),
+    plain_work("sleep1ms", "sleep(0.001)", sleep1ms, count=5_000, quick_count=500, only_limited=True),
     Work("queue", "a hand-over through a queue", queue_hand_over),
     plain_work("slow", "sleep(0), one in a hundred 10 ms", one_slow, only_limited=True),
     plain_work("failing", "sleep(0), one in a hundred raises (caught inside)", one_failing),
