@@ -34,11 +34,13 @@ __all__ = [
 def frozen_gc() -> Iterator[None]:
     """What exists already is no business of the garbage collector; it stays on for what is made inside."""
     gc.collect()
+    somebody_else_has_frozen = gc.get_freeze_count() > 0
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not somebody_else_has_frozen:
+            gc.unfreeze()
 
 
 # --- Memory -------------------------------------------------------------------------------------------------------

@@ -1,10 +1,13 @@
 """The benchmarks measure what they say, and say nothing that is not so. (What they measure is no business of a test.)"""
 
+import ast
 import asyncio
 import contextvars
+import dataclasses
 import gc
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -235,10 +238,44 @@ def test_what_a_tool_cannot_express_is_not_applicable():
     ]
 
 
-@pytest.mark.parametrize("quantity", ["time", "rss", "traced", "stall", "turns"])
+@pytest.mark.parametrize("quantity", cells.QUANTITIES)
 def test_every_quantity_has_a_figure(quantity):
     lines = measured(cells.Cell("sleep0", 50, 5, quantity=quantity), ["langchain"])
     assert lines and all(line["sample"] >= 0 for line in lines)
+
+
+def test_what_is_made_before_is_not_counted():
+    [inside] = measured(cells.Cell("sleep0", 2_000, 5, quantity="traced"), ["pool"])
+    [before] = measured(cells.Cell("sleep0", 2_000, 5, quantity="traced", made=cells.COROUTINES), ["pool"])
+    assert before["sample"] < inside["sample"] / 2
+
+
+def test_ratios_are_of_as_many_rounds_of_each():
+    lines = []
+    rounds = harness.Rounds(2, 1_000, seconds=0.05, paired=True)
+    cells.measure_cell(cells.Cell("sleep0", 2_000, 5), ["langchain", "pool"], rounds, lines.append)
+    tools = [line["tool"] for line in lines]
+    assert tools.count("langchain") == tools.count("pool") >= 2
+
+
+def test_a_child_says_what_went_wrong():
+    with pytest.raises(harness.Failed, match="no_such_work"):
+        list(cells.asked(cells.Cell("no_such_work", 10, 2), ["pool"], harness.Rounds(1, 1), sys.executable))
+
+
+def test_a_child_is_asked_and_answers():
+    lines = list(cells.asked(cells.Cell("nothing", 10, 2), ["pool"], harness.Rounds(2, 2), sys.executable))
+    assert [line["tool"] for line in lines] == ["pool", "pool"] and all("sample" in line for line in lines)
+
+
+def test_the_comparison_has_no_circles():
+    """Each file imports from those before it."""
+    order = ["works", "competitors", "cells", "figures", "summary", "plots", "report"]
+    for name in order:
+        tree = ast.parse(Path(cells.__file__).with_name(f"{name}.py").read_text())
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1]
+        imported = {node.module or alias.name for node in imports for alias in node.names}
+        assert imported <= set(order[: order.index(name)]), name
 
 
 def test_a_tool_that_loses_a_result_fails_the_cell(monkeypatch):
@@ -421,6 +458,19 @@ def test_every_goal_has_its_contest():
     assert {goal.contest for goal in goals.GOALS} <= names
     assert len(names) == len(goals.CONTESTS)
     assert len({goal.title for goal in goals.GOALS}) == len(goals.GOALS)
+
+
+@pytest.mark.parametrize("contest", goals.CONTESTS, ids=lambda contest: contest.name)
+def test_every_tool_of_a_contest_can_be_measured_in_it(contest, monkeypatch):
+    if reasons := [
+        without for tool in contest.tools if (without := cells.why_not(contest.cell, competitors.BY_NAME[tool]))
+    ]:
+        assert {kind for kind, _ in reasons} == {"absent"}
+        pytest.skip(reasons[0][1])
+    monkeypatch.setattr(harness, "SHORTEST_SAMPLE", 0.0)
+    lines = measured(dataclasses.replace(contest.cell, count=50), list(contest.tools), rounds=(1, 1))
+    assert {line["tool"] for line in lines} == set(contest.tools)
+    assert all("sample" in line for line in lines), lines
 
 
 def test_the_path_that_grew_is_named():
