@@ -2,8 +2,9 @@
 
     pytest benchmarks                     short, for every change
     python -m benchmarks report           the comparison: tables and plots in one folder
-    python -m benchmarks bars             gatedcoro against the figures that it set out to reach
+    python -m benchmarks goals            gatedcoro against the figures that it is to reach
     python -m benchmarks instructions     instructions per item, against the stored baseline
+    python -m benchmarks scaling          how the work grows with the number of items
 
 Every comparison is made within one process (or, for memory, between fresh processes of one run), in
 interleaved rounds; a wrong result ends the measurement.

@@ -2,7 +2,7 @@
 
 (count at 2N less count at N) / N, so that what happens once a process or once a call drops out. PYTHONHASHSEED=0, the garbage
 collector off, the engine's clock standing still (no slice ends). Making the item's coroutine and what the item itself does are
-counted. This is the one stored number that a run is compared with: `instructions.json` has a baseline for each interpreter,
+counted. This is the one stored number that a run is compared with: `baselines/instructions.json` has a baseline for each interpreter,
 compiler and valgrind, and a tolerance. `--update` stores what was counted.
 """
 
@@ -16,21 +16,21 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from . import competitors, measure, works
+from gatedcoro._demo_measure import future, nothing, sleep0
 
-ROOT = Path(__file__).resolve().parent.parent
-BASELINE = Path(__file__).with_name("instructions.json")
+from . import harness, measure
+from .compare import competitors
+from .compare.works import Item
+
+BASELINE = Path(__file__).parent / "baselines" / "instructions.json"
 COUNT = 2_000
 TOLERANCE = 0.03
-WORKS = {"nothing": works.nothing, "sleep(0)": works.sleep0, "future": works.future}
+WORKS = {"nothing": nothing, "sleep(0)": sleep0, "future": future}
 
 CodePath = Callable[[Any, int], Coroutine[Any, Any, list[int]]]  # the subject, N -> the results
 
@@ -38,7 +38,7 @@ CodePath = Callable[[Any, int], Coroutine[Any, Any, list[int]]]  # the subject, 
 # --- Paths --------------------------------------------------------------------------------------------------------
 
 
-def gathered(limit: int | None, item: works.Item, reuse: bool = True) -> CodePath:
+def gathered(limit: int | None, item: Item, reuse: bool = True) -> CodePath:
     async def run(subject: Any, count: int) -> list[int]:
         subject._set_task_reuse(reuse)
         results: list[int] = await subject.gather_with_concurrency(limit, *[item(index) for index in range(count)])
@@ -47,7 +47,7 @@ def gathered(limit: int | None, item: works.Item, reuse: bool = True) -> CodePat
     return run
 
 
-def future_gathered(item: works.Item) -> CodePath:
+def future_gathered(item: Item) -> CodePath:
     async def run(subject: Any, count: int) -> list[int]:
         results: list[int] = await subject.gather(*[item(index) for index in range(count)], limit=10)
         return results
@@ -56,18 +56,18 @@ def future_gathered(item: works.Item) -> CodePath:
 
 
 async def called(subject: Any, count: int) -> list[int]:
-    results: list[int] = await subject.run_all([functools.partial(works.nothing, i) for i in range(count)], limit=10)
+    results: list[int] = await subject.run_all([functools.partial(nothing, i) for i in range(count)], limit=10)
     return results
 
 
 async def gated(subject: Any, count: int) -> list[int]:
     semaphore = asyncio.Semaphore(10)
-    return [await subject.gated_coro(semaphore, works.nothing(index)) for index in range(count)]
+    return [await subject.gated_coro(semaphore, nothing(index)) for index in range(count)]
 
 
-def other(tool: competitors.Run, item: works.Item, limit: int | None) -> CodePath:
+def other(tool: str, item: Item, limit: int | None) -> CodePath:
     async def run(_subject: Any, count: int) -> list[int]:
-        return await tool(item, count, limit)
+        return await competitors.BY_NAME[tool].run(item, count, limit)
 
     return run
 
@@ -76,16 +76,16 @@ PATHS: dict[str, CodePath] = {
     **{f"n=10, {name}": gathered(10, item) for name, item in WORKS.items()},
     **{f"n=10, {name}, a Task per item": gathered(10, item, reuse=False) for name, item in WORKS.items()},
     **{f"n=None, {name}": gathered(None, item) for name, item in WORKS.items()},
-    "gather(limit=10), sleep(0)": future_gathered(works.sleep0),
+    "gather(limit=10), sleep(0)": future_gathered(sleep0),
     "run_all(limit=10), nothing": called,
     "gated_coro, free semaphore, nothing": gated,
 }
 OTHERS: dict[str, CodePath] = {  # for comparison; they have no baseline
     f"{title}, {name}": other(tool, item, limit)
     for title, tool, limit in (
-        ("LangChain's, n=10", competitors.langchain, 10),
-        ("pool, n=10", competitors.pool, 10),
-        ("asyncio.gather", competitors.asyncio_gather, None),
+        ("LangChain's, n=10", "langchain", 10),
+        ("pool, n=10", "pool", 10),
+        ("asyncio.gather", "asyncio-gather", None),
     )
     for name, item in WORKS.items()
 }
@@ -104,21 +104,9 @@ def run_here(path: str, count: int, module: str) -> None:
 
 
 def collected(path: str, count: int, module: str) -> int:
-    # not `python -m benchmarks`, which would import what takes callgrind seconds
     program = f"from benchmarks.instructions import run_here; run_here({path!r}, {count}, {module!r})"
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out", sys.executable, "-c", program],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONHASHSEED": "0"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    found = re.search(r"Collected\s*:\s*(\d+)", done.stderr)
-    if done.returncode != 0 or found is None:
-        raise RuntimeError(f"{path}: {done.stderr.strip()[-500:]}")
-    return int(found[1])
+    [instructions] = harness.callgrind(program)
+    return instructions
 
 
 def per_item(path: str, module: str) -> float:
@@ -169,8 +157,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    if shutil.which("valgrind") is None:
-        print("not counted: valgrind is not installed")
+    if harness.no_valgrind():
         return 0
     subject = importlib.import_module(options.module)
     names = [

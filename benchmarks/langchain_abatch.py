@@ -14,15 +14,14 @@ event loop). The outputs are compared before a figure counts.
 import argparse
 import asyncio
 import contextlib
-import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.measure import Heartbeat, check, frozen_gc, rss_growth
+from benchmarks import harness
+from benchmarks.measure import Heartbeat, check, frozen_gc, in_turns, rss_growth
 
 COLUMNS = ("plain", "swapped", "gatedcoro.langchain.abatch")
 INPUTS = (100, 2_000, 20_000)
@@ -128,11 +127,14 @@ def calls_made(cancel_on_error: bool, *, inputs: int = 50, limit: int = 5) -> in
 # --- The table --------------------------------------------------------------------------------------------------------
 
 
-def cell_in_its_own_process(column: str, inputs: int, limit: int | None) -> dict[str, float]:
-    cell = json.dumps({"column": column, "inputs": inputs, "limit": limit})
-    command = [sys.executable, "-m", "benchmarks.langchain_abatch", "--cell", cell]
-    figures: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    return figures
+def measured(inputs: int, limit: int | None, rounds: int) -> dict[str, list[dict[str, float]]]:
+    """The figures of each column, each from a process of its own."""
+    found: dict[str, list[dict[str, float]]] = {column: [] for column in COLUMNS}
+    for _, order in in_turns(COLUMNS, rounds):
+        for column in order:
+            request = {"column": column, "inputs": inputs, "limit": limit}
+            found[column] += harness.asked(["benchmarks.langchain_abatch", "--cell"], request)
+    return found
 
 
 def spell(rounds: list[dict[str, float]]) -> str:
@@ -147,10 +149,10 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, nargs="+", default=INPUTS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--markdown", action="store_true")
-    parser.add_argument("--cell", type=json.loads, help=argparse.SUPPRESS)
+    parser.add_argument("--cell", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.cell:
-        print(json.dumps(measure_cell(**options.cell)))
+        harness.answer(lambda cell, report: report(measure_cell(**cell)))
         return
 
     import langchain_core
@@ -167,11 +169,8 @@ def main() -> None:
         print_row(row, options.markdown)
     for inputs in options.inputs:
         for limit in LIMITS:
-            cells: dict[str, list[dict[str, float]]] = {column: [] for column in COLUMNS}
-            for _ in range(options.rounds):
-                for column in COLUMNS:
-                    cells[column].append(cell_in_its_own_process(column, inputs, limit))
-            print_row([f"{inputs:,}", str(limit), *map(spell, cells.values())], options.markdown)
+            columns = measured(inputs, limit, options.rounds)
+            print_row([f"{inputs:,}", str(limit), *map(spell, columns.values())], options.markdown)
     print("\nThe first of 50 inputs fails, max_concurrency=5; calls of the model that are made:")
     print(f"plain {calls_made(False)}, install(cancel_on_error=True) {calls_made(True)}")
 

@@ -3,48 +3,47 @@
 import asyncio
 import contextlib
 import gc
-import itertools
+import importlib.metadata
 import os
 import platform
 import sys
 import sysconfig
-import time
-import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-HEARTBEAT = 0.001
+from gatedcoro._demo_measure import Growth, Heartbeat, WrongResult, check, in_turns, traced_growth
 
-
-class WrongResult(AssertionError):
-    """A tool did not return what its items returned: its figures are void."""
-
-
-def check(outcome: Sequence[Any], expected: Sequence[Any]) -> None:
-    if list(outcome) != list(expected):
-        wrong = [index for index, pair in enumerate(zip(outcome, expected, strict=False)) if pair[0] != pair[1]]
-        raise WrongResult(f"{len(outcome)} results for {len(expected)} items; the first wrong one: {wrong[:1]}")
+__all__ = [
+    "Growth",
+    "Heartbeat",
+    "TurnCounter",
+    "WrongResult",
+    "build",
+    "check",
+    "frozen_gc",
+    "in_turns",
+    "machine",
+    "rss_growth",
+    "traced_growth",
+    "versions",
+]
 
 
 @contextlib.contextmanager
 def frozen_gc() -> Iterator[None]:
     """What exists already is no business of the garbage collector; it stays on for what is made inside."""
     gc.collect()
+    somebody_else_has_frozen = gc.get_freeze_count() > 0
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not somebody_else_has_frozen:
+            gc.unfreeze()
 
 
 # --- Memory -------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Growth:
-    bytes: float = 0.0
 
 
 def _status_bytes(key: str) -> int:
@@ -78,55 +77,7 @@ def rss_growth() -> Iterator[Growth]:
     growth.bytes = _peak_rss() - before
 
 
-@contextlib.contextmanager
-def traced_growth() -> Iterator[Growth]:
-    """The peak of what Python allocated inside: exact, but without malloc's overhead, and slow."""
-    growth = Growth()
-    tracemalloc.start()
-    try:
-        yield growth
-        growth.bytes = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
 # --- The event loop -----------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Heartbeat:
-    """A timer that beats every millisecond: where it comes late, nothing else in the loop could run either.
-
-    By `time.thread_time` as its clock, the time in which other processes had the processor is left out.
-    """
-
-    beats: list[float] = field(default_factory=list)
-    clock: Callable[[], float] = time.perf_counter
-    _next: asyncio.TimerHandle | None = None
-
-    async def __aenter__(self) -> "Heartbeat":
-        self._loop = asyncio.get_running_loop()
-        self._beat()
-        await asyncio.sleep(0.005)
-        self._entered = self.clock()
-        return self
-
-    def _beat(self) -> None:
-        self.beats.append(self.clock())
-        self._next = self._loop.call_later(HEARTBEAT, self._beat)
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self._left = self.clock()
-        assert self._next is not None
-        self._next.cancel()
-
-    def longest_stall(self, start: float | None = None, end: float | None = None) -> float:
-        """Seconds: the longest gap between beats, of the part between start and end, less the beat itself."""
-        start = self._entered if start is None else start
-        end = self._left if end is None else end
-        times = [start, *(beat for beat in self.beats if start < beat < end), end]
-        longest = max(later - earlier for earlier, later in itertools.pairwise(times))
-        return max(0.0, longest - HEARTBEAT)
 
 
 class TurnCounter:
@@ -182,3 +133,23 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "architecture": platform.machine(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that a figure may depend on, those that are there."""
+    found = {}
+    for name in (
+        "aioitertools",
+        "aiometer",
+        "aiostream",
+        "quattro",
+        "pyarallel",
+        "uvloop",
+        "aiohttp",
+        "httpx",
+        "langchain-core",
+        "gatedcoro",
+    ):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

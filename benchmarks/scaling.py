@@ -9,30 +9,25 @@ instructions; all of them come from one process, whose garbage collector is off.
 import argparse
 import asyncio
 import contextlib
+import functools
 import gc
 import importlib
 import itertools
 import os
-import re
-import shutil
-import subprocess
-import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from gatedcoro import _demo_measure
+
+from . import harness
+
 COUNT = {"gatedcoro._core": 400, "gatedcoro._reference": 100}
 MOST = 2.3
 """The growth that is still called linear: tables double their size at some counts and not at others."""
 
 LEAST = 500
 """Instructions per item below which nothing is done for each of them, and the growth says nothing."""
-
-MARK = "getloadavg"
-"""A function that nobody else calls: callgrind begins a new count whenever it is entered."""
 
 Function = Callable[[], Any]  # makes an item
 Door = Callable[[Any, Sequence[Function]], Any]  # the subject, the makers -> what to await
@@ -77,13 +72,8 @@ CANCELS_WAITERS = ("caller cancelled", "cancelled items fail", "keeper cancelled
 # --- What items do ------------------------------------------------------------------------------------------------
 
 
-async def nothing() -> int:
-    return 1
-
-
-async def sleep0() -> int:
-    await asyncio.sleep(0)
-    return 1
+nothing = functools.partial(_demo_measure.nothing, 1)
+sleep0 = functools.partial(_demo_measure.sleep0, 1)
 
 
 async def fails() -> None:
@@ -430,32 +420,10 @@ def run_here(names: Sequence[str], count: int, module: str) -> None:
 def counted(names: Sequence[str], count: int, module: str) -> dict[str, list[int]]:
     """The instructions of each scenario at each of the three sizes."""
     program = f"from benchmarks.scaling import run_here; run_here({list(names)!r}, {count}, {module!r})"
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [
-                "valgrind",
-                "--tool=callgrind",
-                "--dump-line=no",
-                f"--dump-before={MARK}",
-                f"--callgrind-out-file={folder}/out",
-                sys.executable,
-                "-c",
-                program,
-            ],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONHASHSEED": "0"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise RuntimeError(done.stderr.strip()[-2000:])
-        counts = {}
-        for index, name in enumerate(names):
-            numbers = range(4 * index + 2, 4 * index + 5)  # the one before is of what lies between
-            dumps = [Path(f"{folder}/out.{number}").read_text() for number in numbers]
-            counts[name] = [int(re.findall(r"^totals: (\d+)", dump, re.MULTILINE)[0]) for dump in dumps]
-    return counts
+    counts = harness.callgrind(program, marked=True)
+    return {
+        name: counts[4 * index + 1 : 4 * index + 4] for index, name in enumerate(names)
+    }  # the first: what comes before
 
 
 def growth(counts: Sequence[int]) -> float:
@@ -483,8 +451,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    if shutil.which("valgrind") is None:
-        print("not counted: valgrind is not installed")
+    if harness.no_valgrind():
         return 0
     names = [name for name in scenarios() if not options.only or any(text in name for text in options.only)]
     if not names or (options.count is not None and options.count < 1):

@@ -6,14 +6,14 @@ garbage collector is on, and collects before each round; what existed before the
 """
 
 import asyncio
-import gc
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from . import competitors, http_server, measure, works
+from . import http_server, measure
+from .compare import cells, competitors, works
 
 pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is not installed: pip install -e '.[benchmark]'")
 
@@ -21,26 +21,16 @@ ALL = [tool.name for tool in competitors.COMPETITORS]
 FEW = [competitors.OURS, "langchain", "pool"]
 
 
-class ClockInLoop:
-    """A clock for pytest-benchmark that runs only while the call is awaited: the runner's own work is not counted."""
+class Clock:
+    """A clock for pytest-benchmark that goes on by what a sample says: the runner's own work is not counted."""
 
-    def __init__(self) -> None:
-        self.elapsed = 0.0
+    elapsed = 0.0
 
     def __call__(self) -> float:
         return self.elapsed
 
-    async def timed(self, call: works.Call, calls: int) -> Any:
-        """Awaits `calls` calls, and goes on by the time that one took."""
-        results = None
-        started = time.perf_counter()
-        for _ in range(calls):
-            results = await call()
-        self.elapsed += (time.perf_counter() - started) / calls
-        return results
 
-
-CLOCK = ClockInLoop()
+CLOCK = Clock()
 pytestmark = pytest.mark.benchmark(timer=CLOCK)
 
 
@@ -62,32 +52,26 @@ def measure_call(
     count: int,
     limit: int | None,
 ) -> None:
-    if absent := tool.absent() or work.missing():
-        pytest.skip(absent)
-    if reason := tool.not_applicable(limit) or ("has no limit" if work.only_limited and not tool.limits else None):
-        pytest.skip(f"not applicable: {reason}")
+    cell = cells.Cell(work.name, count, limit)
+    if without := cells.why_not(cell, tool):
+        pytest.skip(": ".join(without))
+    calls = max(1, 1_000 // count) if count < 100 else 1
 
-    async def once() -> None:
-        async with work.prepare(tool, count, limit) as call:
-            gc.collect()
-            results = await CLOCK.timed(call, calls=max(1, 1_000 // count) if count < 100 else 1)
-        measure.check(results, range(count))
+    def once() -> None:
+        CLOCK.elapsed += runner.run(cells.sample_time(cell, tool, calls)) * count / 1e6
 
     started = time.perf_counter()
-    try:
-        runner.run(once())
-    except works.NotApplicable as reason:
-        pytest.skip(f"not applicable: {reason}")
+    once()
     took = time.perf_counter() - started
     benchmark.group = f"{work.title}, N={count:,}, n={limit}"
     benchmark.extra_info["gives_up"] = tool.gives_up
     rounds = max(5, int(benchmark._max_time / took))
-    benchmark.pedantic(lambda: runner.run(once()), rounds=rounds, warmup_rounds=1)
+    benchmark.pedantic(once, rounds=rounds, warmup_rounds=1)
 
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("count", [20, 1_000])
-@pytest.mark.parametrize("work", [works.NOTHING, works.SLEEP0, works.FUTURE], ids=lambda work: work.name)
+@pytest.mark.parametrize("work", works.BASIC, ids=lambda work: work.name)
 def test_basic_works(benchmark: Any, runner: asyncio.Runner, work: works.Work, count: int, name: str) -> None:
     """One call with n=10, items that do nothing, `await sleep(0)`, or await a future set by a callback.
 
@@ -97,7 +81,7 @@ def test_basic_works(benchmark: Any, runner: asyncio.Runner, work: works.Work, c
 
 
 @pytest.mark.parametrize("name", FEW)
-@pytest.mark.parametrize("work", works.WORKS[3:], ids=lambda work: work.name)
+@pytest.mark.parametrize("work", [work for work in works.WORKS if work not in works.BASIC], ids=lambda work: work.name)
 def test_other_works(benchmark: Any, runner: asyncio.Runner, work: works.Work, name: str) -> None:
     """One call: waiting 1 ms, a queue, HTTP over loopback, an abatch of LangChain, one in a hundred slow or failing.
 

@@ -23,7 +23,6 @@ import statistics
 import subprocess
 import sys
 import time
-import tracemalloc
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
@@ -31,47 +30,28 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import gatedcoro
+from gatedcoro._demo_measure import (
+    Heartbeat,
+    WrongResult,
+    check,
+    future,
+    in_turns,
+    langchain_gather,
+    nothing,
+    sleep0,
+    traced_growth,
+)
 
 Item: TypeAlias = Callable[[int], Coroutine[Any, Any, Any]]
 Gather: TypeAlias = Callable[..., Awaitable[list[Any]]]
 
-HEARTBEAT = 0.001
 STALL_FLOOR = 0.002  # a shorter gap says more about timers than about the work
-
-
-# LangChain's algorithm, restated: one semaphore, and everything gathered at once.
-
-
-async def langchain_gated(semaphore: asyncio.Semaphore, coro: Coroutine[Any, Any, Any]) -> Any:
-    async with semaphore:
-        return await coro
-
-
-async def langchain_gather(n: int, *coros: Coroutine[Any, Any, Any]) -> list[Any]:
-    semaphore = asyncio.Semaphore(n)
-    return await asyncio.gather(*(langchain_gated(semaphore, coro) for coro in coros))
 
 
 CONTENDERS: dict[str, Gather] = {"langchain": langchain_gather, "gatedcoro": gatedcoro.gather_with_concurrency}
 
 
 # The work.
-
-
-async def nothing(i: int) -> int:
-    return i
-
-
-async def sleep_zero(i: int) -> int:
-    await asyncio.sleep(0)
-    return i
-
-
-async def a_future(i: int) -> int:
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[int] = loop.create_future()
-    loop.call_soon(future.set_result, i)
-    return await future
 
 
 class Client:
@@ -141,80 +121,53 @@ class Work:
     def heading(self) -> str:
         return f"{self.items:,} {self.title}, {self.limit} at a time"
 
+    def coros(self, count: int) -> list[Coroutine[Any, Any, Any]]:
+        return [self.item(i) for i in range(count)]
+
+    def check(self, name: str, results: list[Any], count: int) -> None:
+        try:
+            check(results, [self.expected(i) for i in range(count)])
+        except WrongResult as error:
+            raise WrongResult(f"{name} gave wrong results for {self.heading()}: {error}") from None
+
 
 def all_work(client: Client, quick: bool) -> list[Work]:
     items = 5_000 if quick else 40_000
     return [
         Work("http", "HTTP requests", client.square, 500 if quick else 4_000, 50, lambda i: i * i),
         Work("nothing", "items that do nothing", nothing, items, 10),
-        Work("sleep(0)", "items that await sleep(0)", sleep_zero, items, 10),
-        Work("future", "items that await a future", a_future, items, 10),
+        Work("sleep(0)", "items that await sleep(0)", sleep0, items, 10),
+        Work("future", "items that await a future", future, items, 10),
     ]
 
 
 # The measuring.
 
 
-class Heartbeat:
-    """A timer that wants to beat every millisecond, and knows by how much it was kept waiting."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.longest_gap = 0.0
-        self.last = self.loop.time()
-        self.handle = self.loop.call_later(HEARTBEAT, self.beat)
-
-    def note(self) -> None:
-        now = self.loop.time()
-        self.longest_gap = max(self.longest_gap, now - self.last)
-        self.last = now
-
-    def beat(self) -> None:
-        self.note()
-        self.handle = self.loop.call_later(HEARTBEAT, self.beat)
-
-    def stop(self) -> float:
-        self.note()
-        self.handle.cancel()
-        return max(0.0, self.longest_gap - HEARTBEAT)
-
-
-class WrongResults(Exception):
-    """The two did not agree; no figure is worth showing then."""
-
-
-async def one_pass(work: Work, name: str, count: int | None = None) -> float:
-    """Runs all items once, checks what came back, and returns the seconds from the call to the last result."""
-    count = work.items if count is None else count
-    coros = [work.item(i) for i in range(count)]
-    gather = CONTENDERS[name]
+async def one_pass(work: Work, name: str, count: int) -> float:
+    """Runs `count` items, checks what came back, and returns the seconds from the call to the last result."""
+    coros = work.coros(count)
     start = time.perf_counter()
-    results = await gather(work.limit, *coros)
+    results = await CONTENDERS[name](work.limit, *coros)
     seconds = time.perf_counter() - start
-    if results != [work.expected(i) for i in range(count)]:
-        raise WrongResults(f"{name} gave wrong results for {work.heading()}")
+    work.check(name, results, count)
     return seconds
 
 
 async def longest_stall(work: Work, name: str) -> float:
-    coros = [work.item(i) for i in range(work.items)]
-    await asyncio.sleep(2 * HEARTBEAT)
-    heartbeat = Heartbeat()
-    await CONTENDERS[name](work.limit, *coros)
-    return heartbeat.stop()
+    coros = work.coros(work.items)
+    async with Heartbeat() as heartbeat:
+        results = await CONTENDERS[name](work.limit, *coros)
+    work.check(name, results, work.items)
+    return heartbeat.longest_stall()
 
 
 async def peak_extra_memory(work: Work, name: str) -> int:
-    tracemalloc.start()
-    try:
-        coros = [work.item(i) for i in range(work.items)]
-        before, _ = tracemalloc.get_traced_memory()
-        tracemalloc.reset_peak()
-        await CONTENDERS[name](work.limit, *coros)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    return peak - before
+    coros = work.coros(work.items)
+    with traced_growth() as growth:
+        results = await CONTENDERS[name](work.limit, *coros)
+    work.check(name, results, work.items)
+    return int(growth.bytes)
 
 
 ROUNDS = 3
@@ -225,13 +178,13 @@ async def measure(work: Work, progress: Progress, deadline: float) -> None:
     for name in CONTENDERS:
         progress.step(f"{work.heading()}: warming up")
         await one_pass(work, name, min(work.items, 500))
-    for number in range(ROUNDS):
+    for number, order in in_turns(CONTENDERS, ROUNDS):
         in_time = number == 0 or time.perf_counter() < deadline
-        for name in CONTENDERS:
+        for name in order:
             progress.step(f"{work.heading()}: round {number + 1} of {ROUNDS}, {LABELS[name]}")
             if in_time:
                 gc.collect()
-                work.seconds[name].append(await one_pass(work, name))
+                work.seconds[name].append(await one_pass(work, name, work.items))
     for name in CONTENDERS:
         progress.step(f"{work.heading()}: longest stall, {LABELS[name]}")
         gc.collect()
@@ -258,7 +211,7 @@ async def run(port: int, quick: bool, progress: Progress) -> tuple[list[Work], i
     finally:
         await client.close()
     if peak > works[0].limit:
-        raise WrongResults(f"the service saw {peak} requests at once, the limit was {works[0].limit}")
+        raise WrongResult(f"the service saw {peak} requests at once, the limit was {works[0].limit}")
     return works, peak
 
 
@@ -489,7 +442,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except WrongResults as error:
+    except WrongResult as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     seconds = time.perf_counter() - begin

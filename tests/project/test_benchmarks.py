@@ -1,14 +1,18 @@
 """The benchmarks measure what they say, and say nothing that is not so. (What they measure is no business of a test.)"""
 
+import ast
 import asyncio
 import contextvars
+import dataclasses
 import gc
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
-from benchmarks import bars, cells, competitors, http_server, instructions, measure, report, summary, works
+from benchmarks import goals, harness, http_server, instructions, measure
+from benchmarks.compare import cells, competitors, figures, report, summary, works
 from contract_tools import Running
 
 variable = contextvars.ContextVar("variable", default=None)
@@ -214,7 +218,7 @@ def test_too_many_requests_at_once_void_a_figure():
 
 def measured(cell, tools, rounds=(2, 2)):
     lines = []
-    cells.measure_cell(cell, tools, 0.0, rounds, lines.append)
+    cells.measure_cell(cell, tools, harness.Rounds(*rounds), lines.append)
     return lines
 
 
@@ -232,10 +236,44 @@ def test_what_a_tool_cannot_express_is_not_applicable():
     ]
 
 
-@pytest.mark.parametrize("quantity", ["time", "rss", "traced", "stall", "turns"])
+@pytest.mark.parametrize("quantity", cells.QUANTITIES)
 def test_every_quantity_has_a_figure(quantity):
     lines = measured(cells.Cell("sleep0", 50, 5, quantity=quantity), ["langchain"])
     assert lines and all(line["sample"] >= 0 for line in lines)
+
+
+def test_what_is_made_before_is_not_counted():
+    [inside] = measured(cells.Cell("sleep0", 2_000, 5, quantity="traced"), ["pool"])
+    [before] = measured(cells.Cell("sleep0", 2_000, 5, quantity="traced", made=cells.COROUTINES), ["pool"])
+    assert before["sample"] < inside["sample"] / 2
+
+
+def test_ratios_are_of_as_many_rounds_of_each():
+    lines = []
+    rounds = harness.Rounds(2, 1_000, seconds=0.05, paired=True)
+    cells.measure_cell(cells.Cell("sleep0", 2_000, 5), ["langchain", "pool"], rounds, lines.append)
+    tools = [line["tool"] for line in lines]
+    assert tools.count("langchain") == tools.count("pool") >= 2
+
+
+def test_a_child_says_what_went_wrong():
+    with pytest.raises(harness.Failed, match="no_such_work"):
+        list(cells.asked(cells.Cell("no_such_work", 10, 2), ["pool"], harness.Rounds(1, 1), sys.executable))
+
+
+def test_a_child_is_asked_and_answers():
+    lines = list(cells.asked(cells.Cell("nothing", 10, 2), ["pool"], harness.Rounds(2, 2), sys.executable))
+    assert [line["tool"] for line in lines] == ["pool", "pool"] and all("sample" in line for line in lines)
+
+
+def test_the_comparison_has_no_circles():
+    """Each file imports from those before it."""
+    order = ["works", "competitors", "cells", "figures", "summary", "plots", "report"]
+    for name in order:
+        tree = ast.parse(Path(cells.__file__).with_name(f"{name}.py").read_text())
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1]
+        imported = {node.module or alias.name for node in imports for alias in node.names}
+        assert imported <= set(order[: order.index(name)]), name
 
 
 def test_a_tool_that_loses_a_result_fails_the_cell(monkeypatch):
@@ -259,7 +297,7 @@ def test_a_result_that_is_wrong_once_voids_the_figure(monkeypatch):
 
     tool = competitors.Competitor("pool", "unreliable", unreliable)
     monkeypatch.setitem(competitors.BY_NAME, "pool", tool)
-    monkeypatch.setattr(cells, "SHORTEST_SAMPLE", 0.0)
+    monkeypatch.setattr(harness, "SHORTEST_SAMPLE", 0.0)
     lines = measured(cells.Cell("nothing", 10, 2), ["pool"], rounds=(5, 5))
     assert ["sample" in line for line in lines] == [True, False] and "WrongResult" in lines[1]["failed"]
 
@@ -271,18 +309,18 @@ PYTHON = "CPython 3.13.0"
 
 def made_up(scale=1.0):
     """Results in which the pool is ahead where items do nothing."""
-    results = report.Results(
+    results = figures.Results(
         "2026-01-01",
         "python -m benchmarks report",
         {"cpu": "a CPU", "cores": 2, "system": "Linux 6", "architecture": "x86_64"},
         [{"name": PYTHON, "build": "CPython 3.13.0 (GCC, PGO)", "versions": {}}],
         False,
     )
-    figures = {"gatedcoro": 1.0, "langchain": 9.0, "pool": 1.5}
-    for work in report.BASIC_WORKS:
+    medians = {"gatedcoro": 1.0, "langchain": 9.0, "pool": 1.5}
+    for work in figures.BASIC_WORKS:
         for count in (10, 100, 1_000, 10_000):
             for limit in (1, 10, None):
-                for tool, micros in figures.items():
+                for tool, micros in medians.items():
                     if limit is None and tool == "pool":
                         results.add_reason("not_applicable", (PYTHON, cells.Cell(work, count, limit), tool), "no limit")
                         continue
@@ -293,14 +331,14 @@ def made_up(scale=1.0):
                     results.samples[PYTHON, cells.Cell(work, count, limit), tool] = samples
     for quantity in ("rss", "stall", "turns"):
         for count in (1_000, 10_000):
-            for tool, value in figures.items():
+            for tool, value in medians.items():
                 results.samples[PYTHON, cells.Cell("sleep0", count, 10, quantity=quantity), tool] = [value]
     return results
 
 
 def test_results_survive_json():
     results = made_up()
-    assert report.Results.from_json(json.loads(json.dumps(results.as_json()))) == results
+    assert figures.Results.from_json(json.loads(json.dumps(results.as_json()))) == results
 
 
 def test_the_tool_that_is_ahead_is_shown_first():
@@ -359,14 +397,14 @@ def test_growth_of_the_time_per_item_is_expected_to_go_on():
 def test_a_cell_that_would_take_too_long_is_skipped_and_listed():
     results = made_up()
     cell = cells.Cell("sleep0", 10_000_000, 10)
-    job = report.Job(report.Python("no-such-python", PYTHON), cell, ["langchain"], "a title")
+    job = report.Job(harness.Python("no-such-python", PYTHON), cell, ["langchain"], "a title")
     report.run(job, report.FULL, results)
     assert results.reasons["skipped"][PYTHON, cell, "langchain"] == "predicted to take 90 s"
 
 
 def test_every_cell_is_planned_once():
     for scale in (report.FULL, report.QUICK):
-        pythons = [report.Python("a", "CPython 3.13.0"), report.Python("b", "CPython 3.14.0")]
+        pythons = [harness.Python("a", "CPython 3.13.0"), harness.Python("b", "CPython 3.14.0")]
         planned = [
             (job.python.name, job.cell, tool)
             for job in report.plan(pythons, scale, ["pool", "langchain"])
@@ -376,7 +414,7 @@ def test_every_cell_is_planned_once():
 
 
 def test_the_plots_are_drawn_as_svg_and_png(tmp_path):
-    plots = pytest.importorskip("benchmarks.plots", reason="matplotlib is not installed")
+    plots = pytest.importorskip("benchmarks.compare.plots", reason="matplotlib is not installed")
     drawn = plots.draw_all(made_up(), tmp_path)
     assert {"overview", "time-against-count", "time-against-limit", "memory-against-count"} <= set(drawn)
     for name in drawn:
@@ -388,36 +426,49 @@ def test_the_plots_are_drawn_as_svg_and_png(tmp_path):
     ("value", "shown"), [(1, "1"), (10_000, "10,000"), (1e6, "1,000,000"), (0.5, "0.5"), (0.05, "0.05"), (2.5, "2.5")]
 )
 def test_axes_have_plain_numbers(value, shown):
-    plots = pytest.importorskip("benchmarks.plots", reason="matplotlib is not installed")
+    plots = pytest.importorskip("benchmarks.compare.plots", reason="matplotlib is not installed")
     assert plots.plain_number(value) == shown
 
 
 def test_results_hold_no_path():
     results = made_up()
-    results.pythons = [{"name": PYTHON, "build": measure.build(), "versions": cells.versions()}]
+    results.pythons = [{"name": PYTHON, "build": measure.build(), "versions": measure.versions()}]
     assert sys.executable not in json.dumps(results.as_json())
 
 
-# --- Bars and instructions ------------------------------------------------------------------------------------------
+# --- Goals and instructions ------------------------------------------------------------------------------------------
 
 
-def test_a_bar_is_met_at_nine_tenths_of_it():
-    bar = bars.Bar(3, "contest", "title", bars.ratio("theirs", "ours"), {"3.13": 8.0})
-    assert bar.met(7.2, "3.13") and not bar.met(7.19, "3.13") and bar.met(9.0, "3.12") is None
-    most = bars.Bar(5, "contest", "title", bars.ratio("theirs", "ours"), {"": 1.1}, at_most=True)
+def test_a_goal_is_met_at_nine_tenths_of_it():
+    goal = goals.Goal("contest", "title", harness.ratio("theirs", "ours"), {"3.13": 8.0})
+    assert goal.met(7.2, "3.13") and not goal.met(7.19, "3.13") and goal.met(9.0, "3.12") is None
+    most = goals.Goal("contest", "title", harness.ratio("theirs", "ours"), {"": 1.1}, at_most=True)
     assert most.met(1.1, "3.12") and not most.met(1.11, "3.12")
 
 
 def test_a_ratio_is_the_median_of_the_rounds():
-    assert bars.ratio("theirs", "ours")({"theirs": [10.0, 30.0, 90.0], "ours": [1.0, 10.0, 10.0]}) == 9.0
-    assert bars.difference("ours", "pool")({"ours": [1.0, 2.0, 3.0], "pool": [0.9, 1.7, 2.8]}) == pytest.approx(0.2)
+    assert harness.ratio("theirs", "ours")({"theirs": [10.0, 30.0, 90.0], "ours": [1.0, 10.0, 10.0]}) == 9.0
+    assert harness.difference("ours", "pool")({"ours": [1.0, 2.0, 3.0], "pool": [0.9, 1.7, 2.8]}) == pytest.approx(0.2)
 
 
-def test_every_bar_has_its_contest():
-    names = {contest.name for contest in bars.CONTESTS}
-    assert {bar.contest for bar in bars.BARS} <= names
-    assert len(names) == len(bars.CONTESTS)
-    assert len({bar.title for bar in bars.BARS}) == len(bars.BARS)
+def test_every_goal_has_its_contest():
+    names = {contest.name for contest in goals.CONTESTS}
+    assert {goal.contest for goal in goals.GOALS} <= names
+    assert len(names) == len(goals.CONTESTS)
+    assert len({goal.title for goal in goals.GOALS}) == len(goals.GOALS)
+
+
+@pytest.mark.parametrize("contest", goals.CONTESTS, ids=lambda contest: contest.name)
+def test_every_tool_of_a_contest_can_be_measured_in_it(contest, monkeypatch):
+    if reasons := [
+        without for tool in contest.tools if (without := cells.why_not(contest.cell, competitors.BY_NAME[tool]))
+    ]:
+        assert {kind for kind, _ in reasons} == {"absent"}
+        pytest.skip(reasons[0][1])
+    monkeypatch.setattr(harness, "SHORTEST_SAMPLE", 0.0)
+    lines = measured(dataclasses.replace(contest.cell, count=50), list(contest.tools), rounds=(1, 1))
+    assert {line["tool"] for line in lines} == set(contest.tools)
+    assert all("sample" in line for line in lines), lines
 
 
 def test_the_path_that_grew_is_named():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -175,3 +176,21 @@ def test_a_missing_compiler_is_fatal_where_the_extension_is_required(source_tree
     done = build(source_tree, CC="there-is-no-such-compiler", GATEDCORO_REQUIRE_C="1")
     assert done.returncode != 0
     assert "there-is-no-such-compiler" in done.stderr
+
+
+@needs_the_source_tree
+def test_the_source_distribution_is_small(tmp_path):
+    pytest.importorskip("setuptools", minversion="77")
+    tree, unwanted = tmp_path / "source", shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", "*.egg-info")
+    tree.mkdir()
+    folders = re.findall(r"^(?:graft|recursive-include) (\S+)", (ROOT / "MANIFEST.in").read_text(), re.MULTILINE)
+    for found in ROOT.iterdir():
+        if found.name in folders:
+            shutil.copytree(found, tree / found.name, ignore=unwanted)
+        elif found.is_file():
+            shutil.copy(found, tree)
+    command = [sys.executable, "-W", "ignore", "setup.py", "-q", "sdist", "--dist-dir", "made"]
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    [archive] = (tree / "made").glob("*.tar.gz")
+    assert archive.stat().st_size < 500_000

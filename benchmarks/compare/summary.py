@@ -2,19 +2,13 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
+from ..harness import spread
 from . import competitors, works
-from .cells import UNITS, Cell
-from .report import BASIC_WORKS, CENTRE_LIMIT, CENTRE_WORK, Results, spread
+from .cells import QUANTITIES, Cell
+from .figures import BASIC_WORKS, CENTRE_LIMIT, CENTRE_WORK, Results
 
-QUANTITIES = {
-    "time": "time",
-    "rss": "memory (resident)",
-    "traced": "memory (traced)",
-    "stall": "longest stall",
-    "turns": "turns of the loop",
-}
 STALL_FLOOR = 2.0  # ms: a timer of 1 ms cannot tell shorter stalls from its own jitter
 FLOORS = {"stall": STALL_FLOOR, "rss": 0.5, "traced": 0.01}  # below, two figures are taken to be the same
 
@@ -69,8 +63,8 @@ def faster_than_ours(results: Results) -> str:
                         clear,
                         [
                             title_of(tool),
-                            f"{QUANTITIES[cell.quantity]}: {cell.title} ({python})",
-                            f"{number(other)} {UNITS[cell.quantity]}",
+                            f"{QUANTITIES[cell.quantity].title}: {cell.title} ({python})",
+                            f"{number(other)} {QUANTITIES[cell.quantity].unit}",
                             number(mine),
                             f"{mine / other:.2f}x" + ("" if clear else " (within the noise)"),
                             ", ".join(competitors.BY_NAME[tool].gives_up) or "nothing",
@@ -150,7 +144,7 @@ def not_measured(results: Results) -> str:
         cells_of: dict[tuple[str, str], list[str]] = {}
         for (python, cell, tool), reason in results.reasons.get(kind, {}).items():
             words = reason if kind != "skipped" else "predicted to take over 20 s"
-            cells_of.setdefault((tool, words), []).append(f"{QUANTITIES[cell.quantity]}: {cell.title} ({python})")
+            cells_of.setdefault((tool, words), []).append(f"{QUANTITIES[cell.quantity].title}: {cell.title} ({python})")
         for (tool, words), where in cells_of.items():
             grouped.setdefault((words, tuple(where)), []).append(title_of(tool))
         for (words, places), tools in grouped.items():
@@ -159,14 +153,15 @@ def not_measured(results: Results) -> str:
     return "\n".join(lines) + "\n" if lines else "Everything was measured.\n"
 
 
-def _image(name: str, words: str) -> str:
-    return f"![{words}]({name}.svg)\n"
-
-
 # --- Documents ----------------------------------------------------------------------------------------------------
 
 
-def written(results: Results) -> str:
+def written(results: Results, plots: Sequence[str] = ()) -> str:
+    """All of it; `plots` names those that lie beside it."""
+
+    def image(name: str, words: str) -> str:
+        return f"![{words}]({name}.svg)\n" if name in plots else ""
+
     first = results.pythons[0]["name"]
     present = [cell for python, cell in results.cells() if python == first]
     centre = max((cell.count for cell in present if cell.work == "nothing"), default=0)
@@ -212,7 +207,7 @@ def written(results: Results) -> str:
         "Own error: an item's error costs no other item its run, and the call no slot. Fail-fast: the caller hears of an error "
         "before items that run already would have ended.\n",
         f"## Time per item by kind of work, us ({first}, N={centre:,}, n={CENTRE_LIMIT})\n",
-        _image("overview", "us per item by tool, for items that do nothing, sleep(0), and wait for a future"),
+        image("overview", "us per item by tool, for items that do nothing, sleep(0), and wait for a future"),
         axis_table(results, first, basic, lambda cell: works.BY_NAME[cell.work].title),
     ]
     for work in works.WORKS:
@@ -224,7 +219,7 @@ def written(results: Results) -> str:
         if cells:
             parts += [
                 f"### {work.title[0].upper()}{work.title[1:]}\n",
-                _image(f"work-{work.name}", f"us per item by tool: {work.title}"),
+                image(f"work-{work.name}", f"us per item by tool: {work.title}"),
                 axis_table(results, first, cells, lambda cell: f"N={cell.count:,}, n={cell.limit:,}"),
             ]
     for title, plot, cells in (
@@ -239,7 +234,7 @@ def written(results: Results) -> str:
         head = _limit_head if plot == "time-against-limit" else _count_head
         parts += [
             f"## {title}\n",
-            _image(plot, title) if len(cells) > 1 else "",
+            image(plot, title),
             axis_table(results, first, cells, head),
         ]
     turns = [Cell(work, centre, CENTRE_LIMIT, quantity="turns") for work in BASIC_WORKS]
@@ -273,8 +268,8 @@ def _count_head(cell: Cell) -> str:
 README_TOOLS = ("gatedcoro", "gatedcoro-per-item", "langchain", "asyncio-gather", "pool", "aioitertools", "making")
 
 
-def readme_section(results: Results, folder: str = "benchmarks/results") -> str:
-    """One plot and one small table for the README, with the command, the machine and the date."""
+def readme_section(results: Results) -> str:
+    """One plot and one small table for the README, with the command, the machine and the date; of what --docs writes."""
     first = results.pythons[0]["name"]
     centre = max(
         (cell.count for python, cell in results.cells() if python == first and cell.work == "nothing"), default=0
@@ -305,11 +300,11 @@ def readme_section(results: Results, folder: str = "benchmarks/results") -> str:
         rows.append(row)
     return "\n".join(
         [
-            f"![Time per item by tool]({folder}/overview.svg)\n",
+            "![Time per item by tool](docs/overview.svg)\n",
             table(["", *[title for title, _ in columns], "gives up"], rows),
             f"Median figures at N={centre:,}, n={CENTRE_LIMIT} on {first}, {results.machine['cpu']}, {results.machine['cores']} cores, "
             f"{results.made}; made by `{results.command}`. Making the coroutines is counted everywhere, and its part of memory and stall is the last row. All tools, all axes, and "
-            f"where another tool is ahead: [{folder}/summary.md]({folder}/summary.md).\n",
+            f"where another tool is ahead: [docs/measured.md](docs/measured.md).\n",
         ]
     )
 
@@ -355,7 +350,7 @@ def compared(old: Results, new: Results) -> str:
         if apart and abs(math.log(relative)) > max(disagreement, math.log(1.05)):
             row = [
                 title_of(tool),
-                f"{QUANTITIES[cell.quantity]}: {cell.title} ({python})",
+                f"{QUANTITIES[cell.quantity].title}: {cell.title} ({python})",
                 number(statistics.median(before)),
                 number(statistics.median(now)),
                 f"{everywhere:.2f}x",

@@ -2,43 +2,50 @@
 
 An adapter makes what its tool wants (coroutines, partials, a source) itself, so that this is inside the timed region,
 and gives the results in the order of the items where the tool keeps it. Beside each stands what it gives up.
+
+To add one: an adapter, and a row in COMPETITORS that says what an item has under it (test_benchmarks.py finds out whether that is
+so). `needs` names the module without which it is absent. A tool that takes coroutines (`gather`) or callables (`call_all`) can also
+be measured with those made before. A row of ASIDE has no part in the report; goals.py may name it.
 """
 
 import asyncio
+import contextlib
 import functools
+import importlib
 import importlib.util
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
+
+from gatedcoro._demo_measure import langchain_gated, langchain_gather
 
 from .works import Item
 
 Run = Callable[[Item, int, int | None], Awaitable[list[int]]]
+Gather = Callable[..., Awaitable[list[Any]]]  # gather(limit, *coroutines)
+Functions = Sequence[Callable[[], Awaitable[Any]]]
+CallAll = Callable[[int | None, Functions], Awaitable[list[Any]]]
+
+
+def made_for(gather: Gather) -> Run:
+    """Hands the coroutines of all items to a `gather`."""
+
+    async def run(item: Item, count: int, limit: int | None) -> list[int]:
+        return await gather(limit, *[item(index) for index in range(count)])
+
+    return run
 
 
 # --- What people write by hand ------------------------------------------------------------------------------------
 
 
-async def langchain_gated(semaphore: asyncio.Semaphore, coro: Awaitable[Any]) -> Any:
-    async with semaphore:
-        return await coro
+# LangChain's own algorithm is shared with the demo.
 
 
-async def langchain_gather(n: int | None, *coros: Coroutine[Any, Any, Any]) -> list[Any]:
-    """The algorithm of langchain_core.runnables.utils, restated."""
-    if n is None:
-        return await asyncio.gather(*coros)
-    gate = asyncio.Semaphore(n)
-    return await asyncio.gather(*[langchain_gated(gate, coro) for coro in coros])
-
-
-async def langchain(item: Item, count: int, limit: int | None) -> list[int]:
-    return await langchain_gather(limit, *[item(index) for index in range(count)])
-
-
-async def asyncio_gather(item: Item, count: int, limit: int | None) -> list[int]:
-    return await asyncio.gather(*[item(index) for index in range(count)])
+async def asyncio_gather(n: int | None, *coros: Coroutine[Any, Any, Any]) -> list[Any]:
+    return await asyncio.gather(*coros)
 
 
 async def task_group(item: Item, count: int, limit: int | None) -> list[int]:
@@ -88,7 +95,7 @@ async def lazy_pump(item: Item, count: int, limit: int | None) -> list[int]:
     return results
 
 
-async def pool_gather(n: int | None, *coros: Coroutine[Any, Any, Any]) -> list[Any]:
+async def pool(n: int | None, *coros: Coroutine[Any, Any, Any]) -> list[Any]:
     """n workers that take the next coroutine from a shared iterator: what experts write by hand."""
     queue = enumerate(coros)
     results: list[Any] = [None] * len(coros)
@@ -100,10 +107,6 @@ async def pool_gather(n: int | None, *coros: Coroutine[Any, Any, Any]) -> list[A
     workers = len(coros) if n is None else min(n, len(coros))
     await asyncio.gather(*[worker() for _ in range(workers)])
     return results
-
-
-async def pool(item: Item, count: int, limit: int | None) -> list[int]:
-    return await pool_gather(limit, *[item(index) for index in range(count)])
 
 
 # --- Packages -----------------------------------------------------------------------------------------------------
@@ -145,49 +148,63 @@ async def pyarallel(item: Item, count: int, limit: int | None) -> list[int]:
 
 # --- Ours ---------------------------------------------------------------------------------------------------------
 
-
-async def reference_gather(n: int | None, *coros: Coroutine[Any, Any, Any]) -> list[Any]:
-    from gatedcoro._reference import gather_with_concurrency
-
-    return await gather_with_concurrency(n, *coros)
-
-
-async def reference(item: Item, count: int, limit: int | None) -> list[int]:
-    from gatedcoro._reference import gather_with_concurrency
-
-    return await gather_with_concurrency(limit, *[item(index) for index in range(count)])
+in_python: Any = importlib.import_module("gatedcoro._reference")
+try:
+    core: Any = importlib.import_module("gatedcoro._core")
+except ImportError:  # what is said of it is absent then
+    core = in_python
 
 
-async def ours_gather(n: int | None, *coros: Coroutine[Any, Any, Any]) -> list[Any]:
-    from gatedcoro._core import gather_with_concurrency
-
-    return await gather_with_concurrency(n, *coros)
-
-
-async def ours(item: Item, count: int, limit: int | None) -> list[int]:
-    from gatedcoro._core import gather_with_concurrency
-
-    return await gather_with_concurrency(limit, *[item(index) for index in range(count)])
-
-
-async def ours_per_item_gather(n: int | None, *coros: Coroutine[Any, Any, Any]) -> list[Any]:
-    from gatedcoro import _core
-
-    previous = _core._set_task_reuse(False)
+@contextlib.contextmanager
+def task_per_item() -> Iterator[None]:
+    previous = core._set_task_reuse(False)
     try:
-        return await _core.gather_with_concurrency(n, *coros)
+        yield
     finally:
-        _core._set_task_reuse(previous)
+        core._set_task_reuse(previous)
 
 
 async def ours_per_item(item: Item, count: int, limit: int | None) -> list[int]:
-    return await ours_per_item_gather(limit, *[item(index) for index in range(count)])
+    with task_per_item():
+        results: list[int] = await core.gather_with_concurrency(limit, *[item(index) for index in range(count)])
+    return results
 
 
-async def ours_run_all(item: Item, count: int, limit: int | None) -> list[int]:
-    from gatedcoro._core import run_all
+def ours_handed_on(n: int | None, *coros: Coroutine[Any, Any, Any]) -> Awaitable[list[Any]]:
+    """With the cost of the adapter that `ours_as_future` needs, for a comparison of the two."""
+    results: Awaitable[list[Any]] = core.gather_with_concurrency(n, *coros)
+    return results
 
-    return await run_all([functools.partial(item, index) for index in range(count)], limit=limit)
+
+def ours_as_future(n: int | None, *coros: Coroutine[Any, Any, Any]) -> Awaitable[list[Any]]:
+    future: Awaitable[list[Any]] = core.gather(*coros, limit=n)
+    return future
+
+
+def ours_called_first(n: int | None, functions: Functions) -> Awaitable[list[Any]]:
+    results: Awaitable[list[Any]] = core.gather_with_concurrency(n, *[function() for function in functions])
+    return results
+
+
+def ours_run_all(n: int | None, functions: Functions) -> Awaitable[list[Any]]:
+    results: Awaitable[list[Any]] = core.run_all(functions, limit=n)
+    return results
+
+
+async def ours_of_callables(item: Item, count: int, limit: int | None) -> list[int]:
+    return await ours_run_all(limit, [functools.partial(item, index) for index in range(count)])
+
+
+def through_a_free_gate(gated_coro: Callable[[asyncio.Semaphore, Any], Awaitable[Any]]) -> Gather:
+    """Awaits `gated_coro(semaphore, coro)`, one after another, in one Task."""
+
+    async def gather(n: int, *coros: Coroutine[Any, Any, Any]) -> list[Any]:
+        semaphore = asyncio.Semaphore(n)
+        results = [await gated_coro(semaphore, coro) for coro in coros]
+        assert semaphore._value == n
+        return results
+
+    return gather
 
 
 # --- The table ----------------------------------------------------------------------------------------------------
@@ -195,12 +212,12 @@ async def ours_run_all(item: Item, count: int, limit: int | None) -> list[int]:
 
 @dataclass(frozen=True)
 class Competitor:
-    """A tool, and what an item has under it. tests/project/test_benchmarks.py finds each of the five out by experiment."""
+    """A tool, and what an item has under it. test_benchmarks.py finds each of the six out by experiment."""
 
     name: str
     title: str
     run: Run
-    gather: Callable[..., Awaitable[list[Any]]] | None = None  # gather(n, *coroutines), where it has this shape
+    gather: Gather | None = None  # gather(n, *coroutines), where it has this shape
     needs: str | None = None  # the module that must be importable
     since: tuple[int, int] = (3, 11)  # the Python that it asks for
     limits: bool = True  # keeps to a limit
@@ -210,6 +227,10 @@ class Competitor:
     order: bool = True  # the results come in the order of the items
     own_error: bool = True  # an item's error costs no other item its run, and the call no slot
     fail_fast: bool = True  # the caller hears of an error before items that run already would have ended
+    call_all: CallAll | None = None  # call_all(n, callables), where it has this shape
+    around: Callable[[], AbstractContextManager[None]] = (
+        contextlib.nullcontext
+    )  # what must be so where `gather` is called
 
     def absent(self) -> str | None:
         """Why the running interpreter cannot have it, or None."""
@@ -242,23 +263,40 @@ class Competitor:
         return [what for what, is_kept in kept.items() if not is_kept]
 
 
+def gathering(name: str, title: str, gather: Gather, *more: Any, **kept: Any) -> Competitor:
+    """A tool that is a gather(n, *coroutines), and nothing else."""
+    return Competitor(name, title, made_for(gather), gather, *more, **kept)
+
+
 OURS = "gatedcoro"
 COMPETITORS = [
-    Competitor(OURS, "gatedcoro", ours, ours_gather, "gatedcoro._core"),
+    gathering(OURS, "gatedcoro", core.gather_with_concurrency, "gatedcoro._core", call_all=ours_called_first),
     Competitor(
-        "gatedcoro-per-item", "gatedcoro, Task per item", ours_per_item, ours_per_item_gather, "gatedcoro._core"
+        "gatedcoro-per-item",
+        "gatedcoro, Task per item",
+        ours_per_item,
+        core.gather_with_concurrency,
+        "gatedcoro._core",
+        around=task_per_item,
     ),
-    Competitor("gatedcoro-run-all", "gatedcoro run_all", ours_run_all, None, "gatedcoro._core", own_error=False),
-    Competitor("reference", "gatedcoro in Python", reference, reference_gather, "gatedcoro._reference"),
-    Competitor("langchain", "LangChain's helper", langchain, langchain_gather),
-    Competitor("asyncio-gather", "asyncio.gather", asyncio_gather, None, limits=False),
+    Competitor(
+        "gatedcoro-run-all",
+        "gatedcoro run_all",
+        ours_of_callables,
+        None,
+        "gatedcoro._core",
+        own_error=False,
+        call_all=ours_run_all,
+    ),
+    gathering("reference", "gatedcoro in Python", in_python.gather_with_concurrency, "gatedcoro._reference"),
+    gathering("langchain", "LangChain's helper", langchain_gather),
+    gathering("asyncio-gather", "asyncio.gather", asyncio_gather, limits=False),
     Competitor("task-group", "TaskGroup + Semaphore", task_group, None, own_error=False),
     Competitor("lazy-pump", "lazy pump in Python", lazy_pump, None),
-    Competitor(
+    gathering(
         "pool",
         "pool of n workers",
         pool,
-        pool_gather,
         unlimited=False,
         own_task=False,
         own_context=False,
@@ -288,5 +326,18 @@ FLOOR = Competitor(
     own_context=False,
     own_error=False,
     fail_fast=False,
-)  # no competitor: beside the figures of memory and stall, to be subtracted in thought
-BY_NAME = {competitor.name: competitor for competitor in [*COMPETITORS, FLOOR]}
+)  # beside the figures of memory and stall, to be subtracted in thought
+ASIDE = [
+    FLOOR,
+    gathering("gatedcoro-handed-on", "gatedcoro, by an adapter", ours_handed_on, "gatedcoro._core"),
+    gathering("gatedcoro-gather", "gatedcoro gather", ours_as_future, "gatedcoro._core"),
+    gathering(
+        "gatedcoro-gated-coro",
+        "gatedcoro gated_coro",
+        through_a_free_gate(core.gated_coro),
+        "gatedcoro._core",
+        unlimited=False,
+    ),
+    gathering("langchain-gated-coro", "LangChain's gated_coro", through_a_free_gate(langchain_gated), unlimited=False),
+]
+BY_NAME = {competitor.name: competitor for competitor in [*COMPETITORS, *ASIDE]}

@@ -17,9 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
+from ..harness import spread
 from . import competitors, works
 from .cells import Cell
-from .report import BASIC_WORKS, CENTRE_LIMIT, CENTRE_WORK, Results, spread
+from .figures import BASIC_WORKS, CENTRE_LIMIT, CENTRE_WORK, Results
 
 WIDTH = 8.4  # inches: a README's column at 100 dots an inch
 STYLE = {

@@ -9,17 +9,19 @@ import datetime
 import json
 import math
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from . import competitors, measure, works
-from .cells import UNITS, Cell
+from .. import harness, measure
+from ..harness import ROOT, Python
+from . import cells, competitors, summary, works
+from .cells import Cell
+from .figures import BASIC_WORKS, CENTRE_LIMIT, CENTRE_WORK, Results
 
-ROOT = Path(__file__).resolve().parent.parent
+OUTPUT = ROOT / "benchmarks" / "results"  # which git ignores
+DOCS = ROOT / "docs"
 LONGEST_CELL = 20.0  # seconds for one sample, as predicted
 SLOWER_WHEN = {"traced": 4.0, "stall": 1.2}  # how much slower than the timed run
 
@@ -32,8 +34,7 @@ class Scale:
     counts: tuple[int, ...]
     limits: tuple[int | None, ...]
     memory_counts: tuple[int, ...]
-    budget: float  # seconds of timed runs per tool and cell
-    rounds: tuple[int, int]
+    rounds: harness.Rounds  # of timed runs
     loops: tuple[str, ...]
     http_count: int  # with a limit of 1,000
 
@@ -43,8 +44,7 @@ FULL = Scale(
     counts=(10, 100, 1_000, 10_000, 100_000, 1_000_000),
     limits=(1, 10, 100, 1_000, 10_000, None),
     memory_counts=(1_000, 10_000, 100_000, 1_000_000),
-    budget=1.0,
-    rounds=(3, 25),
+    rounds=harness.Rounds(3, 25, seconds=1.0),
     loops=("asyncio", "uvloop"),
     http_count=2_000,
 )
@@ -53,23 +53,10 @@ QUICK = Scale(
     counts=(10, 100, 1_000, 10_000),
     limits=(1, 10, 100, None),
     memory_counts=(10_000,),
-    budget=0.05,
-    rounds=(3, 5),
+    rounds=harness.Rounds(3, 5, seconds=0.05),
     loops=("asyncio",),
     http_count=0,
 )
-CENTRE_WORK, CENTRE_LIMIT = "sleep0", 10
-BASIC_WORKS = ("nothing", "sleep0", "future")
-
-
-@dataclass
-class Python:
-    """An interpreter; its path stays out of what is written."""
-
-    path: str
-    name: str = ""
-    build: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -121,81 +108,6 @@ def plan(pythons: list[Python], scale: Scale, tools: list[str]) -> Iterator[Job]
                         yield Job(python, cell, [tool], title, processes)
 
 
-# --- Results ------------------------------------------------------------------------------------------------------
-
-Key = tuple[str, Cell, str]  # interpreter, cell, tool
-
-
-@dataclass
-class Results:
-    """Every sample, and for each cell that has none the reason."""
-
-    made: str
-    command: str
-    machine: dict[str, Any]
-    pythons: list[dict[str, Any]]
-    quick: bool
-    samples: dict[Key, list[float]] = field(default_factory=dict)
-    reasons: dict[str, dict[Key, str]] = field(default_factory=dict)  # "skipped", "absent", ... -> why
-
-    def add_reason(self, kind: str, key: Key, reason: str) -> None:
-        self.reasons.setdefault(kind, {})[key] = reason
-
-    def median(self, python: str, cell: Cell, tool: str) -> float | None:
-        samples = self.samples.get((python, cell, tool))
-        return statistics.median(samples) if samples else None
-
-    def cells(self) -> list[tuple[str, Cell]]:
-        return list(dict.fromkeys((python, cell) for python, cell, _ in self.samples))
-
-    def tools_of(self, python: str, cell: Cell) -> list[str]:
-        """The fastest (or smallest) first."""
-        found = [key[2] for key in self.samples if key[:2] == (python, cell)]
-        return sorted(found, key=lambda tool: statistics.median(self.samples[python, cell, tool]))
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "made": self.made,
-            "command": self.command,
-            "machine": self.machine,
-            "pythons": self.pythons,
-            "quick": self.quick,
-            "samples": [
-                {"python": python, **asdict(cell), "tool": tool, "unit": UNITS[cell.quantity], "samples": samples}
-                for (python, cell, tool), samples in self.samples.items()
-            ],
-            "without": [
-                {"kind": kind, "python": python, **asdict(cell), "tool": tool, "reason": reason}
-                for kind, of_kind in self.reasons.items()
-                for (python, cell, tool), reason in of_kind.items()
-            ],
-        }
-
-    def save(self, output: Path) -> None:
-        (output / "results.json").write_text(json.dumps(self.as_json(), indent=1) + "\n")
-
-    @classmethod
-    def from_json(cls, found: dict[str, Any]) -> "Results":
-        results = cls(found["made"], found["command"], found["machine"], found["pythons"], found["quick"])
-        for row in found["samples"]:
-            results.samples[_key(row)] = row["samples"]
-        for row in found["without"]:
-            results.add_reason(row["kind"], _key(row), row["reason"])
-        return results
-
-
-def _key(row: dict[str, Any]) -> Key:
-    return row["python"], Cell(row["work"], row["count"], row["limit"], row["loop"], row["quantity"]), row["tool"]
-
-
-def spread(samples: list[float]) -> tuple[float, float]:
-    """The quartiles (of fewer than four samples: the range)."""
-    if len(samples) < 4:
-        return min(samples), max(samples)
-    quartiles = statistics.quantiles(samples, n=4, method="inclusive")
-    return quartiles[0], quartiles[2]
-
-
 # --- Measuring ----------------------------------------------------------------------------------------------------
 
 
@@ -219,27 +131,6 @@ def predicted(results: Results, python: str, cell: Cell, tool: str) -> float | N
     return micros * cell.count / 1e6 * SLOWER_WHEN.get(cell.quantity, 1.0)
 
 
-def describe(path: str) -> Python:
-    found = _ask(path, "describe")[0]
-    version = ".".join(map(str, found["version"]))
-    threading = ", free-threaded" if "free-threaded" in found["build"] else ""
-    return Python(path, f"CPython {version}{threading}", found["build"], found["versions"])
-
-
-def _ask(path: str, request: Any) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        [path, "-m", "benchmarks", "cell"],
-        input=json.dumps(request),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"{path}: {done.stderr.strip().splitlines()[-1:]}")
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
 def run(job: Job, scale: Scale, results: Results) -> None:
     """Measures one job; what it prints goes into the results as it comes."""
     tools = []
@@ -257,38 +148,24 @@ def run(job: Job, scale: Scale, results: Results) -> None:
             tools.append(tool)
     if not tools:
         return
-    request: dict[str, Any] = {"cell": asdict(job.cell), "tools": tools, "budget": scale.budget, "rounds": scale.rounds}
-    if job.cell.quantity in ("stall", "turns"):
-        request["rounds"] = (3, 3)
+    rounds = harness.Rounds(3, 3) if job.cell.quantity in ("stall", "turns") else scale.rounds
     for _ in range(job.processes):
-        _run_once(job, request, results)
+        try:
+            _run_once(job, tools, rounds, results)
+        except harness.Failed as failure:
+            raise harness.Failed(f"{job.title}: {failure}") from None
 
 
-def _run_once(job: Job, request: dict[str, Any], results: Results) -> None:
-    process = subprocess.Popen(
-        [job.python.path, "-m", "benchmarks", "cell"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=ROOT,
-        text=True,
-    )
-    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-    process.stdin.write(json.dumps(request))
-    process.stdin.close()
-    for line in process.stdout:
-        found = json.loads(line)
-        key = (job.python.name, job.cell, found["tool"])
-        if "sample" in found:
+def _run_once(job: Job, tools: list[str], rounds: harness.Rounds, results: Results) -> None:
+    for line in cells.asked(job.cell, tools, rounds, job.python.path):
+        key = (job.python.name, job.cell, line["tool"])
+        if "sample" in line:
             if key not in results.reasons.get("failed", {}):
-                results.samples.setdefault(key, []).append(found["sample"])
+                results.samples.setdefault(key, []).append(line["sample"])
         else:
-            (kind,) = {"absent", "not_applicable", "failed"} & found.keys()
-            results.add_reason(kind, key, found[kind])
+            (kind,) = {"absent", "not_applicable", "failed"} & line.keys()
+            results.add_reason(kind, key, line[kind])
             results.samples.pop(key, None)
-    errors = process.stderr.read().strip().splitlines()
-    if process.wait() != 0:
-        raise RuntimeError(f"{job.title}: {errors[-1] if errors else f'exit status {process.returncode}'}")
 
 
 def measure_all(pythons: list[Python], scale: Scale, tools: list[str], results: Results, output: Path) -> None:
@@ -318,7 +195,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an interpreter (repeatable; the first is measured in full, the others at the centre)",
     )
     parser.add_argument("--compare", metavar="OLD.json", help="say what changed since these results")
-    parser.add_argument("--output", metavar="FOLDER", default=str(ROOT / "benchmarks" / "results"))
+    parser.add_argument("--output", metavar="FOLDER", default=str(OUTPUT), help="benchmarks/results/")
     parser.add_argument(
         "--tool",
         action="append",
@@ -328,10 +205,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--redraw", action="store_true", help="do not measure: write summary and plots of results.json anew"
     )
+    parser.add_argument(
+        "--docs",
+        action="store_true",
+        help="also write what the documentation shows: docs/measured.md, docs/overview.svg",
+    )
 
 
 def main(options: argparse.Namespace) -> int:
-    from . import summary
+    from . import plots  # which wants matplotlib
 
     output = Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
@@ -339,7 +221,7 @@ def main(options: argparse.Namespace) -> int:
         results = Results.from_json(json.loads((output / "results.json").read_text()))
     else:
         old = json.loads(Path(options.compare).read_text()) if options.compare else None
-        pythons = [describe(path) for path in options.python or [sys.executable]]
+        pythons = [harness.described(path) for path in options.python or [sys.executable]]
         command = " ".join(
             ["python -m benchmarks report"]
             + ["--quick"] * options.quick
@@ -359,11 +241,12 @@ def main(options: argparse.Namespace) -> int:
             comparison = summary.compared(Results.from_json(old), results)
             (output / "compare.md").write_text(comparison)
             print(comparison)
-    from . import plots
-
-    plots.draw_all(results, output)
-    (output / "summary.md").write_text(summary.written(results))
+    drawn = plots.draw_all(results, output)
+    (output / "summary.md").write_text(summary.written(results, drawn))
     (output / "readme-section.md").write_text(summary.readme_section(results))
+    if options.docs:
+        (DOCS / "overview.svg").write_bytes((output / "overview.svg").read_bytes())
+        (DOCS / "measured.md").write_text(summary.written(results, ["overview"]))
     print(f"{output / 'summary.md'}: {len(results.samples)} figures")
     failed = results.reasons.get("failed", {})
     for (python, cell, tool), reason in failed.items():

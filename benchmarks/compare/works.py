@@ -1,8 +1,14 @@
-"""The kinds of work that an item can be.
+"""The kinds of work that an item can be: the rows of the comparison.
 
 An item is a coroutine function of its index that gives the index back, so every measurement can check that each item
 ran and that its result arrived in its place. A `Work` prepares what its items need outside the timed region (a
 server, a client, a queue) and yields the call that is timed.
+
+To add one: an item that needs nothing is a coroutine function and a row `plain_work(name, title, item)` in WORKS. One that needs
+something (a server behind a delay, a database, a stream) is an async context manager as `queue_hand_over` and `aiohttp_requests`
+are: it starts what the items need, yields the call, and puts it away; a claim about the limit is checked after the yield, as
+`_counted_requests` does. `needs` names a package without which the row is absent, `only_limited` leaves out tools without a limit.
+The report, its plots, `pytest benchmarks` and the tests go over WORKS.
 """
 
 import asyncio
@@ -11,38 +17,33 @@ import importlib.util
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from . import http_server
+from gatedcoro._demo_measure import future, nothing, sleep0
 
-if TYPE_CHECKING:
-    from .competitors import Competitor
+from .. import http_server
 
 Item = Callable[[int], Coroutine[Any, Any, int]]
 Call = Callable[[], Awaitable[Any]]
 
 
-class NotApplicable(Exception):
-    """The tool cannot express this cell; the reason is the message."""
+class Tool(Protocol):
+    """What a work asks of a tool (competitors.py has them)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def run(self) -> Callable[[Item, int, int | None], Awaitable[list[int]]]:
+        """run(item, count, limit)"""
+
+    @property
+    def gather(self) -> Callable[..., Awaitable[list[Any]]] | None:
+        """gather(limit, *coroutines), of a tool that has this shape."""
 
 
 # --- Items --------------------------------------------------------------------------------------------------------
-
-
-async def nothing(index: int) -> int:
-    return index
-
-
-async def sleep0(index: int) -> int:
-    await asyncio.sleep(0)
-    return index
-
-
-async def future(index: int) -> int:
-    loop = asyncio.get_running_loop()
-    waited_for: asyncio.Future[int] = loop.create_future()
-    loop.call_soon(waited_for.set_result, index)
-    return await waited_for
+# nothing, sleep0 and future are shared with the demo.
 
 
 async def sleep1ms(index: int) -> int:
@@ -69,7 +70,7 @@ async def one_failing(index: int) -> int:
 
 # --- Works --------------------------------------------------------------------------------------------------------
 
-Prepare = Callable[["Competitor", int, int | None], AbstractAsyncContextManager[Call]]
+Prepare = Callable[[Tool, int, int | None], AbstractAsyncContextManager[Call]]
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,11 @@ class Work:
     limit: int = 10
     quick_count: int = 1_000
     needs: str | None = None  # a package
-    only_limited: bool = False  # an item waits so long that a tool without a limit would be compared with nothing
+    only_limited: bool = (
+        False  # a tool without a limit would be compared with nothing: items wait, or the limit is the point
+    )
+    only_gather: bool = False  # the tool must be a gather(limit, *coroutines)
+    item: Item | None = None  # where it is all that there is, so that coroutines can be made before the timed region
 
     def missing(self) -> str | None:
         if self.needs is not None and importlib.util.find_spec(self.needs) is None:
@@ -91,14 +96,14 @@ class Work:
 
 def plain(item: Item) -> Prepare:
     @contextlib.asynccontextmanager
-    async def prepare(tool: "Competitor", count: int, limit: int | None) -> AsyncIterator[Call]:
+    async def prepare(tool: Tool, count: int, limit: int | None) -> AsyncIterator[Call]:
         yield lambda: tool.run(item, count, limit)
 
     return prepare
 
 
 @contextlib.asynccontextmanager
-async def queue_hand_over(tool: "Competitor", count: int, limit: int | None) -> AsyncIterator[Call]:
+async def queue_hand_over(tool: Tool, count: int, limit: int | None) -> AsyncIterator[Call]:
     """Each item puts a request into a queue; one Task takes the requests and answers them."""
     requests: asyncio.Queue[tuple[int, asyncio.Future[int]]] = asyncio.Queue(maxsize=8)
     loop = asyncio.get_running_loop()
@@ -122,7 +127,7 @@ async def queue_hand_over(tool: "Competitor", count: int, limit: int | None) -> 
 
 
 @contextlib.asynccontextmanager
-async def _counted_requests(tool: "Competitor", count: int, limit: int | None) -> AsyncIterator[http_server.Server]:
+async def _counted_requests(tool: Tool, count: int, limit: int | None) -> AsyncIterator[http_server.Server]:
     """A server that is told how many requests must arrive at once, and refuses to have seen another number."""
     expected = count if limit is None else min(limit, count)
     server = await http_server.running()
@@ -134,7 +139,7 @@ async def _counted_requests(tool: "Competitor", count: int, limit: int | None) -
 
 
 @contextlib.asynccontextmanager
-async def aiohttp_requests(tool: "Competitor", count: int, limit: int | None) -> AsyncIterator[Call]:
+async def aiohttp_requests(tool: Tool, count: int, limit: int | None) -> AsyncIterator[Call]:
     import aiohttp
 
     async with _counted_requests(tool, count, limit) as server:
@@ -149,7 +154,7 @@ async def aiohttp_requests(tool: "Competitor", count: int, limit: int | None) ->
 
 
 @contextlib.asynccontextmanager
-async def httpx_requests(tool: "Competitor", count: int, limit: int | None) -> AsyncIterator[Call]:
+async def httpx_requests(tool: Tool, count: int, limit: int | None) -> AsyncIterator[Call]:
     import httpx
 
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
@@ -163,10 +168,8 @@ async def httpx_requests(tool: "Competitor", count: int, limit: int | None) -> A
 
 
 @contextlib.asynccontextmanager
-async def langchain_abatch(tool: "Competitor", count: int, limit: int | None) -> AsyncIterator[Call]:
+async def langchain_abatch(tool: Tool, count: int, limit: int | None) -> AsyncIterator[Call]:
     """A RunnableLambda's `abatch`, with the tool in the place of LangChain's own helper."""
-    if tool.gather is None:
-        raise NotApplicable("not a gather(n, *coroutines)")
     from langchain_core.runnables import RunnableLambda, base
 
     module: Any = base
@@ -180,19 +183,32 @@ async def langchain_abatch(tool: "Competitor", count: int, limit: int | None) ->
         module.gather_with_concurrency = own
 
 
-NOTHING = Work("nothing", "nothing", plain(nothing))
-SLEEP0 = Work("sleep0", "sleep(0)", plain(sleep0))
-FUTURE = Work("future", "a future set by a callback", plain(future))
+def plain_work(name: str, title: str, item: Item, **more: Any) -> Work:
+    return Work(name, title, plain(item), item=item, **more)
+
+
+NOTHING = plain_work("nothing", "nothing", nothing)
+SLEEP0 = plain_work("sleep0", "sleep(0)", sleep0)
+FUTURE = plain_work("future", "a future set by a callback", future)
+BASIC = (NOTHING, SLEEP0, FUTURE)
 WORKS = [
-    NOTHING,
-    SLEEP0,
-    FUTURE,
-    Work("sleep1ms", "sleep(0.001)", plain(sleep1ms), 5_000, quick_count=500, only_limited=True),
+    *BASIC,
+    plain_work("sleep1ms", "sleep(0.001)", sleep1ms, count=5_000, quick_count=500, only_limited=True),
     Work("queue", "a hand-over through a queue", queue_hand_over),
-    Work("slow", "sleep(0), one in a hundred 10 ms", plain(one_slow), only_limited=True),
-    Work("failing", "sleep(0), one in a hundred raises (caught inside)", plain(one_failing)),
-    Work("aiohttp", "an HTTP request, aiohttp", aiohttp_requests, 2_000, 50, 300, "aiohttp", True),
-    Work("httpx", "an HTTP request, httpx", httpx_requests, 300, 50, 100, "httpx", True),
-    Work("abatch", "an abatch of LangChain", langchain_abatch, 2_000, 10, 300, "langchain_core"),
+    plain_work("slow", "sleep(0), one in a hundred 10 ms", one_slow, only_limited=True),
+    plain_work("failing", "sleep(0), one in a hundred raises (caught inside)", one_failing),
+    Work("aiohttp", "an HTTP request, aiohttp", aiohttp_requests, 2_000, 50, 300, "aiohttp", only_limited=True),
+    Work("httpx", "an HTTP request, httpx", httpx_requests, 300, 50, 100, "httpx", only_limited=True),
+    Work(
+        "abatch",
+        "an abatch of LangChain",
+        langchain_abatch,
+        2_000,
+        10,
+        300,
+        "langchain_core",
+        only_limited=True,
+        only_gather=True,
+    ),
 ]
 BY_NAME = {work.name: work for work in WORKS}

@@ -1,0 +1,262 @@
+"""One cell of the comparison: a work, N, a limit, an event loop, a quantity, and what is made before it is measured.
+
+The parent (report.py, goals.py) asks `python -m benchmarks cell`, and reads one JSON object a line: a sample, or why there is none.
+Time is measured for all tools of the cell in interleaved rounds; the quantities that would disturb each other have runs, and
+memory also processes, of their own. A tool that raises, hangs or gives a wrong result has failed: it has no figure in this cell.
+"""
+
+import asyncio
+import contextlib
+import functools
+import gc
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from .. import harness, http_server, measure
+from . import competitors, works
+from .competitors import Competitor
+
+INSIDE, COROUTINES, CALLABLES = "nothing", "coroutines", "callables"
+
+
+@dataclass(frozen=True)
+class Cell:
+    work: str
+    count: int
+    limit: int | None
+    loop: str = "asyncio"
+    quantity: str = "time"
+    made: str = INSIDE  # before the timed region; what is not made before is made inside, as the tool wants it
+
+    @property
+    def title(self) -> str:
+        limit = "no limit" if self.limit is None else f"n={self.limit:,}"
+        loop = "" if self.loop == "asyncio" else f", {self.loop}"
+        return f"{works.BY_NAME[self.work].title}, N={self.count:,}, {limit}{loop}"
+
+
+def why_not(cell: Cell, tool: Competitor) -> tuple[str, str] | None:
+    """Why there is no figure of this tool in the cell: absent or not_applicable, and the reason."""
+    work = works.BY_NAME[cell.work]
+    if absent := (work.missing() or tool.absent()):
+        return "absent", absent
+    if reason := tool.not_applicable(cell.limit):
+        return "not_applicable", reason
+    if work.only_limited and not tool.limits:
+        return "not_applicable", "has no limit"
+    if (work.only_gather or cell.made == COROUTINES) and tool.gather is None:
+        return "not_applicable", "not a gather(n, *coroutines)"
+    if cell.made == CALLABLES and tool.call_all is None:
+        return "not_applicable", "takes no list of callables"
+    if cell.made != INSIDE and work.item is None:
+        return "not_applicable", "its items cannot be made before"
+    return None
+
+
+@contextlib.asynccontextmanager
+async def prepared(cell: Cell, tool: Competitor, calls: int = 1) -> AsyncIterator[Sequence[works.Call]]:
+    """What is outside: servers, clients, `gc.collect()`, whatever is made before, and freeing that."""
+    work = works.BY_NAME[cell.work]
+    with tool.around():
+        if cell.made == INSIDE:
+            async with work.prepare(tool, cell.count, cell.limit) as call:
+                gc.collect()
+                yield [call] * calls
+        elif cell.made == COROUTINES:
+            assert work.item is not None and tool.gather is not None
+            gc.collect()
+            batches = [[work.item(index) for index in range(cell.count)] for _ in range(calls)]
+            yield [functools.partial(_gathered, tool.gather, cell.limit, batch) for batch in batches]
+        else:
+            assert work.item is not None and tool.call_all is not None
+            functions = [functools.partial(work.item, index) for index in range(cell.count)]
+            gc.collect()
+            yield [functools.partial(tool.call_all, cell.limit, functions)] * calls
+
+
+def _gathered(gather: competitors.Gather, limit: int | None, batch: list[Any]) -> Awaitable[list[Any]]:
+    return gather(limit, *batch)
+
+
+# --- Samples ------------------------------------------------------------------------------------------------------
+
+
+async def sample_time(
+    cell: Cell, tool: Competitor, calls: int, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """us per item. Inside: making what the tool takes, the call, its end, freeing it. Outside: `prepared`, the check."""
+    outcomes = []
+    async with prepared(cell, tool, calls) as ready:
+        started = clock()
+        for call in ready:
+            outcomes.append(await call())
+        elapsed = clock() - started
+    for results in outcomes:
+        measure.check(results, range(cell.count))
+    return elapsed / (calls * cell.count) * 1e6
+
+
+@contextlib.asynccontextmanager
+async def once(cell: Cell, tool: Competitor) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """One call, checked afterwards. What is made before is no business of the garbage collector."""
+    outcomes = []
+
+    async def call() -> None:
+        outcomes.append(await ready[0]())
+
+    async with prepared(cell, tool) as ready:
+        with measure.frozen_gc() if cell.made != INSIDE else contextlib.nullcontext():
+            yield call
+    measure.check(outcomes[0], range(cell.count))
+
+
+async def sample_rss(cell: Cell, tool: Competitor) -> float:
+    """MB by which the resident set of this fresh process grows, the items' coroutines included where they are made inside."""
+    async with once(cell, tool) as call:
+        with measure.rss_growth() as growth:
+            await call()
+    return growth.bytes / 1e6
+
+
+async def sample_traced(cell: Cell, tool: Competitor) -> float:
+    """MB that Python allocates at the peak, the items' coroutines included where they are made inside."""
+    async with once(cell, tool) as call:
+        with measure.traced_growth() as growth:
+            await call()
+    return growth.bytes / 1e6
+
+
+async def sample_added(cell: Cell, tool: Competitor) -> float:
+    """Bytes an item that Python allocates at the peak, beyond the list of the results."""
+    result_list = 8 * cell.count
+    return (await sample_traced(cell, tool) * 1e6 - result_list) / cell.count
+
+
+async def sample_stall(cell: Cell, tool: Competitor) -> float:
+    """ms: the longest time in which nothing else in the loop could run, making the coroutines included where that is inside."""
+    async with once(cell, tool) as call, measure.Heartbeat() as heartbeat:
+        await call()
+    return heartbeat.longest_stall() * 1e3
+
+
+async def sample_stall_while_running(
+    cell: Cell, tool: Competitor, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """ms: the longest stall from the first item's start to the last item's end. The items await sleep(0) and look at the clock."""
+    assert tool.gather is not None
+    started: list[float] = []
+    ended = [0.0]
+    last_ones = cell.count - 2 * (cell.limit or cell.count)
+
+    async def item(index: int) -> int:
+        if not started:
+            started.append(clock())
+        await asyncio.sleep(0)
+        if index >= last_ones:
+            ended[0] = clock()
+        return index
+
+    coros = [item(index) for index in range(cell.count)]
+    with tool.around(), measure.frozen_gc():
+        async with measure.Heartbeat(clock=clock) as heartbeat:
+            results = await tool.gather(cell.limit, *coros)
+    measure.check(results, range(cell.count))
+    return heartbeat.longest_stall(started[0], ended[0]) * 1e3
+
+
+async def sample_turns(cell: Cell, tool: Competitor) -> float:
+    """Turns of the loop per 1,000 items."""
+    async with once(cell, tool) as call:
+        with measure.TurnCounter(asyncio.get_running_loop()) as counter:
+            await call()
+    return counter.turns / cell.count * 1000
+
+
+@dataclass(frozen=True)
+class Quantity:
+    title: str
+    unit: str
+    sample: Callable[..., Awaitable[float]]
+    timed: bool = False  # the sample takes a number of calls
+    fresh: bool = False  # means something only once, in a fresh process
+    small_first: bool = False  # the first run only loads what is loaded lazily
+
+
+QUANTITIES = {
+    "time": Quantity("time", "us per item", sample_time, timed=True),
+    "processor-time": Quantity(
+        "processor time", "us per item", functools.partial(sample_time, clock=time.thread_time), timed=True
+    ),
+    "rss": Quantity("memory (resident)", "MB", sample_rss, fresh=True, small_first=True),
+    "traced": Quantity("memory (traced)", "MB", sample_traced, fresh=True, small_first=True),
+    "added": Quantity("memory (traced, per item)", "bytes per item", sample_added, fresh=True, small_first=True),
+    "stall": Quantity("longest stall", "ms", sample_stall),
+    "stall-while-running": Quantity("longest stall while running", "ms", sample_stall_while_running),
+    # processor time: what other processes of a busy machine take is left out
+    "own-stall-while-running": Quantity(
+        "longest stall while running, processor time",
+        "ms of processor time",
+        functools.partial(sample_stall_while_running, clock=time.thread_time),
+    ),
+    "turns": Quantity("turns of the loop", "turns of the loop per 1,000 items", sample_turns, small_first=True),
+}
+
+
+# --- A process ----------------------------------------------------------------------------------------------------
+
+
+def contender(cell: Cell, tool: Competitor) -> harness.Contender:
+    quantity = QUANTITIES[cell.quantity]
+
+    async def sample(calls: int) -> float:
+        found: float = await (quantity.sample(cell, tool, calls) if quantity.timed else quantity.sample(cell, tool))
+        return found
+
+    async def warm_up(calls: int) -> float:
+        first = replace(cell, quantity="time")
+        if quantity.small_first or cell.count > 100_000:
+            first = replace(first, count=min(cell.count, 50 if quantity.fresh else 1_000))
+        return await sample_time(first, tool, calls) * cell.count / 1e6
+
+    return harness.Contender(tool.name, warm_up, sample, repeated=quantity.timed)
+
+
+def measure_cell(cell: Cell, tools: list[str], rounds: harness.Rounds, report: harness.Report) -> None:
+    """Reports samples of each tool, or why there is none."""
+    loop_factory = None
+    if cell.loop == "uvloop":
+        try:
+            import uvloop
+        except ImportError:
+            for name in tools:
+                report({"tool": name, "absent": "uvloop is not installed"})
+            return
+        loop_factory = uvloop.new_event_loop
+    ready = []
+    for name in tools:
+        tool = competitors.BY_NAME[name]
+        if without := why_not(cell, tool):
+            report({"tool": name, without[0]: without[1]})
+        else:
+            ready.append(contender(cell, tool))
+    if QUANTITIES[cell.quantity].fresh:
+        rounds = harness.Rounds(1, 1)
+    harness.hold(ready, rounds, report, loop_factory, http_server.stop)
+
+
+def asked(
+    cell: Cell, tools: list[str], rounds: harness.Rounds, python: str, environment: dict[str, str] | None = None
+) -> Iterator[harness.Line]:
+    """The lines of a cell that is measured in a process of its own."""
+    request = {"cell": asdict(cell), "tools": tools, "rounds": asdict(rounds)}
+    return harness.asked(["benchmarks", "cell"], request, python, environment)
+
+
+def main() -> int:
+    return harness.answer(
+        lambda request, report: measure_cell(
+            Cell(**request["cell"]), request["tools"], harness.Rounds(**request["rounds"]), report
+        )
+    )

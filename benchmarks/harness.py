@@ -1,0 +1,263 @@
+"""How everything here is measured: in fresh processes, by contenders that take turns, with a wrong result voiding a figure.
+
+    asked, answer    a child process: one request as JSON on its standard input, JSON objects back, one a line
+    hold             the rounds of one process: each contender's untimed first run, then samples in turns
+    callgrind        the instructions of a child process
+    ratio, spread    figures of samples
+
+The quantities are in measure.py. What the demo needs too (taking turns, the check of results, the heartbeat) is in
+gatedcoro/_demo_measure.py, since the package cannot import this folder.
+"""
+
+import asyncio
+import json
+import math
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import measure
+
+ROOT = Path(__file__).resolve().parent.parent
+SHORTEST_SAMPLE = 0.005  # seconds; shorter calls are repeated within one sample
+LONGEST_SAMPLE = 300.0  # seconds; beyond, a contender is taken to hang
+LONGEST_CHILD = 1_800.0
+
+Line = dict[str, Any]
+Report = Callable[[Line], None]
+Samples = Mapping[str, Sequence[float]]  # contender -> one sample per round
+
+
+# --- Child processes ----------------------------------------------------------------------------------------------
+
+
+class Failed(RuntimeError):
+    """A child process ended with an error: its last line is the message."""
+
+
+def asked(
+    arguments: Sequence[str], request: Any, python: str = sys.executable, environment: Mapping[str, str] | None = None
+) -> Iterator[Line]:
+    """What `python -m benchmarks...` prints when it is handed the request, as it comes."""
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [python, "-m", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=ROOT,
+            env={**os.environ, **(environment or {})},
+            text=True,
+        )
+        too_long = threading.Timer(LONGEST_CHILD, process.kill)
+        too_long.start()
+        try:
+            with process:
+                assert process.stdin is not None and process.stdout is not None
+                json.dump(request, process.stdin)
+                process.stdin.close()
+                yield from map(json.loads, process.stdout)
+        finally:
+            too_long.cancel()
+        if process.returncode != 0:
+            errors.seek(0)
+            said = errors.read().strip().splitlines()
+            raise Failed(said[-1] if said else f"exit status {process.returncode}")
+
+
+def answer(handle: Callable[[Any, Report], None]) -> int:
+    """The child's side of it; every child can also be asked to describe itself."""
+
+    def report(line: Line) -> None:
+        print(json.dumps(line), flush=True)
+
+    request = json.load(sys.stdin)
+    if request == "describe":
+        report(
+            {
+                "build": measure.build(),
+                "versions": measure.versions(),
+                "version": ".".join(map(str, sys.version_info[:3])),
+            }
+        )
+    else:
+        handle(request, report)
+    return 0
+
+
+@dataclass
+class Python:
+    """An interpreter; its path stays out of what is written."""
+
+    path: str
+    name: str = ""
+    version: str = ""
+    build: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def described(path: str) -> Python:
+    [found] = asked(["benchmarks", "cell"], "describe", path)
+    threading_ = ", free-threaded" if "free-threaded" in found["build"] else ""
+    version = found["version"]
+    return Python(path, f"CPython {version}{threading_}", version, found["build"], found["versions"])
+
+
+# --- Rounds -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Both check their results, outside of what is measured."""
+
+    name: str
+    warm_up: Callable[
+        [int], Awaitable[float]
+    ]  # the untimed first run, of so many calls; about how many seconds one takes
+    sample: Callable[[int], Awaitable[float]]  # so many calls; the figure
+    repeated: bool = False  # calls too short for the clock are repeated within a sample
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How many: as many as fit into `seconds` of samples for each contender, within bounds."""
+
+    fewest: int
+    most: int
+    seconds: float = 0.0
+    paired: bool = False  # the same number for all, so that samples of one round can be compared
+
+
+def hold(
+    contenders: Sequence[Contender],
+    rounds: Rounds,
+    report: Report,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    afterwards: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Reports samples of each contender, taken in turns. One that raises, hangs or gives a wrong result has failed, and is out."""
+    in_play: dict[str, tuple[Contender, int, int]] = {}  # rounds, calls in each
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+
+        def run(contender: Contender, step: Awaitable[float]) -> float | None:
+            try:
+                return runner.run(_within(step))
+            except Exception as error:
+                report({"tool": contender.name, "failed": f"{type(error).__name__}: {error}"})
+                in_play.pop(contender.name, None)
+                return None
+
+        try:
+            for contender in contenders:
+                calls = 1
+                seconds = run(contender, contender.warm_up(calls))
+                if contender.repeated and seconds is not None and seconds < SHORTEST_SAMPLE:
+                    # the very first call is a slow one
+                    seconds = run(contender, contender.warm_up(math.ceil(SHORTEST_SAMPLE / max(seconds, 1e-6))))
+                if seconds is None:
+                    continue
+                seconds = max(seconds, 1e-6)
+                if contender.repeated:
+                    calls = max(1, math.ceil(SHORTEST_SAMPLE / seconds))
+                number = max(rounds.fewest, min(rounds.most, int(rounds.seconds / (seconds * calls))))
+                in_play[contender.name] = contender, number, calls
+            numbers = [number for _, number, _ in in_play.values()]
+            last = (min if rounds.paired else max)(numbers, default=0)
+            for number, order in measure.in_turns(in_play, last):
+                for name in order:
+                    contender, its_rounds, calls = in_play[name]
+                    if number >= its_rounds:
+                        continue
+                    value = run(contender, contender.sample(calls))
+                    if value is not None:
+                        report({"tool": name, "sample": value, "calls": calls})
+        finally:
+            if afterwards is not None:
+                runner.run(_awaited(afterwards()))
+
+
+async def _within(step: Awaitable[float]) -> float:
+    async with asyncio.timeout(LONGEST_SAMPLE):
+        return await step
+
+
+async def _awaited(step: Awaitable[None]) -> None:
+    await step
+
+
+# --- Instructions -------------------------------------------------------------------------------------------------
+
+MARK = "getloadavg"
+"""A function that nobody else calls: where callgrind may be told to begin a new count."""
+
+
+def no_valgrind() -> bool:
+    if shutil.which("valgrind") is not None:
+        return False
+    print("not counted: valgrind is not installed")
+    return True
+
+
+def callgrind(program: str, *, marked: bool = False) -> list[int]:
+    """The instructions of `python -c program`: of all of it, or of each part that ends with a call of `os.getloadavg`.
+
+    A program and not `python -m benchmarks`, which would import what takes callgrind seconds.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--dump-line=no", f"--dump-before={MARK}"] if marked else []
+        done = subprocess.run(
+            [
+                "valgrind",
+                "--tool=callgrind",
+                *options,
+                f"--callgrind-out-file={folder}/out",
+                sys.executable,
+                "-c",
+                program,
+            ],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise Failed(done.stderr.strip()[-2000:])
+        if not marked:
+            return [int(count) for count in re.findall(r"Collected\s*:\s*(\d+)", done.stderr)]
+        dumps = sorted(Path(folder).glob("out.*"), key=lambda dump: int(dump.suffix[1:]))
+        totals = [re.findall(r"^totals: (\d+)", dump.read_text(), re.MULTILINE) for dump in dumps]
+        return [int(count) for count, *_ in totals]
+
+
+# --- Figures ------------------------------------------------------------------------------------------------------
+
+
+def value(contender: str) -> Callable[[Samples], float]:
+    return lambda samples: statistics.median(samples[contender])
+
+
+def ratio(over: str, under: str) -> Callable[[Samples], float]:
+    """The median over the rounds of `over` / `under` within a round."""
+    return lambda samples: statistics.median(a / b for a, b in zip(samples[over], samples[under], strict=True))
+
+
+def difference(ours: str, theirs: str) -> Callable[[Samples], float]:
+    return lambda samples: statistics.median(a - b for a, b in zip(samples[ours], samples[theirs], strict=True))
+
+
+def spread(samples: Sequence[float]) -> tuple[float, float]:
+    """The quartiles (of fewer than four samples: the range)."""
+    if len(samples) < 4:
+        return min(samples), max(samples)
+    quartiles = statistics.quantiles(samples, n=4, method="inclusive")
+    return quartiles[0], quartiles[2]
