@@ -1,9 +1,9 @@
 """An implementation of the contract as a module: by its name, imported a second time, or by what a subprocess needs to know of it."""
 
 import importlib
-import importlib.util
 import os
 import pathlib
+import sys
 
 import pytest
 
@@ -31,14 +31,19 @@ def reuses_tasks(impl):
 
 def package_parent(impl):
     """The folder that has to be on sys.path."""
-    return str(pathlib.Path(impl.__file__).absolute().parents[1])
+    package = importlib.import_module(impl.__name__.partition(".")[0])
+    return str(pathlib.Path(package.__file__).absolute().parents[1])
 
 
 def load_again(impl):
     """The same implementation as a module of its own, imported now."""
-    spec = importlib.util.spec_from_file_location(impl.__name__, impl.__file__)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    package, _, name = impl.__name__.rpartition(".")
+    loaded = {one: sys.modules.pop(one) for one in list(sys.modules) if f"{one}.".startswith(f"{impl.__name__}.")}
+    try:
+        module = importlib.import_module(impl.__name__)
+    finally:
+        sys.modules.update(loaded)
+        setattr(sys.modules[package], name, impl)
     module._set_task_reuse(reuses_tasks(impl))
     module._set_clock(lambda: 0.0)
     return module
