@@ -102,8 +102,7 @@ def test_it_works_or_the_import_fails_in_clear_words(outcomes, module, name):
             assert (
                 ends.startswith("ImportError: ")
                 and f"{defining}.{name}" in ends
-                and "it is <" in ends
-                or ("they are <" in ends)
+                and ("it is <" in ends or "they are <" in ends)
             ), (case, ends)
         elif asyncio_ends == "works" or when == "during":
             assert ends == "works", (case, ends)
@@ -141,12 +140,17 @@ async def item(i):
 """
 
 
+def check_replaced(impl, when, script):
+    """Run a script that replaces something before or after it imports the implementation anew, by fresh()."""
+    check_script(impl, REIMPORT + script + "\nprint('ok')", arguments=[when])
+
+
 @pytest.mark.parametrize("when", WHENS)
 def test_a_method_of_the_semaphore_classes_is_called_as_often_as_by_async_with(impl, when):
-    check_script(
+    check_replaced(
         impl,
-        REIMPORT
-        + """
+        when,
+        """
 async def uses(one):
     global calls
     for make in asyncio.Semaphore, asyncio.BoundedSemaphore:
@@ -174,18 +178,16 @@ async def main():
             (delattr(cls, name) if inherited else setattr(cls, name, original))
 
 asyncio.run(main())
-print("ok")
 """,
-        arguments=[when],
     )
 
 
 @pytest.mark.parametrize("when", WHENS)
 def test_a_create_task_in_the_place_of_asyncio_s_makes_the_tasks(impl, when):
-    check_script(
+    check_replaced(
         impl,
-        REIMPORT
-        + """
+        when,
+        """
 def count_of(module):
     async def main():
         global calls
@@ -217,18 +219,16 @@ asyncio.new_event_loop, kept_new = Loop, asyncio.new_event_loop
 assert count_of(module) == 5
 asyncio.new_event_loop = kept_new
 assert count_of(module) == 0
-print("ok")
 """,
-        arguments=[when],
     )
 
 
 @pytest.mark.parametrize("when", WHENS)
 def test_a_subclass_where_the_semaphore_class_would_be_counts_in_its_own_way(impl, when):
-    check_script(
+    check_replaced(
         impl,
-        REIMPORT
-        + """
+        when,
+        """
 original = asyncio.Semaphore
 
 class Counting(original):
@@ -249,9 +249,7 @@ async def main():
         assert calls == expected, (make, calls)
 
 asyncio.run(main())
-print("ok")
 """,
-        arguments=[when],
     )
 
 

@@ -16,6 +16,23 @@ async def recipe(limit, functions):
     return await asyncio.gather(*[gated(function()) for function in functions])
 
 
+async def cancelled_after(turns, awaitable):
+    """Await it in a Task that is cancelled after some turns of the loop."""
+    task = asyncio.ensure_future(awaitable)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    try:
+        await asyncio.wait_for(task, 60)
+    except asyncio.CancelledError:
+        pass
+
+
+def all_doors(impl):
+    """The usual recipe and the ways into gatedcoro: pairs of name and call."""
+    return {"recipe": recipe, **doors(impl)}.items()
+
+
 def doors(impl):
     """{name: call} with call(limit, functions), a coroutine for the list of what the functions' coroutines return."""
 

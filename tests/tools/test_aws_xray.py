@@ -1,7 +1,6 @@
 """aws-xray-sdk: keeps the open segments as an attribute of the Task, which a task factory hands on from the current Task."""
 
-from in_subprocess import check_script, joined
-from tools import needs
+from tools import check_main, needs
 
 needs("aws-xray-sdk")
 
@@ -9,7 +8,7 @@ PREPARE = """
 import logging
 from aws_xray_sdk.core import xray_recorder
 from aws_xray_sdk.core.async_context import AsyncContext
-from doors import doors, recipe
+from doors import all_doors
 
 complaints = []
 
@@ -47,14 +46,14 @@ async def item(i, turns=1):
 
 
 def check(impl, script):
-    check_script(impl, joined(PREPARE, script), warnings_are_errors=False)
+    check_main(impl, PREPARE, script)
 
 
 def test_subsegments_of_items_are_children_of_the_caller_s_segment(impl):
     script = """
     async def main():
         start()
-        for name, call in {"recipe": recipe, **doors(impl)}.items():
+        for name, call in all_doors(impl):
             for limit in 1, 2, 3, None:
                 for turns in 0, 1, 3:
                     async with xray_recorder.in_segment_async("root") as segment:
@@ -64,9 +63,6 @@ def test_subsegments_of_items_are_children_of_the_caller_s_segment(impl):
                     assert complaints == [], (name, limit, turns, complaints)
                     expected = {f"item {i}": {f"inner {i}": {}} for i in range(9)}
                     assert tree(caller) == expected, (name, limit, turns, tree(segment))
-
-    asyncio.run(main())
-    print("ok")
     """
     check(impl, script)
 
@@ -75,7 +71,7 @@ def test_nested_calls(impl):
     script = """
     async def main():
         start()
-        for name, call in {"recipe": recipe, **doors(impl)}.items():
+        for name, call in all_doors(impl):
             for limit in 1, 2, None:
 
                 async def nested(i):
@@ -88,9 +84,6 @@ def test_nested_calls(impl):
                 assert tree(segment) == {
                     f"parent {i}": {f"item {i}.{j}": {f"inner {i}.{j}": {}} for j in range(3)} for i in range(3)
                 }, (name, limit)
-
-    asyncio.run(main())
-    print("ok")
     """
     check(impl, script)
 
@@ -99,7 +92,7 @@ def test_a_call_in_a_task_and_calls_at_the_same_time(impl):
     script = """
     async def main():
         start()
-        for name, call in {"recipe": recipe, **doors(impl)}.items():
+        for name, call in all_doors(impl):
             for limit in 1, 2, None:
 
                 async def segment_of(i):
@@ -111,8 +104,5 @@ def test_a_call_in_a_task_and_calls_at_the_same_time(impl):
                     {f"item {i}.{j}": {f"inner {i}.{j}": {}} for j in range(4)} for i in range(3)
                 ], (name, limit)
                 assert complaints == [], (name, limit, complaints)
-
-    asyncio.run(main())
-    print("ok")
     """
     check(impl, script)

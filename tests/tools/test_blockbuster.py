@@ -2,8 +2,7 @@
 
 import pytest
 
-from in_subprocess import check_script, joined
-from tools import needs
+from tools import check_main, needs
 
 needs("blockbuster")
 
@@ -57,13 +56,10 @@ async def main():
     await ends_with(impl.gather(*map(item, range(9)), limit=2, cancel_on_error=True), LookupError)
     impl.gather_with_concurrency(2, item(1)).close()
 
-asyncio.run(main())
 asyncio.run(main(), debug=True)
-print("ok")
 """
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_nothing_of_ours_blocks(impl, when):
-    before, after = (ACTIVATE, "") if when == "before" else ("", ACTIVATE)
-    check_script(impl, joined(after, SCRIPT), first=before, warnings_are_errors=False)
+    check_main(impl, SCRIPT, tool=ACTIVATE, when=when)

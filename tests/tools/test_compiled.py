@@ -12,7 +12,7 @@ import types
 import pytest
 
 from contract_tools import idle, run
-from doors import doors, recipe
+from doors import all_doors, doors
 from tools import needs
 
 needs("Cython", "mypy", "setuptools")
@@ -135,10 +135,6 @@ def compiled(request, folder):
     assert done.returncode == 0, done.stdout + done.stderr
     os.remove(folder / f"{name}.py")
     return load(name, folder)
-
-
-def all_doors(impl):
-    return {"recipe": recipe, **doors(impl)}.items()
 
 
 def test_they_are_coroutines_that_are_not_native(compiled):

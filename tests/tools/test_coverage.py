@@ -70,7 +70,7 @@ async def cancelled():
 """
 
 USE = """
-from doors import doors, recipe
+from doors import all_doors, cancelled_after
 folder = sys.argv[1]
 sys.path.insert(0, folder)
 file = folder + "/items.py"
@@ -79,17 +79,8 @@ async def use(call, limit):
     import items
     got = await call(limit, [lambda i=i: items.item(i) for i in range(6)])
     assert got == [("even!", 0), ("odd!", 1), ("even!", 3), ("odd!", 6), ("even!", 5), ("odd!", 15)], got
-    task = asyncio.ensure_future(call(limit, [items.cancelled] * (limit or 2)))
-    for _ in range(4):
-        await asyncio.sleep(0)
-    task.cancel()
-    try:
-        await task
-    except asyncio.CancelledError:
-        pass
+    await cancelled_after(4, call(limit, [items.cancelled] * (limit or 2)))
 
-def all_doors():
-    return [("recipe", recipe), *doors(impl).items()]
 """
 
 
@@ -130,7 +121,7 @@ def covered(call, limit):
 
 for limit in 1, 2, None:
     expected = None
-    for name, call in all_doors():
+    for name, call in all_doors(impl):
         got = covered(call, limit)
         if expected is None:
             expected = got
@@ -169,7 +160,7 @@ def traced(call):
     return seen
 
 expected = None
-for name, call in all_doors():
+for name, call in all_doors(impl):
     got = traced(call)
     assert len(got) > 200
     if expected is None:
@@ -204,7 +195,7 @@ def profiled(call, limit):
 
 for limit in 1, 2, None:
     expected = None
-    for name, call in all_doors():
+    for name, call in all_doors(impl):
         got = profiled(call, limit)
         if expected is None:
             expected = got

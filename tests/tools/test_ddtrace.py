@@ -2,8 +2,7 @@
 
 import pytest
 
-from in_subprocess import check_script, joined
-from tools import needs
+from tools import check_main, needs
 
 needs("ddtrace")
 
@@ -23,7 +22,7 @@ import contextvars
 import ddtrace
 from ddtrace.internal import core
 from ddtrace.trace import TraceFilter, tracer
-from doors import doors, recipe
+from doors import all_doors, doors
 
 class KeepNothing(TraceFilter):
     def process_trace(self, trace):
@@ -50,23 +49,15 @@ def items(count, turns=1):
 """
 
 
-def check(impl, script, *, first=PATCH, when="after", environment=None):
-    """Run a script that prints "ok"; *first* is done before or after the import of the implementation."""
-    before, after = (first, "") if when == "before" else ("", first)
-    check_script(
-        impl,
-        joined(after, script),
-        first=joined("import asyncio", before),
-        environment={**ENVIRONMENT, **(environment or {})},
-        warnings_are_errors=False,
-    )
+def check(impl, *script, tool=PATCH, environment=None, **options):
+    check_main(impl, *script, tool=tool, environment={**ENVIRONMENT, **(environment or {})}, **options)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_items_are_children_of_the_span_in_which_the_call_was_made(impl, when):
     script = """
     async def main():
-        for name, call in {"recipe": recipe, **doors(impl)}.items():
+        for name, call in all_doors(impl):
             for limit in 1, 2, None:
                 for turns in 0, 1, 3:
                     with tracer.trace("root"), tracer.trace("caller") as caller:
@@ -77,11 +68,8 @@ def test_items_are_children_of_the_span_in_which_the_call_was_made(impl, when):
                     # In what was the caller's span, nothing has changed.
                     assert tracer.current_span() is None
                 assert await call(limit, items(3)) == [None] * 3, (name, limit)
-
-    asyncio.run(main())
-    print("ok")
     """
-    check(impl, joined(SPANS, script), when=when)
+    check(impl, SPANS, script, when=when)
 
 
 def test_concurrent_and_nested_calls_each_have_their_parent(impl):
@@ -92,7 +80,7 @@ def test_concurrent_and_nested_calls_each_have_their_parent(impl):
         return span.parent_id
 
     async def main():
-        for name, call in {"recipe": recipe, **doors(impl)}.items():
+        for name, call in all_doors(impl):
             for limit in 1, 2, None:
                 with tracer.trace("root") as root:
                     parents = await call(limit, [lambda i=i: parent(call, limit, i) for i in range(4)])
@@ -103,11 +91,8 @@ def test_concurrent_and_nested_calls_each_have_their_parent(impl):
                         assert await call(limit, items(4, i)) == [caller.span_id] * 4, (name, limit)
 
                 await asyncio.gather(*map(on_its_own, range(3)))
-
-    asyncio.run(main())
-    print("ok")
     """
-    check(impl, joined(SPANS, script))
+    check(impl, SPANS, script)
 
 
 def test_what_starts_after_the_error_of_a_call_is_still_within_its_span(impl):
@@ -130,11 +115,8 @@ def test_what_starts_after_the_error_of_a_call_is_still_within_its_span(impl):
                         while len(seen) < 4:
                             await asyncio.sleep(0)
                 assert seen == [root.span_id] * 4, (calls, limit)
-
-    asyncio.run(main())
-    print("ok")
     """
-    check(impl, joined(SPANS, script))
+    check(impl, SPANS, script)
 
 
 def test_after_the_end_of_the_span_items_are_where_a_task_made_then_would_be(impl):
@@ -155,11 +137,8 @@ def test_after_the_end_of_the_span_items_are_where_a_task_made_then_would_be(imp
             with tracer.trace("root") as root:
                 task = asyncio.create_task(impl.gather_with_concurrency(limit, *[call() for call in items(5)]))
             assert await task == [root.span_id] * 5, limit
-
-    asyncio.run(main())
-    print("ok")
     """
-    check(impl, joined(SPANS, script))
+    check(impl, SPANS, script)
 
 
 def test_once_it_is_unpatched_tasks_are_of_our_own_again(impl):
@@ -175,11 +154,8 @@ def test_once_it_is_unpatched_tasks_are_of_our_own_again(impl):
         ddtrace.patch(asyncio=True)
         patched = await impl.gather(kind(), kind(), limit=1)
 
-    import ddtrace
-    asyncio.run(main())
-    print("ok")
-    """
-    check(impl, joined(SPANS, script))
+    import ddtrace    """
+    check(impl, SPANS, script)
 
 
 # The lock profiler puts an object that is no class in the place of asyncio.Semaphore
@@ -196,7 +172,7 @@ assert not isinstance(asyncio.Semaphore, type)
 """
 
 GATES = """
-from doors import doors, recipe
+from doors import all_doors, cancelled_after
 
 gates["made after"] = asyncio.Semaphore(2)
 gates["bounded"] = asyncio.BoundedSemaphore(2)
@@ -208,7 +184,7 @@ def free(gate):
     return 1 - gate.locked() if isinstance(gate, asyncio.locks.Lock) or not hasattr(gate, "_value") else gate._value
 
 async def use_them(gates):
-    for name, call in {"recipe": recipe, **doors(impl)}.items():
+    for name, call in all_doors(impl):
         for limit in 1, 2, None:
             assert await call(limit, [lambda i=i: asyncio.sleep(0, i) for i in range(5)]) == list(range(5)), name
     for name, gate in gates.items():
@@ -235,14 +211,7 @@ async def use_them(gates):
             assert await call() == list(range(6)), name
             assert (max(most), free(gate)) == (slots, slots), name
             # Cancelled while some run and one waits, nothing stays taken.
-            task = asyncio.ensure_future(call())
-            for _ in range(4):
-                await asyncio.sleep(0)
-            task.cancel()
-            try:
-                await task
-            except asyncio.CancelledError:
-                pass
+            await cancelled_after(4, call())
             for _ in range(4):
                 await asyncio.sleep(0)
             assert (running, free(gate)) == ([], slots), name
@@ -253,15 +222,12 @@ async def main():
         collector.stop()
     assert asyncio.Semaphore is original
     await use_them({"before and after": gates["made after"], "after": asyncio.Semaphore(2)})
-
-asyncio.run(main())
-print("ok")
 """
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_gates_while_the_lock_profiler_runs_and_when_it_has_stopped(impl, when):
-    check(impl, GATES, first=COLLECT, when=when)
+    check(impl, GATES, tool=COLLECT, when=when)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -283,9 +249,6 @@ def test_under_the_sampling_profiler(impl, when):
         for call in doors(impl).values():
             for limit in 3, None:
                 assert len(await call(limit, [lambda i=i: item(i) for i in range(2000)])) == 2000
-
-    asyncio.run(main())
-    profiler.stop(flush=False)
-    print("ok")
     """
-    check(impl, script, first=profile, when=when, environment={"DD_PROFILING_ENABLED": "1"})
+    stop = "profiler.stop(flush=False)"
+    check(impl, script, tool=profile, when=when, then=stop, environment={"DD_PROFILING_ENABLED": "1"})

@@ -2,8 +2,7 @@
 
 import pytest
 
-from in_subprocess import check_script, joined
-from tools import needs
+from tools import check_main, needs
 
 needs("opentelemetry-instrumentation-asyncio", "opentelemetry-sdk")
 
@@ -28,7 +27,7 @@ tracer = provider.get_tracer("tests")
 """
 
 PREPARE = """
-from doors import doors, recipe
+from doors import all_doors
 
 async def item(i):
     with tracer.start_as_current_span(f"item {i}"):
@@ -68,14 +67,8 @@ def counts():
 
 
 def check(impl, script, *, when="after", names=""):
-    before, after = (INSTRUMENT, "") if when == "before" else ("", INSTRUMENT)
-    check_script(
-        impl,
-        joined(after, PREPARE, script),
-        first=before,
-        environment={"OTEL_PYTHON_ASYNCIO_COROUTINE_NAMES_TO_TRACE": names},
-        warnings_are_errors=False,
-    )
+    environment = {"OTEL_PYTHON_ASYNCIO_COROUTINE_NAMES_TO_TRACE": names}
+    check_main(impl, PREPARE, script, tool=INSTRUMENT, when=when, environment=environment)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -86,7 +79,7 @@ def test_spans_of_items_are_children_of_the_span_in_which_the_call_was_made(impl
             await call(limit, [lambda j=j: item(f"{i}.{j}") for j in range(3)])
 
     async def main():
-        for name, call in {"recipe": recipe, **doors(impl)}.items():
+        for name, call in all_doors(impl):
             for limit in 1, 2, None:
                 with tracer.start_as_current_span("root"):
                     assert await call(limit, [lambda i=i: item(i) for i in range(5)]) == list(range(5))
@@ -110,9 +103,6 @@ def test_spans_of_items_are_children_of_the_span_in_which_the_call_was_made(impl
             outer = impl.gather(*map(item, range(5)), limit=1)
         await outer
         assert tree()["root"] == [f"item {i}" for i in range(5)]
-
-    asyncio.run(main())
-    print("ok")
     """
     check(impl, script, when=when)
 
@@ -168,9 +158,6 @@ def test_a_call_is_one_process_to_the_functions_that_take_it(impl):
             assert isinstance(error, LookupError)
             await asyncio.sleep(0)
             assert counts() == {(name, "exception"): 1}, name
-
-    asyncio.run(main())
-    print("ok")
     """
     check(impl, script)
 
@@ -186,9 +173,6 @@ def test_calls_can_be_traced_by_their_names(impl):
         seen = tree()
         traced = ["asyncio coro-gated_coro"] * 2 + ["asyncio coro-gather_with_concurrency"]
         assert seen["root"] == traced + [f"item {i}" for i in range(1, 6)], seen
-
-    asyncio.run(main())
-    print("ok")
     """
     check(impl, script, names="gather_with_concurrency, gated_coro")
 
@@ -206,7 +190,7 @@ def test_threads_of_items_are_traced_within_them(impl):
             return await asyncio.to_thread(work, i)
 
     async def main():
-        for name, call in {"recipe": recipe, **doors(impl)}.items():
+        for name, call in all_doors(impl):
             for limit in 2, None:
                 with tracer.start_as_current_span("root"):
                     assert await call(limit, [lambda i=i: threaded(i) for i in range(4)]) == list(range(4))
@@ -214,9 +198,6 @@ def test_threads_of_items_are_traced_within_them(impl):
                 assert seen["root"] == [f"item {i}" for i in range(4)], (name, limit)
                 assert all(seen[f"item {i}"] == [f"work {i}"] for i in range(4)), (name, limit)
                 assert counts()["work", "finished"] == 4
-
-    asyncio.run(main())
-    print("ok")
     """
     check(impl, script)
 
@@ -233,13 +214,10 @@ def test_items_that_use_the_instrumented_functions_themselves(impl):
         return a + b
 
     async def main():
-        for call in {"recipe": recipe, **doors(impl)}.values():
+        for _, call in all_doors(impl):
             for limit in 1, 2, None:
                 assert await call(limit, [lambda: uses(4)] * 3) == [16] * 3
-
-    asyncio.run(main())
-    assert counts()["gather_with_concurrency", "finished"] == 15 * 3 * 3 * 7
-    print("ok")
+        assert counts()["gather_with_concurrency", "finished"] == 15 * 3 * 3 * 7
     """
     check(impl, script)
 
@@ -253,8 +231,5 @@ def test_once_it_is_uninstrumented_nothing_is_left(impl):
         assert asyncio.gather is plain
         await asyncio.gather(impl.gather_with_concurrency(1, item(1)), impl.gather(item(2)))
         assert counts() == {}
-
-    asyncio.run(main())
-    print("ok")
     """
     check(impl, script)

@@ -1,7 +1,6 @@
 """sentry-sdk: its asyncio integration makes Tasks in a factory, each with a scope and a span of its own, and captures errors."""
 
-from in_subprocess import check_script, joined
-from tools import needs
+from tools import check_main, needs
 
 needs("sentry-sdk")
 
@@ -10,7 +9,7 @@ import sentry_sdk
 from sentry_sdk.integrations.asyncio import AsyncioIntegration
 from sentry_sdk.integrations.dedupe import DedupeIntegration
 from sentry_sdk.transport import Transport
-from doors import doors, recipe
+from doors import all_doors, cancelled_after, doors
 
 sent = []
 
@@ -50,7 +49,7 @@ def tree():
 
 
 def check(impl, script):
-    check_script(impl, joined(PREPARE, script), warnings_are_errors=False)
+    check_main(impl, PREPARE, script)
 
 
 def test_each_item_has_a_scope_of_its_own_within_the_caller_s(impl):
@@ -66,7 +65,7 @@ def test_each_item_has_a_scope_of_its_own_within_the_caller_s(impl):
     async def main():
         start()
         sentry_sdk.set_tag("caller", "me")
-        for name, call in {"recipe": recipe, **doors(impl)}.items():
+        for name, call in all_doors(impl):
             for limit in 1, 2, None:
                 sent.clear()
                 assert await call(limit, [lambda i=i: item(i) for i in range(6)]) == list(range(6))
@@ -77,9 +76,6 @@ def test_each_item_has_a_scope_of_its_own_within_the_caller_s(impl):
                 sent.clear()
                 sentry_sdk.capture_message("from the caller")
                 assert messages() == [("from the caller", {"caller": "me"})], (name, limit)
-
-    asyncio.run(main())
-    print("ok")
     """
     check(impl, script)
 
@@ -97,7 +93,7 @@ def test_each_item_is_one_span_within_the_caller_s(impl):
 
     async def main():
         start()
-        for name, call in {"recipe": recipe, **doors(impl)}.items():
+        for name, call in all_doors(impl):
             for limit in 1, 2, None:
                 sent.clear()
                 with sentry_sdk.start_transaction(name="root"), sentry_sdk.start_span(name="caller"):
@@ -120,9 +116,6 @@ def test_each_item_is_one_span_within_the_caller_s(impl):
                     (parent, sorted(child for [_, [child]] in children)) for [_, [parent, *children]] in spans
                 )
                 assert seen == [(f"parent {i}", ["inner 0", "inner 1"]) for i in range(3)], (name, limit, spans)
-
-    asyncio.run(main())
-    print("ok")
     """
     check(impl, script)
 
@@ -148,7 +141,7 @@ def test_an_error_is_captured_once_with_the_scope_of_its_item(impl):
 
     async def main():
         start()
-        for name, call in {"recipe": recipe, **doors(impl)}.items():
+        for name, call in all_doors(impl):
             for limit in 1, 2, None:
                 sent.clear()
                 await fails(nested(call, limit))
@@ -166,9 +159,6 @@ def test_an_error_is_captured_once_with_the_scope_of_its_item(impl):
             results = await impl.gather(*map(item, range(4)), limit=limit, return_exceptions=True)
             assert [type(result) for result in results] == [int, int, LookupError, int]
             assert errors() == [("LookupError", "of 2", {"item": 2})], (limit, errors())
-
-    asyncio.run(main())
-    print("ok")
     """
     check(impl, script)
 
@@ -184,22 +174,12 @@ def test_a_cancelled_call_is_no_error(impl):
             for limit in 1, 2, None:
                 for turns in range(2, 8):
                     sent.clear()
-                    task = asyncio.ensure_future(call(limit, [item] * 4))
-                    for _ in range(turns):
-                        await asyncio.sleep(0)
-                    task.cancel()
-                    try:
-                        await asyncio.wait_for(task, 60)
-                    except asyncio.CancelledError:
-                        pass
+                    await cancelled_after(turns, call(limit, [item] * 4))
                     assert errors() == [], (name, limit, turns)
 
     # Under asyncio.gather, as in the recipe, a coroutine whose Task was not begun is never awaited by the factory.
     import warnings
-    warnings.filterwarnings("ignore", message=r"coroutine 'gated_coro|coroutine 'doors")
-    asyncio.run(main())
-    print("ok")
-    """
+    warnings.filterwarnings("ignore", message=r"coroutine 'gated_coro|coroutine 'doors")    """
     check(impl, script)
 
 
@@ -218,8 +198,5 @@ def test_the_integration_may_be_started_between_two_calls(impl):
                 assert [tags for _, tags in messages()] == ([{"item": i} for i in range(4)] if started else []), name
             if not started:
                 start()
-
-    asyncio.run(main())
-    print("ok")
     """
     check(impl, script)

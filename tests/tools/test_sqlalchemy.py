@@ -6,7 +6,7 @@ import functools
 import pytest
 
 from contract_tools import run
-from doors import doors, recipe
+from doors import all_doors, doors, recipe
 from tools import needs
 
 needs("SQLAlchemy", "aiosqlite", "greenlet")
@@ -66,10 +66,6 @@ def with_database(tmp_path, main, pool_size=5):
             await engine.dispose()
 
     run(prepared)
-
-
-def all_doors(impl):
-    return {"recipe": recipe, **doors(impl)}.items()
 
 
 def test_each_item_with_a_session_of_its_own(impl, tmp_path):

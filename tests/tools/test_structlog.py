@@ -6,7 +6,7 @@ import functools
 import pytest
 
 from contract_tools import run
-from doors import doors, recipe
+from doors import all_doors
 from tools import needs
 
 needs("structlog")
@@ -46,7 +46,7 @@ def test_each_item_logs_what_it_and_its_caller_have_bound(impl, captured, turns)
             structlog.get_logger().info("cleared", number=i)
 
     async def main():
-        for name, call in {"recipe": recipe, **doors(impl)}.items():
+        for name, call in all_doors(impl):
             for limit in 1, 2, None:
                 captured.clear()
                 with bound_contextvars(caller=name):

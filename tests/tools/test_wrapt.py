@@ -9,7 +9,7 @@ import types
 import pytest
 
 from contract_tools import idle, is_closed, run
-from doors import doors, recipe
+from doors import all_doors, doors
 from tools import needs
 
 needs("wrapt", "async-lru", "tenacity")
@@ -110,7 +110,7 @@ FUNCTIONS = {
 @pytest.mark.parametrize("kind", FUNCTIONS)
 def test_what_wraps_an_async_function_is_one(impl, kind):
     async def main():
-        for name, call in {"recipe": recipe, **doors(impl)}.items():
+        for name, call in all_doors(impl):
             for limit in 1, 2, None:
                 function = FUNCTIONS[kind]()
                 got = await call(limit, [functools.partial(function, i) for i in range(5)])
@@ -362,7 +362,7 @@ def test_in_a_class_they_are_no_methods_wrapped_or_not(impl):
 
 def test_a_cached_function_is_computed_once_for_all_items(impl):
     async def main():
-        for name, call in {"recipe": recipe, **doors(impl)}.items():
+        for name, call in all_doors(impl):
             computed = []
 
             @async_lru.alru_cache(maxsize=32)
