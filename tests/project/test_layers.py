@@ -13,8 +13,9 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
-import c_sources
 import pytest
+
+import c_sources
 
 SOURCES = Path(c_sources.__file__).parents[2] / "src"
 HEADERS = sorted(path.relative_to(SOURCES).as_posix() for path in SOURCES.rglob("*.h"))

@@ -106,7 +106,10 @@ RUNS_NOT_HERE = {
     ("task_is_registered", "set_contains"): "that hash is its address: nothing else is compared with it",
     ("get_attribute", "lookup_attribute"): "of an exact semaphore, whose class has no attribute of that name",
     ("set_attribute", "PyObject_SetAttr"): "likewise",
-    ("attributes_hide_method", "semaphore_method_is_intact"): "of an exact semaphore, whose class has plain functions there",
+    (
+        "attributes_hide_method",
+        "semaphore_method_is_intact",
+    ): "of an exact semaphore, whose class has plain functions there",
     ("nobody_waits", "PyObject_Size"): "of an exact deque",
 }
 
