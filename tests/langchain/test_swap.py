@@ -18,6 +18,7 @@ import pytest
 
 import gatedcoro
 import gatedcoro.langchain
+from effort import SHORT
 from gatedcoro.langchain import _planted, _swap, install, installed, swapped, uninstall
 from langchain_stand_in import UTILS, known_helpers, write_langchain, write_langgraph, write_module
 
@@ -504,7 +505,7 @@ def test_many_threads_may_install_and_uninstall_at_once():
     def work(number):
         try:
             start.wait()
-            for _ in range(25):
+            for _ in range(5 if SHORT else 25):
                 if number % 2:
                     with swapped(cancel_on_error=bool(number % 4)):
                         assert installed()
