@@ -6,6 +6,8 @@ import subprocess
 import sys
 import textwrap
 
+import gatedcoro
+
 TESTS = pathlib.Path(__file__).resolve().parent
 
 PRELUDE = """\
@@ -30,7 +32,7 @@ def run_script(
     """
     reuse = impl._set_task_reuse(True)
     impl._set_task_reuse(reuse)
-    package_parent = str(pathlib.Path(impl.__file__).resolve().parent.parent)
+    package_parent = str(pathlib.Path(gatedcoro.__file__).resolve().parent.parent)
     prelude = PRELUDE.format(paths=[str(TESTS), package_parent], module=impl.__name__, reuse=reuse)
     script = textwrap.dedent(first) + prelude + textwrap.dedent(script)
     options = [*options, *(["-W", "error"] if warnings_are_errors else [])]

@@ -12,6 +12,7 @@ import weakref
 
 import pytest
 
+import gatedcoro
 from contract_tools import run
 from in_subprocess import run_script
 
@@ -121,7 +122,7 @@ print(gatedcoro.implementation, neighbours(asyncio.run(tasks_of(gatedcoro, 1))))
 
 def run_with(impl, value):
     """Run a process in which the variable has that value, or is not set."""
-    paths = [str(pathlib.Path(__file__).parent), str(pathlib.Path(impl.__file__).resolve().parent.parent)]
+    paths = [str(pathlib.Path(__file__).parent), str(pathlib.Path(gatedcoro.__file__).resolve().parent.parent)]
     environment = {name: text for name, text in os.environ.items() if name != "GATEDCORO_TASK_REUSE"}
     environment["GATEDCORO_IMPLEMENTATION"] = "python" if "_reference" in impl.__name__ else "c"
     if value is not None:

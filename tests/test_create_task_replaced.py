@@ -2,13 +2,14 @@
 
 import asyncio
 import functools
-import importlib.util
+import importlib
 import sys
 import threading
 import types
 
 import pytest
 
+import gatedcoro
 from contract_tools import run
 from in_subprocess import check_script
 
@@ -17,9 +18,12 @@ STOCK = asyncio.BaseEventLoop.create_task
 
 def load_again(impl):
     """The same implementation as a module of its own, imported now."""
-    spec = importlib.util.spec_from_file_location(impl.__name__, impl.__file__)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    loaded = {name: sys.modules.pop(name) for name in list(sys.modules) if f"{name}.".startswith(f"{impl.__name__}.")}
+    try:
+        module = importlib.import_module(impl.__name__)
+    finally:
+        sys.modules.update(loaded)
+        setattr(gatedcoro, impl.__name__.rpartition(".")[2], impl)
     reuse = impl._set_task_reuse(True)
     impl._set_task_reuse(reuse)
     module._set_task_reuse(reuse)

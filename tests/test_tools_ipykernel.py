@@ -7,6 +7,7 @@ import textwrap
 
 import pytest
 
+import gatedcoro
 from tools import needs
 
 needs("ipykernel", "jupyter_client")
@@ -83,7 +84,7 @@ def kernels(tmp_path_factory):
             client.start_channels()
             client.wait_for_ready(timeout=SECONDS)
             running[key] = Kernel(client, manager)
-            package_parent = str(pathlib.Path(impl.__file__).resolve().parent.parent)
+            package_parent = str(pathlib.Path(gatedcoro.__file__).resolve().parent.parent)
             running[key].value(SETUP.format(paths=[str(TESTS), package_parent], module=impl.__name__, reuse=reuse))
         return running[key]
 

@@ -8,6 +8,7 @@ import textwrap
 
 import pytest
 
+import gatedcoro
 from tools import needs
 
 needs("pytest-asyncio")
@@ -134,7 +135,7 @@ async def test_a_function(impl, calls, mine):
 def run_pytest(impl, folder, *arguments):
     reuse = impl._set_task_reuse(True)
     impl._set_task_reuse(reuse)
-    package_parent = pathlib.Path(impl.__file__).resolve().parent.parent
+    package_parent = pathlib.Path(gatedcoro.__file__).resolve().parent.parent
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:ddtrace", *arguments, str(folder)],
         cwd=folder,
