@@ -10,13 +10,14 @@ which it settles the Future that the caller waits for, or the first error.
        ^                        |  ends
        +------------------------+  and starts the next item in the same step
 
-The C extension behaves alike, turn of the event loop by turn.  Each module is the twin of the file in src/ that has its name.
-They stand in layers; a module uses its own layer and those above it in this list:
+The C extension behaves alike, turn of the event loop by turn.  Each module is the twin of the file in src/ that has its
+name; classes, enums and states that both have bear the same names, too.  The modules stand in layers; one uses its own
+layer and those above it in this list:
 
     base         compat, call, state, stock
     coroutines   await_, item, coroutine, catcher, current, task, asyncio_semaphore, waiter, gated, keeper
     engine       slice_, running, call_graph, source, limit, sink, gathering, worker, watcher
-    surface      outer, awaitables, opening, front_door, function, functions
+    surface      outer, results, awaitables, opening, front_door, function, functions
 
 Read first: gathering, worker, source and sink; then what they name.  A call begins in functions.
 """

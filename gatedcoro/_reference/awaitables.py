@@ -53,4 +53,4 @@ def checked_awaitables(unstarted, loop):
     if loop is None:
         loop = get_event_loop()
     unstarted.take()
-    return Awaitables(distinct, ItemKind.AWAITABLE_OR_GENERATOR), layout, loop
+    return Awaitables(distinct, ItemKind.GATHER_AWAITABLE), layout, loop

@@ -26,9 +26,8 @@ from .limit import Limit, LimitKind
 from .running import Running
 from .sink import Sink
 from .slice_ import Slice, Timer
-from .source import QueueState, Take
+from .source import SourceState, TakeAnswer
 from .state import cancelled_error, running_loop_or_none
-from .task import TaskOrigin
 
 
 class GatheringState(enum.Enum):
@@ -36,6 +35,12 @@ class GatheringState(enum.Enum):
     CANCELLED = "to end with a CancelledError"
     FAILING = "to end with an error"
     SETTLED = "ended"
+
+
+class TaskOrigin(enum.Enum):
+    BY_LOOP = "loop.create_task()"
+    OWN = "our own type"
+    OWN_REUSED = "our own type, one for several items: in C only"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ class _Gathering:
 
     def may_start(self):
         """Whether there is an item, or may be one, that is yet to start."""
-        return self.source.state is QueueState.OPEN
+        return self.source.state is SourceState.OPEN
 
     def has_room(self):
         return self.may_start() and self.limit.has_room(len(self.running)) and self.sink.has_room()
@@ -141,9 +146,9 @@ class _Gathering:
             if isinstance(error, INTERRUPTS):
                 raise
             return None
-        if taken is Take.LATER:
+        if taken is TakeAnswer.LATER:
             return None
-        if taken is Take.NONE:
+        if taken is TakeAnswer.NONE:
             self._queue_is_gone()
             return None
         self.item_is_taken = True

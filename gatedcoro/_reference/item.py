@@ -15,7 +15,7 @@ from .state import Coroutine, iscoroutine
 
 class ItemKind(enum.Enum):
     AWAITABLE = "what `await` takes"
-    AWAITABLE_OR_GENERATOR = "what asyncio.gather takes"
+    GATHER_AWAITABLE = "what asyncio.gather takes"
     CALLABLE = "a function that returns an awaitable"
 
 
@@ -41,7 +41,7 @@ def close_coroutine(item, *, begun_too=False):
 def close_item(kind, item):
     """*item* never starts."""
     if kind is not ItemKind.CALLABLE:  # else there is no coroutine yet
-        close_coroutine(item, begun_too=kind is ItemKind.AWAITABLE_OR_GENERATOR)
+        close_coroutine(item, begun_too=kind is ItemKind.GATHER_AWAITABLE)
 
 
 def coroutine_of(kind, item):
@@ -57,7 +57,7 @@ def run_item(kind, item, worker):
     """
     if kind is ItemKind.CALLABLE:
         return _call(item, worker)
-    if kind is ItemKind.AWAITABLE_OR_GENERATOR:
+    if kind is ItemKind.GATHER_AWAITABLE:
         driven = as_asyncio_gather_drives_it(item)
     elif is_to_be_unpacked(item):
         driven = refuse_to_await(item)

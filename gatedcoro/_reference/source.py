@@ -12,14 +12,14 @@ from .item import ItemKind, close_item
 from .state import EMPTY, deque, isfuture
 
 
-class QueueState(enum.Enum):
+class SourceState(enum.Enum):
     OPEN = "there is an item, or may be one"
     EXHAUSTED = "every item has been taken"
     CLOSING = "nothing starts any more; the rest is being closed"
     CLOSED = "nothing starts any more, and nothing is left"
 
 
-class Take(enum.Enum):
+class TakeAnswer(enum.Enum):
     """What take() answers if it has no item."""
 
     NONE = "there is none after all"
@@ -31,27 +31,27 @@ class Source:
 
     def __init__(self, kind):
         self.kind = kind
-        self.state = QueueState.OPEN
+        self.state = SourceState.OPEN
 
     @property
     def has_more(self):
         """Whether there is an item, or may be one, to start or to close."""
-        return self.state in (QueueState.OPEN, QueueState.CLOSING)
+        return self.state in (SourceState.OPEN, SourceState.CLOSING)
 
     @property
     def is_stopped(self):
-        return self.state in (QueueState.CLOSING, QueueState.CLOSED)
+        return self.state in (SourceState.CLOSING, SourceState.CLOSED)
 
     def take(self):
-        """Return the next item with its index, or a Take; raise what the source raises."""
+        """Return the next item with its index, or a TakeAnswer; raise what the source raises."""
         raise NotImplementedError
 
     def stop(self):
         """Nothing starts from now on: what is left is to be closed."""
-        if self.state is QueueState.OPEN:
-            self.state = QueueState.CLOSING
-        elif self.state is QueueState.EXHAUSTED:
-            self.state = QueueState.CLOSED
+        if self.state is SourceState.OPEN:
+            self.state = SourceState.CLOSING
+        elif self.state is SourceState.EXHAUSTED:
+            self.state = SourceState.CLOSED
 
     def close_one(self):
         """Close something of what is left."""
@@ -59,10 +59,10 @@ class Source:
 
     def _ended(self):
         """Nothing is left."""
-        if self.state is QueueState.OPEN:
-            self.state = QueueState.EXHAUSTED
-        elif self.state is QueueState.CLOSING:
-            self.state = QueueState.CLOSED
+        if self.state is SourceState.OPEN:
+            self.state = SourceState.EXHAUSTED
+        elif self.state is SourceState.CLOSING:
+            self.state = SourceState.CLOSED
 
 
 class Awaitables(Source):
@@ -125,7 +125,7 @@ class Callables(Source):
     def take(self):
         function = self._context.run(self._advance)
         if function is EMPTY:
-            return Take.NONE
+            return TakeAnswer.NONE
         index = self._position
         self._position += 1
         return index, function

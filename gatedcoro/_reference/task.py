@@ -1,40 +1,12 @@
 """The Tasks in which items run.  Twin of src/coroutines/task.h.
 
-Where nobody would notice the difference they are of our own type and begin in the turn in which they are made; else the
-event loop makes them.
+Where nobody would notice the difference (opening.py) they are of our own type, and begin in the turn in which they are
+made; else the event loop makes them.
 """
 
-import enum
-
-from . import state
 from .catcher import _Catcher
 from .compat import EAGER_TASKS_HIDE_ERRORS, EAGER_TASKS_WORK
-from .state import AcceleratedTask, BaseTask, Future, current_task, enter_task, leave_task
-from .stock import StockFunction
-
-
-class TaskOrigin(enum.Enum):
-    BY_LOOP = "loop.create_task()"
-    OWN = "our own type"
-    OWN_REUSED = "our own type, one for several items: in C only"
-
-
-_stock_create_task = StockFunction(state.module("asyncio.base_events"), state.create_task)
-
-
-def origin_of_tasks(loop):
-    """Where Tasks come from: of our making only if nobody would notice that loop.create_task() has not made them."""
-    tasks = state.module("asyncio.tasks")
-    if getattr(tasks, "Task", None) is not AcceleratedTask or "create_task" in getattr(loop, "__dict__", ()):
-        return TaskOrigin.BY_LOOP
-    create_task = getattr(type(loop), "create_task", None)
-    if create_task is None:  # a proxy
-        return TaskOrigin.BY_LOOP
-    if not _stock_create_task.is_intact(create_task) or create_task.__globals__.get("tasks") is not tasks:
-        owner = next(cls for cls in type(loop).__mro__ if "create_task" in vars(cls))
-        if (owner.__module__, owner.__qualname__) != ("uvloop.loop", "Loop"):
-            return TaskOrigin.BY_LOOP
-    return TaskOrigin.OWN if loop.get_task_factory() is None else TaskOrigin.BY_LOOP
+from .state import BaseTask, Future, current_task, enter_task, leave_task
 
 
 class Task(BaseTask):

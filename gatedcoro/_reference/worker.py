@@ -9,11 +9,12 @@ from .call import INTERRUPTS, Unraisable
 from .compat import CALL_GRAPH_NEEDS_FRAMES, HAS_AWAITED_BY
 from .coroutine import CoroutineObject
 from .current import AsCurrentTask
+from .gathering import TaskOrigin
 from .item import close_item, coroutine_of, run_item
 from .running import Child
 from .sink import Outcome
 from .state import cancelled_error, current_task, discard_from_awaited_by, iscoroutine, isfuture
-from .task import TaskOrigin, error_of_start, retrieve, start_eagerly
+from .task import error_of_start, retrieve, start_eagerly
 
 
 class Worker(Child, CoroutineObject):
