@@ -11,8 +11,10 @@ which it settles the Future that the caller waits for, or the first error.
        +------------------------+  and starts the next item in the same step
 
 The C extension behaves alike, turn of the event loop by turn.  Each module is the twin of the file in src/ that has its
-name; classes, enums and states that both have bear the same names, too.  The modules stand in layers; one uses its own
-layer and those above it in this list:
+name.  The states and kinds that both know bear the same names, SOURCE_OPEN and the like: looked up in its enum a member
+would cost an object, up to Python 3.11, and wherever an object is made the garbage collector may run, and anything else.
+
+The modules stand in layers; one uses its own layer and those above it in this list:
 
     base         compat, call, state, stock
     coroutines   await_, item, coroutine, catcher, current, task, asyncio_semaphore, waiter, gated, keeper

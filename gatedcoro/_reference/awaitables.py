@@ -1,7 +1,7 @@
 """Arguments as asyncio.gather takes them.  Twin of src/surface/awaitables.h."""
 
 from .await_ import note_unpacking
-from .item import ItemKind
+from .item import ITEM_GATHER_AWAITABLE
 from .source import Awaitables
 from .state import get_event_loop, isawaitable, iscoroutine, isfuture
 
@@ -53,4 +53,4 @@ def checked_awaitables(unstarted, loop):
     if loop is None:
         loop = get_event_loop()
     unstarted.take()
-    return Awaitables(distinct, ItemKind.GATHER_AWAITABLE), layout, loop
+    return Awaitables(distinct, ITEM_GATHER_AWAITABLE), layout, loop

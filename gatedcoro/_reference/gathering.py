@@ -22,11 +22,11 @@ from .compat import HAS_AWAITED_BY
 from .current import functions_of_the_current_task
 from .item import close_item
 from .keeper import _Keeper
-from .limit import Limit, LimitKind
+from .limit import LIMIT_NONE, Limit
 from .running import Running
-from .sink import Sink
+from .sink import NOWHERE
 from .slice_ import Slice, Timer
-from .source import SourceState, TakeAnswer
+from .source import SOURCE_OPEN, TAKE_LATER, TAKE_NONE
 from .state import cancelled_error, running_loop_or_none
 
 
@@ -37,10 +37,16 @@ class GatheringState(enum.Enum):
     SETTLED = "ended"
 
 
+GATHERING_OPEN, GATHERING_CANCELLED, GATHERING_FAILING, GATHERING_SETTLED = GatheringState
+
+
 class TaskOrigin(enum.Enum):
     BY_LOOP = "loop.create_task()"
     OWN = "our own type"
     OWN_REUSED = "our own type, one for several items: in C only"
+
+
+TASKS_BY_LOOP, TASKS_OWN, TASKS_OWN_REUSED = TaskOrigin
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,7 +60,7 @@ class ErrorPolicy:
 
 
 class _Gathering:
-    """What runs an item is of a type that this does not know (worker.py): make_child(gathering, index, item)."""
+    """One call.  It does not know what runs an item (worker.py): make_child(gathering, index, item) makes that."""
 
     def __init__(self, loop, source, limit, policy, make_child):
         self.loop = loop
@@ -62,8 +68,8 @@ class _Gathering:
         self.policy = policy
         self.slice = Slice()
         self.running = Running()
-        self.sink = Sink()
-        self.state = GatheringState.OPEN
+        self.sink = NOWHERE
+        self.state = GATHERING_OPEN
         self.error = None  # with which it will end, while it is FAILING
         self.cancel_requested = False  # in whatever state
         self.cancel_message = None
@@ -71,7 +77,7 @@ class _Gathering:
         self.item_is_taken = False  # one that neither runs yet nor has been dropped
         self.pump_is_scheduled = False
         self.keeper = None
-        self.task_origin = TaskOrigin.OWN
+        self.task_origin = TASKS_OWN
         self.parent = None  # who is the current Task while the loop makes Tasks
         self._make_child = make_child
         self.limit = Limit(limit)
@@ -88,7 +94,7 @@ class _Gathering:
 
     def may_start(self):
         """Whether there is an item, or may be one, that is yet to start."""
-        return self.source.state is SourceState.OPEN
+        return self.source.state is SOURCE_OPEN
 
     def has_room(self):
         return self.may_start() and self.limit.has_room(len(self.running)) and self.sink.has_room()
@@ -133,7 +139,7 @@ class _Gathering:
         """Return what is to run the next item that may start in this pass, None if there is none."""
         if not self.has_room():
             return None
-        is_limited = self.limit.kind is not LimitKind.NONE
+        is_limited = self.limit.kind is not LIMIT_NONE
         if not self.slice.lasts(is_limited=is_limited, next_is_scheduled=self.pump_is_scheduled):
             self.schedule_pump()
             return None
@@ -146,9 +152,9 @@ class _Gathering:
             if isinstance(error, INTERRUPTS):
                 raise
             return None
-        if taken is TakeAnswer.LATER:
+        if taken is TAKE_LATER:
             return None
-        if taken is TakeAnswer.NONE:
+        if taken is TAKE_NONE:
             self._queue_is_gone()
             return None
         self.item_is_taken = True
@@ -219,8 +225,8 @@ class _Gathering:
 
     def child_lost(self, child):
         """The item's Task was destroyed, so the loop is gone: it has no outcome, and nothing starts any more."""
-        if self.state is GatheringState.OPEN:
-            self.state = GatheringState.CANCELLED
+        if self.state is GATHERING_OPEN:
+            self.state = GATHERING_CANCELLED
         self.forget(child)
         self.close_queue_at_once()
 
@@ -229,13 +235,13 @@ class _Gathering:
         error = outcome.error
         try:
             self.was_interrupted |= outcome.has_left_the_loop and isinstance(error, INTERRUPTS)
-            if self.state is GatheringState.SETTLED:
+            if self.state is GATHERING_SETTLED:
                 pass
             elif self.sink.is_over():
                 self.lost_sink()
             elif error is None:
                 self.sink.put(index, outcome)
-            elif self.state is GatheringState.FAILING:
+            elif self.state is GATHERING_FAILING:
                 self.sink.note(self.error, index, outcome)
             elif self.policy.return_exceptions:
                 self.sink.put(index, outcome)
@@ -252,7 +258,7 @@ class _Gathering:
 
     def _fail(self, error):
         """Stop everything because of *error*, and raise it when nothing runs any more."""
-        self.state, self.error = GatheringState.FAILING, error
+        self.state, self.error = GATHERING_FAILING, error
         self.close_queue()
         if not self.cancel_requested:
             self.running.cancel_all(None)
@@ -264,25 +270,26 @@ class _Gathering:
         there is of the results for it.
         """
         self.was_interrupted |= isinstance(error, INTERRUPTS)
-        decides = self.state in (GatheringState.OPEN, GatheringState.CANCELLED) and not self.sink.is_over()
+        is_decided = self.state is GATHERING_FAILING or self.state is GATHERING_SETTLED
+        decides = not is_decided and not self.sink.is_over()
         if decides:
-            self.state, self.error = GatheringState.FAILING, error
+            self.state, self.error = GATHERING_FAILING, error
         self.close_queue()
         if decides and self.policy.cancel_on_error:
             self.running.cancel_all(None)
-        elif decides and self.state is not GatheringState.SETTLED:
+        elif decides and self.state is not GATHERING_SETTLED:
             self._settle(error)
         self.settle_if_over()
 
     def settle_if_over(self):
         """Settle if nothing runs and nothing is left."""
-        if self.state is GatheringState.SETTLED or self.running or self.source.has_more:
+        if self.state is GATHERING_SETTLED or self.running or self.source.has_more:
             return
         if self.sink.is_over():
             self._let_go()
-        elif self.state is GatheringState.FAILING:
+        elif self.state is GATHERING_FAILING:
             self._settle(self.error)
-        elif self.state is GatheringState.CANCELLED:
+        elif self.state is GATHERING_CANCELLED:
             self._settle(cancelled_error(self.cancel_message))
         elif not self.item_is_taken:
             self._settle(None)
@@ -302,20 +309,20 @@ class _Gathering:
                 self.ensure_keeper()
             except Exception as failure:
                 Unraisable(failure)
-        if self.state is not GatheringState.SETTLED:  # else while the keeper was made
+        if self.state is not GATHERING_SETTLED:  # else while the keeper was made
             self._let_go().end(error, was_seen=was_seen)
 
     def lost_sink(self):
         """Somebody else has ended the sink, and who waited for it goes on; so does what runs, and what is queued."""
-        if self.state is not GatheringState.SETTLED:
+        if self.state is not GATHERING_SETTLED:
             if self.may_start():
                 self.ensure_keeper()
             self._let_go()
 
     def _let_go(self):
         """Keep no reference to what the caller owns from now on, so as to leave no cycle; return the sink."""
-        sink, self.sink, self.error = self.sink, Sink(), None
-        self.state = GatheringState.SETTLED
+        sink, self.sink, self.error = self.sink, NOWHERE, None
+        self.state = GATHERING_SETTLED
         sink.forget()
         self.leave_call_graph()
         return sink
@@ -350,7 +357,7 @@ class _Gathering:
             self._request_cancel()
             self.close_queue()
             self._settle_if_nothing_ran()
-        if self.state is not GatheringState.SETTLED and self.running.cancel_all(msg, failures):
+        if self.state is not GATHERING_SETTLED and self.running.cancel_all(msg, failures):
             self._request_cancel()
             self.close_queue()
         if failures:
@@ -359,7 +366,7 @@ class _Gathering:
 
     def cancelled_by_keeper(self, msg):
         """The keeper was cancelled: items that run go on, the rest never starts."""
-        if self.state is not GatheringState.SETTLED and not self.cancel_requested:
+        if self.state is not GATHERING_SETTLED and not self.cancel_requested:
             self._request_cancel()
             self.cancel_message = msg
         self.close_queue()
@@ -367,16 +374,16 @@ class _Gathering:
 
     def _request_cancel(self):
         self.cancel_requested = True
-        if self.state is GatheringState.OPEN:
-            self.state = GatheringState.CANCELLED
+        if self.state is GATHERING_OPEN:
+            self.state = GATHERING_CANCELLED
 
     def _settle_if_nothing_ran(self):
         """Settle a cancelled gathering without waiting until its long queue is closed."""
-        if self.running or self.state in (GatheringState.SETTLED, GatheringState.FAILING):
+        if self.running or self.state is GATHERING_SETTLED or self.state is GATHERING_FAILING:
             return
         if self.sink.is_over():
             self._let_go()
-        elif self.state is GatheringState.CANCELLED:
+        elif self.state is GATHERING_CANCELLED:
             self._settle(cancelled_error(self.cancel_message))
 
     # Closing the queue
@@ -444,7 +451,7 @@ class _Gathering:
         """Show what runs as awaited by the caller, if that waits."""
         if not self.call_graph.lacks(child):
             return
-        if self.state is GatheringState.SETTLED or self.sink.is_over():
+        if self.state is GATHERING_SETTLED or self.sink.is_over():
             self.leave_call_graph()
         else:
             self.call_graph.join(child)

@@ -19,6 +19,9 @@ class ItemKind(enum.Enum):
     CALLABLE = "a function that returns an awaitable"
 
 
+ITEM_AWAITABLE, ITEM_GATHER_AWAITABLE, ITEM_CALLABLE = ItemKind
+
+
 def close_coroutine(item, *, begun_too=False):
     """Close a coroutine that is given up; release anything else.
 
@@ -40,13 +43,13 @@ def close_coroutine(item, *, begun_too=False):
 
 def close_item(kind, item):
     """*item* never starts."""
-    if kind is not ItemKind.CALLABLE:  # else there is no coroutine yet
-        close_coroutine(item, begun_too=kind is ItemKind.GATHER_AWAITABLE)
+    if kind is not ITEM_CALLABLE:  # else there is no coroutine yet
+        close_coroutine(item, begun_too=kind is ITEM_GATHER_AWAITABLE)
 
 
 def coroutine_of(kind, item):
     """Return the user's own coroutine, None if there is none, or none yet."""
-    return item if kind is not ItemKind.CALLABLE and iscoroutine(item) else None
+    return item if kind is not ITEM_CALLABLE and iscoroutine(item) else None
 
 
 def run_item(kind, item, worker):
@@ -55,9 +58,9 @@ def run_item(kind, item, worker):
     worker.begins() comes last before the item's own code; worker.runs(awaitable) when a
     function has returned one.
     """
-    if kind is ItemKind.CALLABLE:
+    if kind is ITEM_CALLABLE:
         return _call(item, worker)
-    if kind is ItemKind.GATHER_AWAITABLE:
+    if kind is ITEM_GATHER_AWAITABLE:
         driven = as_asyncio_gather_drives_it(item)
     elif is_to_be_unpacked(item):
         driven = refuse_to_await(item)

@@ -12,28 +12,31 @@ class LimitKind(enum.Enum):
     GATE = "those that hold it: an async context manager, entered and left in the item's own Task"
 
 
+LIMIT_NONE, LIMIT_COUNT, LIMIT_GATE = LimitKind
+
+
 class Limit:
     def __init__(self, limit):
         """*limit* is what parse_limit() or parse_n() returned."""
         self.count = self.gate = None
         self._waiting = None  # what has started, but waits for the gate
         if limit is None:
-            self.kind = LimitKind.NONE
+            self.kind = LIMIT_NONE
         elif isinstance(limit, int):
-            self.kind = LimitKind.COUNT
+            self.kind = LIMIT_COUNT
             self.count = limit
         else:
-            self.kind = LimitKind.GATE
+            self.kind = LIMIT_GATE
             self.gate = without_defects(limit)
 
     def has_room(self, running):
         """Whether one more may run beside *running* others; at most one waits for a gate."""
-        if self.kind is LimitKind.GATE:
+        if self.kind is LIMIT_GATE:
             return self._waiting is None
-        return self.kind is LimitKind.NONE or running < self.count
+        return self.kind is LIMIT_NONE or running < self.count
 
     def starts(self, child):
-        if self.kind is LimitKind.GATE:
+        if self.kind is LIMIT_GATE:
             self._waiting = child
 
     def no_longer_waits(self, child):

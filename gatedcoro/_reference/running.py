@@ -11,6 +11,9 @@ class RunState(enum.Enum):
     RUNNING = "it has a Task"
 
 
+RUN_STARTING, RUN_CANCEL_PENDING, RUN_RUNNING = RunState
+
+
 class Child:
     """One thing that runs: a worker (worker.py), or a Future that is watched (watcher.py)."""
 
@@ -18,7 +21,7 @@ class Child:
         self.gathering = gathering  # None once it has ended
         self.index = index
         self.task = task  # the Task or Future, while it runs
-        self.state = RunState.STARTING if task is None else RunState.RUNNING
+        self.state = RUN_STARTING if task is None else RUN_RUNNING
         self.awaiter = None  # the Task that is shown as awaiting that
         self._cancel_message = None
 
@@ -27,21 +30,21 @@ class Child:
         if self.task is not None or self.gathering is None:
             return
         self.task = task
-        if self.state is RunState.STARTING:
-            self.state = RunState.RUNNING
+        if self.state is RUN_STARTING:
+            self.state = RUN_RUNNING
         self.gathering.join_call_graph(self)
 
     def cancel(self, msg):
         """Cancel the Task; remember it if there is no Task yet."""
         if self.task is None:
-            self.state, self._cancel_message = RunState.CANCEL_PENDING, msg
+            self.state, self._cancel_message = RUN_CANCEL_PENDING, msg
             return True
         return self.task.cancel(msg=msg)
 
     def deliver_cancellation(self):
         """Cancel the Task if that was asked for before there was one."""
-        if self.state is RunState.CANCEL_PENDING and self.task is not None:
-            self.state = RunState.RUNNING
+        if self.state is RUN_CANCEL_PENDING and self.task is not None:
+            self.state = RUN_RUNNING
             self.task.cancel(msg=self._cancel_message)
 
     def detach(self):

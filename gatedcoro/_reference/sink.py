@@ -68,3 +68,6 @@ class Sink:
 
     def forget(self):
         """Keep no reference to the gathering, which has settled."""
+
+
+NOWHERE = Sink()

@@ -38,23 +38,26 @@ class PassState(enum.Enum):
     OVER = "its slice is used up"
 
 
+PASS_NONE, PASS_BEGUN, PASS_STARTED, PASS_TIMED, PASS_OVER = PassState
+
+
 class Slice:
     """What a pass, which starts items, may still do in this turn of the event loop."""
 
     def __init__(self):
-        self.state = PassState.NONE
+        self.state = PASS_NONE
         self._timer = None
 
     @property
     def is_in_use(self):
         """Whether a pass is under way."""
-        return self.state is not PassState.NONE
+        return self.state is not PASS_NONE
 
     def begin(self):
-        self.state = PassState.BEGUN
+        self.state = PASS_BEGUN
 
     def end(self):
-        self.state = PassState.NONE
+        self.state = PASS_NONE
 
     def lasts(self, *, is_limited, next_is_scheduled):
         """Whether one more item may start: the first, or any for about a millisecond if there is a limit.
@@ -62,11 +65,11 @@ class Slice:
         Once a pass has used up its millisecond the next one is scheduled; then others in the
         same turn of the event loop start one item.
         """
-        if self.state is PassState.BEGUN:
-            self.state = PassState.STARTED
+        if self.state is PASS_BEGUN:
+            self.state = PASS_STARTED
             if is_limited:
                 self._timer = Timer()
-                self.state = PassState.TIMED
+                self.state = PASS_TIMED
         elif is_limited and (next_is_scheduled or self._timer.is_over()):
-            self.state = PassState.OVER
-        return self.state is not PassState.OVER
+            self.state = PASS_OVER
+        return self.state is not PASS_OVER

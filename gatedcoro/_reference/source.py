@@ -8,7 +8,7 @@ CLOSING ----> CLOSED
 
 import enum
 
-from .item import ItemKind, close_item
+from .item import ITEM_AWAITABLE, ITEM_CALLABLE, close_item
 from .state import EMPTY, deque, isfuture
 
 
@@ -19,6 +19,9 @@ class SourceState(enum.Enum):
     CLOSED = "nothing starts any more, and nothing is left"
 
 
+SOURCE_OPEN, SOURCE_EXHAUSTED, SOURCE_CLOSING, SOURCE_CLOSED = SourceState
+
+
 class TakeAnswer(enum.Enum):
     """What take() answers if it has no item."""
 
@@ -26,21 +29,24 @@ class TakeAnswer(enum.Enum):
     LATER = "there is none yet: for sources that have to wait; neither of those below has to"
 
 
+TAKE_NONE, TAKE_LATER = TakeAnswer
+
+
 class Source:
     """Items of one kind, and how far they have been taken."""
 
     def __init__(self, kind):
         self.kind = kind
-        self.state = SourceState.OPEN
+        self.state = SOURCE_OPEN
 
     @property
     def has_more(self):
         """Whether there is an item, or may be one, to start or to close."""
-        return self.state in (SourceState.OPEN, SourceState.CLOSING)
+        return self.state is SOURCE_OPEN or self.state is SOURCE_CLOSING
 
     @property
     def is_stopped(self):
-        return self.state in (SourceState.CLOSING, SourceState.CLOSED)
+        return self.state is SOURCE_CLOSING or self.state is SOURCE_CLOSED
 
     def take(self):
         """Return the next item with its index, or a TakeAnswer; raise what the source raises."""
@@ -48,10 +54,10 @@ class Source:
 
     def stop(self):
         """Nothing starts from now on: what is left is to be closed."""
-        if self.state is SourceState.OPEN:
-            self.state = SourceState.CLOSING
-        elif self.state is SourceState.EXHAUSTED:
-            self.state = SourceState.CLOSED
+        if self.state is SOURCE_OPEN:
+            self.state = SOURCE_CLOSING
+        elif self.state is SOURCE_EXHAUSTED:
+            self.state = SOURCE_CLOSED
 
     def close_one(self):
         """Close something of what is left."""
@@ -59,10 +65,10 @@ class Source:
 
     def _ended(self):
         """Nothing is left."""
-        if self.state is SourceState.OPEN:
-            self.state = SourceState.EXHAUSTED
-        elif self.state is SourceState.CLOSING:
-            self.state = SourceState.CLOSED
+        if self.state is SOURCE_OPEN:
+            self.state = SOURCE_EXHAUSTED
+        elif self.state is SOURCE_CLOSING:
+            self.state = SOURCE_CLOSED
 
 
 class Awaitables(Source):
@@ -70,7 +76,7 @@ class Awaitables(Source):
 
     closes_at_once = False
 
-    def __init__(self, items, kind=ItemKind.AWAITABLE):
+    def __init__(self, items, kind=ITEM_AWAITABLE):
         super().__init__(kind)
         self._put_in(deque(enumerate(items)))
 
@@ -110,7 +116,7 @@ class Callables(Source):
 
     def __init__(self, functions, context):
         """*functions* is a list, out of which the iterable is taken."""
-        super().__init__(ItemKind.CALLABLE)
+        super().__init__(ITEM_CALLABLE)
         self._context = context
         self._iterator = None
         self._position = 0
@@ -125,7 +131,7 @@ class Callables(Source):
     def take(self):
         function = self._context.run(self._advance)
         if function is EMPTY:
-            return TakeAnswer.NONE
+            return TAKE_NONE
         index = self._position
         self._position += 1
         return index, function

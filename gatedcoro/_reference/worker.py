@@ -9,7 +9,7 @@ from .call import INTERRUPTS, Unraisable
 from .compat import CALL_GRAPH_NEEDS_FRAMES, HAS_AWAITED_BY
 from .coroutine import CoroutineObject
 from .current import AsCurrentTask
-from .gathering import TaskOrigin
+from .gathering import TASKS_BY_LOOP
 from .item import close_item, coroutine_of, run_item
 from .running import Child
 from .sink import Outcome
@@ -67,7 +67,7 @@ class Worker(Child, CoroutineObject):
         gathering = self.gathering
         context = gathering.context.copy()
         try:
-            if gathering.task_origin is TaskOrigin.BY_LOOP:
+            if gathering.task_origin is TASKS_BY_LOOP:
                 with AsCurrentTask(gathering.loop, gathering.parent):
                     task = context.run(gathering.loop.create_task, self)
                 task._log_destroy_pending = False
@@ -233,7 +233,7 @@ class Worker(Child, CoroutineObject):
         """
         gathering = self.gathering
         in_this_step = (
-            gathering.task_origin is not TaskOrigin.BY_LOOP
+            gathering.task_origin is not TASKS_BY_LOOP
             or self._is_being_made
             or getattr(self.task, "_must_cancel", False)
         )
