@@ -176,7 +176,7 @@ class Proof:
 
     def run_our_tests(self):
         names = OUR_TESTS + OUR_OTHER_TESTS if self.packages_of_langchain else OUR_TESTS
-        tests = [f"tests/test_langchain_{name}.py" for name in names]
+        tests = [f"tests/langchain/test_{name}.py" for name in names]
         # Plugins that langchain-core's tests need, and that would run ours in another way.
         without = [
             word for name in ("asyncio", "cacheprovider", "benchmark", "socket") for word in ("-p", f"no:{name}")

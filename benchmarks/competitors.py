@@ -195,7 +195,7 @@ async def ours_run_all(item: Item, count: int, limit: int | None) -> list[int]:
 
 @dataclass(frozen=True)
 class Competitor:
-    """A tool, and what an item has under it. tests/test_benchmarks.py finds each of the five out by experiment."""
+    """A tool, and what an item has under it. tests/project/test_benchmarks.py finds each of the five out by experiment."""
 
     name: str
     title: str

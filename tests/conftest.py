@@ -1,12 +1,11 @@
 """Every test of the contract runs on each implementation: it takes the fixture `impl`."""
 
 import gc
-import importlib
-import os
 
 import pytest
 
 from effort import SHORT
+from implementations import load_implementation
 
 IMPLEMENTATIONS = ("c", "c-task-per-item") if SHORT else ("c", "c-task-per-item", "python")
 
@@ -16,21 +15,6 @@ def freeze_what_is_there():
     """Keep what pytest, libraries and other files' tests made out of the many calls of `gc.collect`: that is most of their time."""
     gc.collect()
     gc.freeze()
-
-
-def load_implementation(name):
-    """Return the module that implements the contract, or skip if the extension was not built.
-
-    With GATEDCORO_REQUIRE_C=1 in the environment a missing extension is a failure.
-    """
-    if name == "python":
-        return importlib.import_module("gatedcoro._reference")
-    try:
-        return importlib.import_module("gatedcoro._core")
-    except ImportError as error:
-        if os.environ.get("GATEDCORO_REQUIRE_C") == "1":
-            raise
-        pytest.skip(f"the C extension was not built ({error})")
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)

@@ -1,0 +1,179 @@
+"""The C, with and without Task reuse, and the reference give the same traces, the order within an instant included.
+
+Programs here may race: they raise without a delay, and touch their own and each other's Tasks (hold, name,
+cancel, annotate, await, watch). What one item leaves on its Task must never be seen by another.
+"""
+
+import pytest
+
+import random_programs as rp
+from gatedcoro import _reference
+from implementations import load_implementation
+
+FRONTS = ["gather_with_concurrency", "gather", "run_all", "constrained_execution"]
+OPTIONS = {
+    "gather": ["return_exceptions", "cancel_on_error"],
+    "run_all": ["return_exceptions", "cancel_on_error"],
+}
+# Seconds between two readings of the clock: nothing is sliced; two items a turn; one item a turn.
+CLOCK_STEPS = [0.0, 0.0006, 0.002]
+
+
+class SteppingClock:
+    """A clock for `_set_clock` that goes on by the same amount at each reading."""
+
+    def __init__(self, step):
+        self.now = 0.0
+        self.step = step
+
+    def __call__(self):
+        self.now += self.step
+        return self.now
+
+
+def run(program, module, *, reuse, step):
+    module._set_clock(SteppingClock(step))
+    try:
+        with rp.task_reuse(module, reuse):
+            return rp.run_program(program, rp.engine_of(module))
+    finally:
+        module._set_clock(None)
+
+
+@pytest.fixture(scope="module")
+def core():
+    return load_implementation("c")
+
+
+# When a Task is freed within an instant depends on who holds a traceback, so it is compared by instant only, and
+# not for items that raise.
+FREED = {"task is gone"}
+# An item that runs second in a Task ends before its Task does: the next item starts in the same step. So what waits
+# for the end of that Task (its callbacks, its death) may come later, within the same virtual instant.
+MOVED_BY_REUSE = {"callback", "other ended", *FREED}
+
+
+def without(kinds, trace):
+    return [event for event in trace if event[2] not in kinds]
+
+
+def by_instant(trace):
+    raising = tuple(event[1] + "." for event in trace if event[2] == "ends with")
+    return rp.by_instant([event for event in trace if event[2] not in FREED or not event[1].startswith(raising)])
+
+
+def check(core, program, step):
+    expected = run(program, _reference, reuse=True, step=step)
+    for reuse in (False, True):
+        actual = run(program, core, reuse=reuse, step=step)
+        moved = MOVED_BY_REUSE if reuse else FREED
+        assert without(moved, actual.trace) == without(moved, expected.trace), f"reuse={reuse}"
+        assert by_instant(actual.trace) == by_instant(expected.trace), f"reuse={reuse}"
+        assert actual.reports == expected.reports, f"reuse={reuse}"
+        assert actual.outcome == expected.outcome, f"reuse={reuse}"
+
+
+@pytest.mark.parametrize("step", CLOCK_STEPS)
+def test_any_program_gives_the_same_trace(core, step):
+    rp.check_programs(
+        range(200),
+        lambda program: check(core, program, step),
+        fronts=FRONTS,
+        leaves=rp.RACING_LEAVES,
+        options=OPTIONS,
+    )
+
+
+@pytest.mark.parametrize("step", CLOCK_STEPS)
+def test_programs_that_touch_tasks_give_the_same_trace(core, step):
+    rp.check_programs(
+        range(1000, 1300),
+        lambda program: check(core, program, step),
+        fronts=FRONTS,
+        leaves=rp.TOUCHING_LEAVES,
+        options=OPTIONS,
+        nesting=False,
+        strikes=(),
+    )
+
+
+def test_nested_and_cancelled_programs_that_touch_tasks_give_the_same_trace(core):
+    rp.check_programs(
+        range(2000, 2400),
+        lambda program: check(core, program, 0.0),
+        fronts=FRONTS,
+        leaves=rp.TOUCHING_LEAVES,
+        options=OPTIONS,
+    )
+
+
+LOOKS = (("notes",), ("name",), ("cancelling",), ("get",), ("context_of_task",), ("own_task",))
+
+
+@pytest.mark.parametrize("step", CLOCK_STEPS)
+def test_many_short_items_on_few_slots_leave_no_trace_on_each_others_tasks(core, step):
+    """Each item looks at its Task, does a thing or two to it, and ends; most Tasks may be used again."""
+
+    def check_looking(program):
+        items = tuple(item if item[0] == "future" else (item[0], (*LOOKS, *item[1])) for item in program.items * 2)
+        check(core, program._replace(n=program.n and min(program.n, 2), items=items), step)
+
+    rp.check_programs(
+        range(3000, 3200),
+        check_looking,
+        fronts=["gather_with_concurrency"],
+        leaves=[*rp.TOUCHES_OF_OWN_TASK, *rp.TOUCHES_OF_OWN_TASK, "raise", "leave_timeout_open", "poke_later"],
+        nesting=False,
+        strikes=(),
+    )
+
+
+YIELDS = ("coro", (("yield",),))
+# Programs on which the implementations once differed.
+ONCE_DIFFERENT = {
+    "no items": ("gather_with_concurrency", 1, (), ()),
+    "a slot left open by a slice": ("gather_with_concurrency", 2, (), (("coro", ()), YIELDS, YIELDS, YIELDS)),
+    "a note on the error of a Task among the items": (
+        "gather",
+        None,
+        (("cancel_on_error", True),),
+        (("coro", (("raise", "ValueError"),)), ("task", (("raise", "ValueError"),))),
+    ),
+    "an item that awaits its own Task, second in a Task": (
+        "constrained_execution",
+        1,
+        (),
+        (("future", 1, "Cancelled"), ("coro", (("await_self",),)), ("coro", (("await_self",),))),
+    ),
+    "a callback on the Task of an item that is second in it": (
+        "constrained_execution",
+        1,
+        (),
+        (("task", ()), ("coro", (("add_callback",),)), YIELDS),
+    ),
+}
+
+
+@pytest.mark.parametrize("step", CLOCK_STEPS)
+@pytest.mark.parametrize("name", ONCE_DIFFERENT)
+def test_what_once_differed_gives_the_same_trace(core, name, step):
+    front, n, options, items = ONCE_DIFFERENT[name]
+    check(core, rp.with_distinct_delays(rp.Program(front, n, options, items, ())), step)
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_a_finished_program_is_traced_in_full(core, reuse):
+    """Guards the comparison: the trace of a known program holds what it should."""
+    items = (("coro", (("yield",),)), ("coro", (("raise", "ValueError"),)))
+    program = rp.with_distinct_delays(rp.Program("gather_with_concurrency", 1, (), items, ()))
+    record = run(program, core, reuse=reuse, step=0.0)
+    assert [event[1:3] for event in record.trace] == [
+        ("/0", "start"),
+        ("/0.0", "yield"),
+        ("/0", "returns"),
+        ("/1", "start"),
+        ("/1", "ends with"),
+        ("", "caller"),
+        ("", "context"),
+    ]
+    assert record.outcome == (0, "raised", "ValueError", "/1.0")

@@ -1,0 +1,116 @@
+"""A queued item never starts because the loop is being torn down (point 7 of docs/architecture.md)."""
+
+import asyncio
+
+import pytest
+
+from contract_tools import NotingFactory, Trace, failing, idle, is_closed, item, run, sleeping
+
+
+def keepers(besides=()):
+    return asyncio.all_tasks() - {asyncio.current_task()} - set(besides)
+
+
+def test_after_the_first_error_a_keeper_stands_for_the_queue_until_that_is_empty(impl):
+    async def main():
+        trace = Trace()
+        with pytest.raises(ValueError):
+            await impl.gather_with_concurrency(1, failing(trace, "a"), item(trace, "b", 3), item(trace, "c", 3))
+        assert len(keepers()) == 2, "the item that runs, and the keeper"
+        await idle(4)
+        assert trace.events == "+a !a +b -b +c".split()
+        await idle(1)
+        assert len(keepers()) == 1, "the last item"
+        await idle(4)
+        assert keepers() == set()
+
+    run(main)
+
+
+def test_a_future_returning_call_has_a_keeper_from_the_start(impl):
+    async def main():
+        trace = Trace()
+        outer = impl.gather(item(trace, "a"), item(trace, "b"), limit=1)
+        assert len(keepers()) == 1
+        assert await outer == ["a", "b"]
+        await idle(1)
+        assert keepers() == set()
+
+    run(main)
+
+
+def test_a_coroutine_that_waits_needs_no_keeper(impl):
+    async def main():
+        trace = Trace()
+        call = impl.gather_with_concurrency(1, item(trace, "a"), item(trace, "b"))
+        call.send(None)
+        assert keepers() == set()
+        call.close()
+
+    run(main)
+
+
+def test_cancelling_the_keeper_closes_the_queue_at_once_and_leaves_what_runs(impl):
+    async def main():
+        trace = Trace()
+        queued = [item(trace, name) for name in "bcd"]
+        outer = impl.gather(item(trace, "a", 3), *queued, limit=1)
+        (keeper,) = keepers()
+        await idle(2)
+        assert keeper.cancel("torn down")
+        assert all(map(is_closed, queued))
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await outer
+        assert caught.value.args == ("torn down",)
+        assert keeper.cancelled()
+        return trace.events
+
+    assert run(main) == ["+a", "-a"]
+
+
+def test_cancelling_the_keeper_before_anything_runs_settles_the_future_at_once(impl):
+    async def main():
+        trace = Trace()
+        items = [item(trace, name) for name in "ab"]
+        outer = impl.gather(*items, limit=1)
+        (keeper,) = keepers()
+        keeper.cancel()
+        assert outer.done()
+        with pytest.raises(asyncio.CancelledError):
+            await outer
+        await idle(1)
+        assert keeper.cancelled()
+        assert all(map(is_closed, items))
+        assert trace.events == []
+
+    run(main)
+
+
+@pytest.mark.parametrize("attempt", range(10))
+def test_asyncio_run_that_ends_with_a_gather_under_way_starts_no_queued_item(impl, attempt):
+    trace = Trace()
+    queued = [item(trace, f"q{index}") for index in range(20)]
+    outers = []
+
+    async def main():
+        outers.append(impl.gather(*(sleeping(trace, f"s{index}") for index in range(3)), *queued, limit=3))
+        await idle(2)
+
+    with asyncio.Runner() as runner:
+        runner.run(main())
+    assert all(map(is_closed, queued))
+    assert trace.events[:3] == ["+s0", "+s1", "+s2"]
+    assert not [event for event in trace.events if event.startswith("+q")]
+    assert type(outers[0].exception()) is asyncio.CancelledError
+
+
+def test_the_keeper_does_not_come_from_a_task_factory(impl):
+    async def main():
+        made = NotingFactory()
+        asyncio.get_running_loop().set_task_factory(made)
+        trace = Trace()
+        await impl.gather(item(trace, "a"), item(trace, "b"), limit=1)
+        asyncio.get_running_loop().set_task_factory(None)
+        assert len(made) == 2
+
+    run(main)

@@ -1,0 +1,501 @@
+"""Nothing stays behind: exact counts of objects after 1,000 rounds of each scenario, and no cycle to collect.
+
+On a debug build of the interpreter the total of all references is compared as well.
+"""
+
+import asyncio
+import collections
+import contextlib
+import gc
+import inspect
+import sys
+import types
+import warnings
+import weakref
+
+import pytest
+
+from contract_tools import idle, two_argument_factory
+from scenarios import Gate, stubborn
+
+ROUNDS = 1000
+# References and memory blocks that caches of the interpreter may keep; one leak a round would be ten times this.
+NOISE = ROUNDS // 10
+
+
+async def value(result=None, turns=0):
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    return result
+
+
+async def fails(turns=0):
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    raise ValueError("item")
+
+
+class Awaitable:
+    def __await__(self):
+        return value(1, 1).__await__()
+
+
+async def cancelled_while(awaitable, turns=2):
+    """Await it in a Task that is cancelled after some turns."""
+
+    async def caller():
+        await awaitable
+
+    task = asyncio.get_running_loop().create_task(caller())
+    await idle(turns)
+    task.cancel("stop")
+    await asyncio.wait([task])
+
+
+async def let_go():
+    await idle(6)
+
+
+async def returns_at_once(impl):
+    await impl.gather_with_concurrency(2, *[value(i) for i in range(5)])
+
+
+async def suspends(impl):
+    await impl.gather_with_concurrency(2, *[value(i, 2) for i in range(5)])
+
+
+async def without_a_limit(impl):
+    await impl.gather_with_concurrency(None, *[value(i, i % 2) for i in range(5)])
+
+
+async def equal_items_and_futures(impl):
+    loop = asyncio.get_running_loop()
+    coro, future, done = value(1, 1), loop.create_future(), loop.create_future()
+    loop.call_soon(future.set_result, 2)
+    done.set_result(3)
+    await impl.gather_with_concurrency(None, coro, coro, future, done)
+    await impl.gather(value(1), done, Awaitable(), limit=1)
+
+
+async def an_error(impl):
+    with contextlib.suppress(ValueError):
+        await impl.gather_with_concurrency(2, fails(), value(1), value(2, 1), value(3))
+    with contextlib.suppress(ValueError):
+        await impl.gather_with_concurrency(2, value(1), fails(1), value(2, 1), fails(2))
+    with contextlib.suppress(ValueError):
+        await impl.gather_with_concurrency(None, value(1), fails(1), fails(2))
+    await let_go()
+
+
+async def a_cancelled_caller(impl):
+    await cancelled_while(impl.gather_with_concurrency(2, *[value(i, 9) for i in range(5)]))
+    await cancelled_while(impl.gather_with_concurrency(None, *[value(i, 9) for i in range(3)]))
+    await cancelled_while(impl.gather_with_concurrency(2, stubborn(), stubborn(), value(1)))
+
+
+async def a_gathering_that_is_closed_dropped_or_thrown_into(impl):
+    for end in ("close", "drop", "throw"):
+        for started in (False, True):
+            coro = impl.gather_with_concurrency(1, value(1, 5), value(2))
+            if started:
+                coro.send(None)
+                await asyncio.sleep(0)
+            if end == "close":
+                coro.close()
+            elif end == "throw":
+                with contextlib.suppress(KeyError):
+                    coro.throw(KeyError())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                del coro
+            await let_go()
+
+
+async def a_bad_argument(impl):
+    for n in (2.5, -1, 0):
+        with contextlib.suppress(TypeError, ValueError):
+            await impl.gather_with_concurrency(n, value(1), value(2))
+    with contextlib.suppress(TypeError):
+        await impl.gather_with_concurrency(None, value(1), 5)
+    with contextlib.suppress(TypeError):
+        await impl.gather_with_concurrency(2, value(1), 5)
+    with contextlib.suppress(TypeError):
+        impl.gather(value(1), 5)
+    await let_go()
+
+
+async def the_function_gather(impl):
+    await impl.gather(*[value(i, i % 2) for i in range(5)])
+    await impl.gather(*[value(i, i % 2) for i in range(5)], limit=2)
+    await impl.gather(value(1, 1), fails(1), fails(), limit=2, return_exceptions=True)
+    await impl.gather(*[value(i, i % 2) for i in range(5)], limit=Gate())
+    await impl.gather(*[value(i, i % 2) for i in range(5)], limit=asyncio.Semaphore(2))
+    future = impl.gather(value(1), value(2), limit=1)
+    future.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await future
+
+
+async def cancel_on_error(impl):
+    with contextlib.suppress(ValueError):
+        await impl.gather(value(1, 9), stubborn(), fails(1), value(2), limit=3, cancel_on_error=True)
+    with contextlib.suppress(ValueError):
+        await impl.gather(value(1, 9), fails(1), cancel_on_error=True)
+
+
+async def callables(impl):
+    await impl.run_all([value] * 5, limit=2)
+    await impl.run_all((value for _ in range(5)), limit=2)
+    await impl.constrained_execution([lambda: value(1, 1)] * 3, 2)
+    for functions in ([value, 5], [lambda: 5], [value, fails, value]):
+        with contextlib.suppress(TypeError, ValueError):
+            await impl.run_all(functions, limit=1)
+    await cancelled_while(impl.run_all([lambda: value(1, 9)] * 5, limit=2))
+
+
+async def nested(impl):
+    await impl.gather_with_concurrency(2, *[impl.gather_with_concurrency(1, value(i, 1), value(i)) for i in range(3)])
+
+
+async def tasks_that_are_held_and_touched(impl):
+    tasks = []
+
+    async def touches(index):
+        task = asyncio.current_task()
+        if index % 2:
+            tasks.append(task)
+        task.set_name(f"item {index}")
+        task.note = index
+        task.add_done_callback(lambda task: None)
+        watched = weakref.ref(task)
+        await asyncio.sleep(0)
+        return watched() is task
+
+    assert await impl.gather_with_concurrency(2, *map(touches, range(6))) == [True] * 6
+    assert all(task.done() for task in tasks)
+
+
+async def items_with_timeouts(impl):
+    async def times_out():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                await asyncio.sleep(3600)
+
+    await impl.gather_with_concurrency(2, times_out(), times_out(), value(1))
+
+
+async def under_a_task_factory(impl):
+    """The caller is kept while Tasks are yet to be made."""
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(two_argument_factory)
+    await impl.gather_with_concurrency(2, *[value(i, i % 2) for i in range(5)])
+    await impl.gather_with_concurrency(None, *[value(i, i % 2) for i in range(5)])
+    await impl.run_all([value] * 5, limit=2)
+    with contextlib.suppress(ValueError):
+        await impl.gather_with_concurrency(1, value(1), fails(1), value(2, 1), fails(2))
+    await cancelled_while(impl.gather_with_concurrency(2, *[value(i, 9) for i in range(5)]))
+    await let_go()
+    loop.set_task_factory(None)
+
+
+async def a_free_semaphore(impl):
+    gate = asyncio.Semaphore(2)
+    for _ in range(3):
+        await impl.gated_coro(gate, value(1))
+        with contextlib.suppress(ValueError):
+            await impl.gated_coro(gate, fails())
+
+
+async def a_taken_semaphore(impl):
+    gate = asyncio.Semaphore(1)
+    async with gate:
+        waiting = impl.gated_coro(gate, value(1))
+        waiting.send(None)
+        await cancelled_while(impl.gated_coro(gate, value(2)))
+        waiting.close()
+    await asyncio.gather(*[impl.gated_coro(gate, value(i, 1)) for i in range(3)])
+    assert not gate.locked()
+
+
+async def other_gates(impl):
+    for gate in (asyncio.Lock(), asyncio.BoundedSemaphore(1), Gate()):
+        await impl.gated_coro(gate, value(1, 1))
+    with contextlib.suppress(TypeError):
+        await impl.gated_coro(5, value(1))
+    impl.gated_coro(gate, value(1)).close()
+
+
+async def a_closed_item(impl):
+    """What the item's Task drives is closed by hand, before and while it waits."""
+
+    class Waits:
+        def __init__(self):
+            self.future = asyncio.get_running_loop().create_future()
+
+        def __await__(self):
+            coros.append(asyncio.current_task().get_coro())
+            return self.future.__await__()
+
+    for how in ("waiting", "queued"):
+        coros, waits = [], Waits()
+        call = impl.gather(waits, value(1), limit=1)
+        await asyncio.sleep(0)
+        if how == "waiting":
+            coros.pop().close()
+            waits.future.set_result(None)
+        else:
+            coros.pop()
+            call.cancel()
+        with contextlib.suppress(RuntimeError, asyncio.CancelledError):
+            await call
+        del call, waits
+    await let_go()
+
+
+async def chains(impl):
+    gate = Gate()
+    for end in ("close", "drop", "run", "suspended", "branches"):
+        coro = value(1, 1)
+        for _ in range(5):
+            coro = impl.gated_coro(gate, coro)
+            if end == "branches":
+                coro = impl.gather_with_concurrency(1, value(1), coro, value(2))
+        if end == "run":
+            assert await coro == 1
+        elif end == "suspended":
+            coro.send(None)
+            with contextlib.suppress(RuntimeError):
+                coro.close()
+        elif end == "drop":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                del coro
+        else:
+            coro.close()
+
+
+async def an_outer_future_that_somebody_sets(impl):
+    call = asyncio.get_running_loop().create_task(asyncio.sleep(0))
+    for outcome in ("result", "error"):
+        coro = impl.gather_with_concurrency(1, value(1, 2), value(2))
+        outer = coro.send(None)
+        await asyncio.sleep(0)
+        if outcome == "result":
+            outer.set_result("early")
+            with contextlib.suppress(StopIteration):
+                coro.send(None)
+        else:
+            error = ValueError("early")
+            outer.set_exception(error)
+            with contextlib.suppress(ValueError):
+                coro.throw(error)
+            del error
+        del outer, coro
+        await let_go()
+    await call
+
+
+class Refuses:
+    """A clock that fails when it is read for the second time."""
+
+    readings = 0
+
+    def __call__(self):
+        self.readings += 1
+        if self.readings == 2:
+            raise LookupError("clock")
+        return 0.0
+
+
+async def a_pass_that_fails(impl):
+    impl._set_clock(Refuses())
+    with contextlib.suppress(LookupError):
+        await impl.gather_with_concurrency(1, *[value(i) for i in range(4)])
+    impl._set_clock(lambda: 0.0)
+
+
+SCENARIOS = [
+    returns_at_once,
+    suspends,
+    without_a_limit,
+    equal_items_and_futures,
+    an_error,
+    a_cancelled_caller,
+    a_gathering_that_is_closed_dropped_or_thrown_into,
+    a_bad_argument,
+    the_function_gather,
+    cancel_on_error,
+    callables,
+    nested,
+    tasks_that_are_held_and_touched,
+    items_with_timeouts,
+    under_a_task_factory,
+    a_free_semaphore,
+    a_taken_semaphore,
+    other_gates,
+    a_closed_item,
+    chains,
+    an_outer_future_that_somebody_sets,
+    a_pass_that_fails,
+]
+
+
+@pytest.fixture(autouse=True)
+def only_what_is_new_is_counted():
+    gc.collect()
+    gc.freeze()
+
+
+def is_counted(kind):
+    return (
+        str(kind.__module__).startswith("gatedcoro")
+        or issubclass(kind, (asyncio.Future, types.CoroutineType, BaseException, types.FrameType, asyncio.Handle))
+        or kind is Awaitable
+    )
+
+
+def count_objects():
+    gc.collect()
+    kinds = collections.Counter(type(thing) for thing in gc.get_objects())
+    counted = {kind.__qualname__: count for kind, count in kinds.items() if is_counted(kind)}
+    return counted, sys.getallocatedblocks(), getattr(sys, "gettotalrefcount", int)()
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_a_thousand_rounds_leave_nothing_behind(impl, scenario):
+    async def measure():
+        reports = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: reports.append(context))
+        for _ in range(ROUNDS // 10):
+            await scenario(impl)
+        await let_go()
+        for attempt in range(3):
+            before = count_objects()
+            for _ in range(ROUNDS):
+                await scenario(impl)
+            await let_go()
+            after = count_objects()
+            assert after[0] == before[0]
+            blocks, references = after[1] - before[1], after[2] - before[2]
+            if blocks < NOISE and references < NOISE:
+                break
+        assert reports == []
+        return blocks, references
+
+    blocks, references = asyncio.run(measure())
+    assert blocks < NOISE
+    assert references < NOISE
+
+
+DIRECTLY_AWAITED = [
+    scenario
+    for scenario in SCENARIOS
+    # These make a cycle of their own: a Task, or a Future with an error, that is a local of the frame which awaits it.
+    if scenario
+    not in (the_function_gather, tasks_that_are_held_and_touched, a_closed_item, an_outer_future_that_somebody_sets)
+]
+
+
+@pytest.mark.parametrize("scenario", DIRECTLY_AWAITED, ids=lambda scenario: scenario.__name__)
+def test_there_is_no_cycle_to_collect(impl, scenario):
+    async def measure():
+        await scenario(impl)
+        await let_go()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                await scenario(impl)
+            await let_go()
+            return gc.collect()
+        finally:
+            gc.enable()
+
+    assert asyncio.run(measure()) == 0
+
+
+class ItemError(ValueError):
+    """Unlike a ValueError, it can be referenced weakly."""
+
+
+class Thing:
+    """Something to look at through a weak reference."""
+
+
+@pytest.mark.parametrize("n", [1, 2, None])
+@pytest.mark.parametrize("end", ["success", "error", "cancellation"])
+def test_results_errors_and_items_die_with_the_gathering(impl, n, end):
+    """Without the garbage collector's help."""
+    dead = []
+
+    async def item(index):
+        thing = Thing()
+        dead.append(weakref.ref(thing))
+        await asyncio.sleep(0)
+        if end == "error" and index == 1:
+            error = ItemError(thing)
+            dead.append(weakref.ref(error))
+            try:
+                raise error
+            finally:
+                del error, thing
+        if end == "cancellation":
+            await asyncio.sleep(3600)
+        return thing
+
+    async def main():
+        gc.disable()
+        try:
+            items = [item(index) for index in range(4)]
+            dead.extend(map(weakref.ref, items))
+            if end == "cancellation":
+                await cancelled_while(impl.gather_with_concurrency(n, *items), turns=4)
+            elif end == "error":
+                with contextlib.suppress(ValueError):
+                    await impl.gather_with_concurrency(n, *items)
+            else:
+                assert len(await impl.gather_with_concurrency(n, *items)) == 4
+            del items
+            await let_go()
+            return [ref() for ref in dead if ref() is not None]
+        finally:
+            gc.enable()
+
+    assert asyncio.run(main()) == []
+    assert len(dead) >= 5
+
+
+@pytest.mark.parametrize("n", [1, 3, None])
+def test_an_item_is_let_go_when_it_ends_not_when_the_gathering_does(impl, n):
+    async def main():
+        alive = []
+        items = [value(Thing()) for _ in range(3)]
+        refs = [weakref.ref(item) for item in items]
+
+        async def looks():
+            await let_go()
+            alive.append([ref() for ref in refs if ref() is not None])
+
+        coro = impl.gather_with_concurrency(n, *items, looks())
+        del items
+        await coro
+        return alive
+
+    assert asyncio.run(main()) == [[]]
+
+
+def test_the_queue_holds_only_what_has_not_started(impl):
+    async def main():
+        items = [value(index, 1) for index in range(10)]
+        refs = [weakref.ref(item) for item in items]
+        future = impl.gather(*items, limit=1)
+        del items
+        await idle(8)
+        alive = [ref() for ref in refs if ref() is not None]
+        states = [inspect.getcoroutinestate(item) for item in alive]
+        assert len(states) < 10
+        assert states.count(inspect.CORO_CREATED) >= len(states) - 1
+        del alive
+        await future
+
+    asyncio.run(main())

@@ -1,0 +1,1154 @@
+"""Scenarios in which allocations fail, and what must hold however many of them do.
+
+A *row* is a number of allocations that fail one after the other, counted from where a scenario says so: `start` of them
+succeed, the next `length` do not.  What a scenario needs is made before that.  After each row:
+
+    - The call has ended with its result, with its own error or with a MemoryError, or not at all.
+    - When it has not, the caller is cancelled, then every Task, the keeper among them.  What goes on even then waits for
+      something that asyncio has lost: a step of a Task, or the callback of a Future, for which call_soon() failed.
+    - A coroutine that never began is closed; the slots of a semaphore have been given back.
+    - Nothing was reported but errors of memory, and no warning came.
+    - The next call works.
+"""
+
+import _testcapi
+import asyncio
+import collections
+import contextvars
+import functools
+import gc
+import inspect
+import itertools
+import os
+import sys
+import warnings
+
+from scenarios import Gate, fails, forever, stubborn, turn, turns, value_after
+
+# Python functions may fail and lose the exception.  On 3.12 that may look like their end.
+EXCEPTIONS_GET_LOST = sys.version_info < (3, 14)
+OUTCOMES_GET_LOST = (3, 12) <= sys.version_info < (3, 13)
+# A scenario allocates less often than that.
+MOST_ALLOCATIONS = 10_000
+# By so many its number may differ from run to run.
+MARGIN = 5
+
+
+# What a row runs on ---------------------------------------------------------------------
+
+run_in_context = contextvars.Context.run
+
+
+class Loop(asyncio.BaseEventLoop):
+    """Runs what is ready until nothing is, and needs no memory for that: so it loses no callback.
+
+    No scenario waits for time or for files: what does not go on then never will.
+    """
+
+    row = None
+
+    def _run_once(self):
+        ready = self._ready
+        if not ready:
+            self._stopping = True
+            if self.row is not None:
+                self.row.ends()
+            return
+        handle = ready.popleft()
+        if handle._cancelled:
+            return
+        context, callback, args = handle._context, handle._callback, handle._args
+        handle = None
+        try:
+            if args:
+                (arg,) = args
+                run_in_context(context, callback, arg)
+            else:
+                run_in_context(context, callback)
+        except BaseException as error:
+            try:
+                self.row.callback_errors.append(error)
+            except MemoryError:
+                pass  # one more of those
+
+
+def stop_failing(start, length):
+    """Have allocations succeed again.  Return whether one has failed: then the next does, or else none of so many."""
+    number = 0
+    reached = True
+    try:
+        for number in range(start + length):
+            bytearray(1)
+    except MemoryError:
+        reached = number == 0
+    while True:
+        try:
+            _testcapi.remove_mem_hooks()
+            return reached
+        except MemoryError:
+            pass
+
+
+class Row:
+    """One run of a scenario, and what it noticed."""
+
+    def __init__(self, impl, loop, start, length):
+        self.impl = impl
+        self.loop = loop
+        self.start = start  # None: everything succeeds
+        self.length = length
+        self.items = []  # coroutines that end, or are closed
+        self.gates = []  # semaphores, and how many slots they should have in the end
+        self.futures = []
+        self.tasks = []
+        self.called = False  # the function of ours has been reached
+        self.began = False
+        self.ended = False
+        self.was_reached = None  # by the number of allocations: has one failed?
+        self.callback_errors = []
+        self.reports = []
+        self.unraisables = []
+        self.warnings = []
+
+    # For the scenarios
+
+    def item(self, *args, of=None):
+        coroutine = (value_after if of is None else of)(*args)
+        self.items.append(coroutine)
+        return coroutine
+
+    def semaphore(self, slots=1, of=asyncio.Semaphore):
+        semaphore = of(slots)
+        semaphore._get_loop()  # takes a lock, and leaves it taken if memory runs out in the middle of that
+        self.gates.append((semaphore, slots))
+        return semaphore
+
+    def future(self, result=None):
+        """A Future that is done, or will be in the next turn of the loop if there is no result."""
+        future = self.loop.create_future()
+        self.futures.append(future)
+        if result is None:
+            self.loop.call_soon(lambda: future.done() or future.set_result("set"))
+        else:
+            future.set_result(result)
+        return future
+
+    def task(self, awaitable):
+        """Someone else's Task."""
+
+        async def awaits():
+            return await awaitable
+
+        task = self.loop.create_task(awaits())
+        self.tasks.append(task)
+        return task
+
+    def begins(self):
+        """From here on allocations are counted."""
+        self.began = True
+        if self.start is not None:
+            _testcapi.set_nomemory(self.start, self.start + self.length)
+
+    def begins_in_the_call(self):
+        self.called = True
+        self.begins()
+
+    def call(self, function, *args, **kwargs):
+        """Call a function of ours."""
+        call = functools.partial(function, *args, **kwargs)
+        self.begins()
+        returned = call()
+        self.called = True
+        return returned
+
+    # For the loop
+
+    def ends(self):
+        if not self.began or self.ended:
+            return
+        self.ended = True
+        if self.start is not None:
+            self.was_reached = stop_failing(self.start, self.length)
+
+
+# Items ----------------------------------------------------------------------------------
+
+
+async def fails_when_cancelled():
+    try:
+        await asyncio.get_running_loop().create_future()
+    except asyncio.CancelledError:
+        raise ValueError("noted") from None
+
+
+async def raises_cancelled():
+    raise asyncio.CancelledError("its own")
+
+
+async def cancels_its_task(number=0):
+    await turns(number)
+    asyncio.current_task().cancel("its own")
+    return "too late"
+
+
+async def holds_out():
+    """Makes do without memory, and cannot be closed then."""
+    for _ in range(3):
+        try:
+            await turn()
+        except MemoryError:
+            await turn()
+    return "held out"
+
+
+async def interrupts(number=1):
+    await turns(number)
+    raise KeyboardInterrupt
+
+
+async def looks_at_its_task():
+    """Ask the Task what debuggers and logs ask."""
+    await turn()
+    task = asyncio.current_task()
+    repr(task)
+    coro = task.get_coro()
+    return task.get_name()[:10], coro.__name__, coro.cr_running, task.get_context() is not None, len(task.get_stack())
+
+
+class Awaitable:
+    def __await__(self):
+        yield
+        return "awaited"
+
+
+class Suppressing(Gate):
+    async def __aexit__(self, *error):
+        return True
+
+
+class OwnSemaphore(asyncio.Semaphore):
+    pass
+
+
+# Scenarios ------------------------------------------------------------------------------
+
+GROUPS = collections.defaultdict(dict)
+
+
+def scenario(group):
+    def add(function):
+        GROUPS[group][function.__name__] = function
+        return function
+
+    return add
+
+
+async def cancelled(row, awaitable, number=2):
+    """Await it in a Task that is cancelled after some turns."""
+    task = row.task(awaitable)
+    await turns(number)
+    row.begins_in_the_call()
+    task.cancel("enough")
+    return await task
+
+
+def cancel_all(row):
+    """What asyncio.run() does at its end."""
+    for task in asyncio.all_tasks(row.loop):
+        if task is not row.tasks[0]:
+            task.cancel()
+
+
+@scenario("gated_coro")
+async def free(row):
+    return await row.call(row.impl.gated_coro, row.semaphore(), row.item(1))
+
+
+@scenario("gated_coro")
+async def bounded(row):
+    return await row.call(row.impl.gated_coro, row.semaphore(of=asyncio.BoundedSemaphore), row.item(1))
+
+
+@scenario("gated_coro")
+async def subclass(row):
+    return await row.call(row.impl.gated_coro, row.semaphore(of=OwnSemaphore), row.item(1))
+
+
+@scenario("gated_coro")
+async def lock(row):
+    lock = asyncio.Lock()
+    lock._get_loop()
+    return await row.call(row.impl.gated_coro, lock, row.item(1))
+
+
+@scenario("gated_coro")
+async def gate(row):
+    return await row.call(row.impl.gated_coro, Gate(), row.item(1))
+
+
+@scenario("gated_coro")
+async def suppressing_gate(row):
+    return await row.call(row.impl.gated_coro, Suppressing(), row.item(of=fails))
+
+
+@scenario("gated_coro")
+async def no_gate(row):
+    return await row.call(row.impl.gated_coro, 5, row.item(1))
+
+
+@scenario("gated_coro")
+async def awaitable(row):
+    return await row.call(row.impl.gated_coro, row.semaphore(), Awaitable())
+
+
+@scenario("gated_coro")
+async def not_awaitable(row):
+    return await row.call(row.impl.gated_coro, row.semaphore(), 5)
+
+
+@scenario("gated_coro")
+async def failing(row):
+    return await row.call(row.impl.gated_coro, row.semaphore(), row.item(of=fails))
+
+
+@scenario("gated_coro")
+async def contended(row):
+    semaphore = row.semaphore()
+    await semaphore.acquire()
+    row.loop.call_soon(semaphore.release)
+    return await row.call(row.impl.gated_coro, semaphore, row.item(1))
+
+
+@scenario("gated_coro")
+async def contended_by_its_like(row):
+    semaphore = row.semaphore()
+    tasks = [row.task(row.impl.gated_coro(semaphore, row.item(i))) for i in range(2)]
+    row.begins_in_the_call()
+    return [await task for task in tasks]
+
+
+@scenario("gated_coro")
+async def chain(row):
+    semaphore = row.semaphore(3)
+    inner = row.impl.gated_coro(semaphore, row.impl.gated_coro(semaphore, row.item(1)))
+    return await row.call(row.impl.gated_coro, semaphore, inner)
+
+
+@scenario("gated_coro")
+async def chain_closed(row):
+    semaphore = row.semaphore(3)
+    coro = row.impl.gated_coro(semaphore, row.impl.gated_coro(semaphore, row.item(1)))
+    row.begins_in_the_call()
+    return coro.close()
+
+
+@scenario("gated_coro")
+async def chain_closed_in_the_item(row):
+    semaphore = row.semaphore(3)
+    coro = row.impl.gated_coro(semaphore, row.impl.gated_coro(semaphore, row.item(of=forever)))
+    coro.send(None)
+    row.begins_in_the_call()
+    return coro.close()
+
+
+@scenario("gated_coro")
+async def chain_cancelled(row):
+    semaphore = row.semaphore(3)
+    return await cancelled(row, row.impl.gated_coro(semaphore, row.impl.gated_coro(semaphore, row.item(of=forever))))
+
+
+@scenario("gated_coro")
+async def chain_failing(row):
+    semaphore = row.semaphore(3)
+    return await row.call(row.impl.gated_coro, semaphore, row.impl.gated_coro(semaphore, row.item(of=fails)))
+
+
+@scenario("gated_coro")
+async def cancelled_in_the_item(row):
+    return await cancelled(row, row.impl.gated_coro(row.semaphore(), row.item(of=forever)))
+
+
+@scenario("gated_coro")
+async def cancelled_in_the_queue(row):
+    semaphore = row.semaphore()
+    await semaphore.acquire()
+    try:
+        return await cancelled(row, row.impl.gated_coro(semaphore, row.item(1)))
+    finally:
+        semaphore.release()
+
+
+@scenario("gated_coro")
+async def closed_in_the_item(row):
+    coro = row.impl.gated_coro(row.semaphore(), row.item(of=forever))
+    coro.send(None)
+    row.begins_in_the_call()
+    return coro.close()
+
+
+@scenario("gated_coro")
+async def closed_in_the_queue(row):
+    """release() has handed the slot over."""
+    semaphore = row.semaphore()
+    await semaphore.acquire()
+    coro = row.impl.gated_coro(semaphore, row.item(1))
+    coro.send(None)
+    semaphore.release()
+    row.begins_in_the_call()
+    return coro.close()
+
+
+@scenario("gather_with_concurrency")
+async def a_limit(row):
+    items = [row.item(i) for i in range(4)] + [row.item(i, 0) for i in range(3)]
+    return await row.call(row.impl.gather_with_concurrency, 2, *items, Awaitable(), row.future("done"), row.future())
+
+
+@scenario("gather_with_concurrency")
+async def no_limit(row):
+    items = [row.item(i, i % 2) for i in range(4)]
+    return await row.call(row.impl.gather_with_concurrency, None, *items)
+
+
+@scenario("gather_with_concurrency")
+async def no_limit_and_futures(row):
+    coro, task = row.item(1), row.task(value_after("task", 3))
+    await turn()
+    items = coro, row.future("done"), Awaitable(), coro, row.future(), row.item(2, 0), task
+    return await row.call(row.impl.gather_with_concurrency, None, *items)
+
+
+@scenario("gather_with_concurrency")
+async def no_items(row):
+    return await row.call(row.impl.gather_with_concurrency, 3)
+
+
+@scenario("gather_with_concurrency")
+async def nested(row):
+    inner = [row.impl.gather_with_concurrency(1, row.item(i), row.item(i, 0)) for i in range(2)]
+    return await row.call(row.impl.gather_with_concurrency, 1, *inner)
+
+
+@scenario("gather_with_concurrency")
+async def first_error(row):
+    items = [row.item(1, 3), row.item(of=fails), row.item(2), row.item(3, 0), row.item(of=fails)]
+    return await row.call(row.impl.gather_with_concurrency, 2, *items)
+
+
+@scenario("gather_with_concurrency")
+async def first_error_without_a_limit(row):
+    items = [row.item(1, 3), row.item(of=fails), row.item(2), row.item(of=fails)]
+    return await row.call(row.impl.gather_with_concurrency, None, *items)
+
+
+@scenario("gather_with_concurrency")
+async def an_item_raises_cancelled(row):
+    items = [row.item(1), row.item(of=raises_cancelled), row.item(2)]
+    return await row.call(row.impl.gather_with_concurrency, 2, *items)
+
+
+@scenario("gather_with_concurrency")
+async def an_item_cancels_its_task(row):
+    items = [row.item(1), row.item(of=cancels_its_task), row.item(2)]
+    return await row.call(row.impl.gather_with_concurrency, 1, *items)
+
+
+@scenario("gather_with_concurrency")
+async def an_item_interrupts(row):
+    items = [row.item(1, 2), row.item(of=interrupts), row.item(2), row.item(3)]
+    return await row.call(row.impl.gather_with_concurrency, 2, *items)
+
+
+@scenario("gather_with_concurrency")
+async def an_item_interrupts_at_once(row):
+    items = [row.item(1, 2), row.item(0, of=interrupts), row.item(2), row.item(3)]
+    return await row.call(row.impl.gather_with_concurrency, 2, *items)
+
+
+@scenario("gather_with_concurrency")
+async def an_item_is_not_awaitable(row):
+    return await row.call(row.impl.gather_with_concurrency, 1, row.item(1), 5, row.item(2))
+
+
+@scenario("gather_with_concurrency")
+async def an_item_is_not_awaitable_without_a_limit(row):
+    return await row.call(row.impl.gather_with_concurrency, None, row.item(1), 5, row.item(2))
+
+
+@scenario("gather_with_concurrency")
+async def an_item_is_given_twice(row):
+    coro = row.item(1)
+    return await row.call(row.impl.gather_with_concurrency, 1, coro, coro, row.item(2))
+
+
+@scenario("gather_with_concurrency")
+async def n_is_no_integer(row):
+    return await row.call(row.impl.gather_with_concurrency, "2", row.item(1), row.item(2))
+
+
+@scenario("gather_with_concurrency")
+async def items_hold_out(row):
+    return await row.call(row.impl.gather_with_concurrency, 2, *[row.item(of=holds_out) for _ in range(3)])
+
+
+@scenario("gather_with_concurrency")
+async def items_look_at_their_tasks(row):
+    return await row.call(row.impl.gather_with_concurrency, 1, *[row.item(of=looks_at_its_task) for _ in range(2)])
+
+
+@scenario("gather_with_concurrency")
+async def the_caller_is_cancelled(row):
+    items = [row.item(of=forever), row.item(5, of=stubborn), row.item(1), row.item(2)]
+    return await cancelled(row, row.impl.gather_with_concurrency(2, *items))
+
+
+@scenario("gather_with_concurrency")
+async def the_caller_is_cancelled_at_once(row):
+    items = [row.item(of=forever), row.item(5, of=stubborn), row.item(1), row.item(2)]
+    return await cancelled(row, row.impl.gather_with_concurrency(2, *items), number=1)
+
+
+@scenario("gather_with_concurrency")
+async def the_caller_is_cancelled_without_a_limit(row):
+    items = [row.item(of=forever), row.item(5, of=stubborn), row.loop.create_future()]
+    return await cancelled(row, row.impl.gather_with_concurrency(None, *items))
+
+
+@scenario("gather_with_concurrency")
+async def all_are_cancelled(row):
+    items = [row.item(of=forever), row.item(5, of=stubborn), row.item(1), row.item(2)]
+    task = row.task(row.impl.gather_with_concurrency(2, *items))
+    await turns(2)
+    row.begins_in_the_call()
+    cancel_all(row)
+    return await task
+
+
+@scenario("gather_with_concurrency")
+async def all_are_cancelled_after_an_error(row):
+    items = [row.item(0, of=fails), row.item(of=forever), row.item(5, of=stubborn), row.item(1), row.item(2)]
+    try:
+        await row.call(row.impl.gather_with_concurrency, 2, *items)
+    finally:
+        cancel_all(row)
+
+
+async def begun_by_hand(row):
+    items = [row.item(of=forever), row.item(5, of=stubborn), row.item(1), row.item(2)]
+    coro = row.impl.gather_with_concurrency(2, *items)
+    coro.send(None)
+    await turns(2)
+    return coro
+
+
+@scenario("gather_with_concurrency")
+async def closed(row):
+    coro = await begun_by_hand(row)
+    row.begins_in_the_call()
+    return coro.close()
+
+
+@scenario("gather_with_concurrency")
+async def thrown_into(row):
+    coro = await begun_by_hand(row)
+    row.begins_in_the_call()
+    coro.throw(ValueError("expected"))
+
+
+@scenario("gather_with_concurrency")
+async def dropped(row):
+    coro = await begun_by_hand(row)
+    row.begins_in_the_call()
+    del coro
+
+
+@scenario("gather_with_concurrency")
+async def closed_before_it_began(row):
+    coro = row.impl.gather_with_concurrency(2, row.item(1), row.item(2))
+    row.begins_in_the_call()
+    return coro.close()
+
+
+@scenario("gather")
+async def limited(row):
+    coro = row.item(0)
+    items = coro, row.item(1), coro, row.item(2, 0), row.future("done"), row.future()
+    return await row.call(row.impl.gather, *items, limit=2)
+
+
+@scenario("gather")
+async def unlimited(row):
+    coro = row.item(1)
+    items = coro, row.future("done"), Awaitable(), coro, row.future(), row.item(2, 0)
+    return await row.call(row.impl.gather, *items)
+
+
+@scenario("gather")
+async def nothing(row):
+    return await row.call(row.impl.gather)
+
+
+@scenario("gather")
+async def a_semaphore(row):
+    items = [row.item(i, i % 2) for i in range(4)]
+    return await row.call(row.impl.gather, *items, Awaitable(), limit=row.semaphore(2))
+
+
+@scenario("gather")
+async def a_contended_semaphore(row):
+    semaphore = row.semaphore()
+    await semaphore.acquire()
+    row.loop.call_soon(semaphore.release)
+    return await row.call(row.impl.gather, *[row.item(i) for i in range(3)], limit=semaphore)
+
+
+@scenario("gather")
+async def a_gate(row):
+    return await row.call(row.impl.gather, *[row.item(i) for i in range(3)], limit=Gate())
+
+
+@scenario("gather")
+async def a_semaphore_and_an_error(row):
+    items = [row.item(1, 3), row.item(of=fails), row.item(2)]
+    return await row.call(row.impl.gather, *items, limit=row.semaphore(2))
+
+
+@scenario("gather")
+async def cancelled_at_a_semaphore(row):
+    items = [row.item(of=forever), row.item(1), row.item(2)]
+    future = row.impl.gather(*items, limit=row.semaphore())
+    await turns(3)
+    row.begins_in_the_call()
+    future.cancel("enough")
+    return await future
+
+
+@scenario("gather")
+async def exceptions_are_returned(row):
+    items = [row.item(1), row.item(of=fails), row.item(of=raises_cancelled), row.item(2, 0)]
+    return await row.call(row.impl.gather, *items, limit=2, return_exceptions=True)
+
+
+@scenario("gather")
+async def exceptions_of_futures_are_returned(row):
+    failed, gone = row.loop.create_future(), row.loop.create_future()
+    failed.set_exception(ValueError("a future's"))
+    failed.exception()
+    gone.cancel("gone")
+    items = [row.item(1), row.item(of=fails), failed, gone, row.item(2, 0)]
+    return await row.call(row.impl.gather, *items, return_exceptions=True)
+
+
+@scenario("gather")
+async def an_error_cancels(row):
+    coro = row.item(of=fails)
+    items = row.item(of=forever), row.item(of=fails_when_cancelled), coro, coro, row.item(2), row.item(3)
+    return await row.call(row.impl.gather, *items, limit=3, cancel_on_error=True)
+
+
+@scenario("gather")
+async def the_future_is_kept(row):
+    future = row.call(row.impl.gather, *[row.item(i, 2) for i in range(5)], limit=2)
+    await turns(2)
+    return await future
+
+
+@scenario("gather")
+async def the_future_was_kept(row):
+    """The keeper waits already."""
+    future = row.impl.gather(*[row.item(i, 2) for i in range(5)], limit=2)
+    await turns(2)
+    row.begins_in_the_call()
+    return await future
+
+
+@scenario("gather")
+async def the_future_is_cancelled(row):
+    items = [row.item(of=forever), row.item(5, of=stubborn), row.item(1), row.item(2)]
+    future = row.impl.gather(*items, limit=2)
+    await turns(2)
+    row.begins_in_the_call()
+    future.cancel("enough")
+    return await future
+
+
+@scenario("gather")
+async def the_future_is_cancelled_at_once(row):
+    items = [row.item(of=forever), row.item(5, of=stubborn), row.item(1), row.item(2)]
+    future = row.impl.gather(*items, limit=2)
+    row.begins_in_the_call()
+    future.cancel("enough")
+    return await future
+
+
+@scenario("gather")
+async def the_future_is_set_by_somebody_else(row):
+    future = row.impl.gather(*[row.item(i, 2) for i in range(5)], limit=2)
+    await turns(2)
+    row.begins_in_the_call()
+    future.set_result("theirs")
+    return await future
+
+
+@scenario("gather")
+async def the_keeper_is_cancelled(row):
+    items = [row.item(of=forever), row.item(5, of=stubborn), row.item(1), row.item(2)]
+    future = row.impl.gather(*items, limit=2)
+    await turns(2)
+    row.begins_in_the_call()
+    cancel_all(row)
+    return await future
+
+
+@scenario("gather")
+async def the_keeper_is_cancelled_before_it_begins(row):
+    items = [row.item(of=forever), row.item(5, of=stubborn), row.item(1), row.item(2)]
+    future = row.impl.gather(*items, limit=2)
+    row.begins_in_the_call()
+    cancel_all(row)
+    return await future
+
+
+@scenario("gather")
+async def a_limit_is_refused(row):
+    return await row.call(row.impl.gather, row.item(1), row.item(2), limit=0)
+
+
+@scenario("gather")
+async def an_item_is_unhashable(row):
+    return await row.call(row.impl.gather, row.item(1), [], limit=2)
+
+
+@scenario("gather")
+async def an_argument_is_unknown(row):
+    return await row.call(row.impl.gather, row.item(1), limits=2)
+
+
+@scenario("run_all")
+async def a_list(row):
+    return await row.call(row.impl.run_all, [functools.partial(value_after, i) for i in range(4)], limit=2)
+
+
+@scenario("run_all")
+async def a_generator(row):
+    functions = (functools.partial(value_after, i, i % 2) for i in range(4))
+    return await row.call(row.impl.run_all, functions, limit=2)
+
+
+@scenario("run_all")
+async def no_limit_at_all(row):
+    return await row.call(row.impl.run_all, [functools.partial(value_after, i) for i in range(3)])
+
+
+@scenario("run_all")
+async def a_semaphore_as_limit(row):
+    functions = [functools.partial(value_after, i) for i in range(3)]
+    return await row.call(row.impl.run_all, functions, limit=row.semaphore())
+
+
+@scenario("run_all")
+async def an_error(row):
+    functions = [forever, fails, functools.partial(value_after, 1)]
+    return await row.call(row.impl.run_all, functions, limit=2)
+
+
+@scenario("run_all")
+async def all_exceptions_are_returned(row):
+    functions = [functools.partial(value_after, 1), len, fails, functools.partial(value_after, 2)]
+    return await row.call(row.impl.run_all, functions, limit=1, return_exceptions=True)
+
+
+@scenario("run_all")
+async def the_source_fails(row):
+    def source():
+        yield functools.partial(value_after, 1)
+        raise ValueError("expected")
+
+    return await row.call(row.impl.run_all, source(), limit=1)
+
+
+@scenario("run_all")
+async def the_source_is_no_iterable(row):
+    return await row.call(row.impl.run_all, 5, limit=1)
+
+
+@scenario("run_all")
+async def a_caller_is_cancelled(row):
+    functions = iter([forever, functools.partial(stubborn, 5), functools.partial(value_after, 1)])
+    return await cancelled(row, row.impl.run_all(functions, limit=2))
+
+
+@scenario("run_all")
+async def constrained_execution(row):
+    functions = [functools.partial(value_after, 1, 3), fails, functools.partial(value_after, 2), value_after]
+    return await row.call(row.impl.constrained_execution, functions, 2)
+
+
+@scenario("run_all")
+async def constrained_execution_ends(row):
+    functions = [functools.partial(value_after, i, i % 2) for i in range(4)]
+    return await row.call(row.impl.constrained_execution, functions, 2)
+
+
+def own_factory(loop, coro, **kwargs):
+    return asyncio.Task(coro, loop=loop, **kwargs)
+
+
+@scenario("task factory")
+async def a_factory(row):
+    row.loop.set_task_factory(own_factory)
+    return await row.call(row.impl.gather_with_concurrency, 2, *[row.item(i, i % 2) for i in range(4)])
+
+
+@scenario("task factory")
+async def a_factory_without_a_limit(row):
+    row.loop.set_task_factory(own_factory)
+    return await row.call(row.impl.gather_with_concurrency, None, *[row.item(i, i % 2) for i in range(4)])
+
+
+@scenario("task factory")
+async def an_eager_factory(row):
+    row.loop.set_task_factory(getattr(asyncio, "eager_task_factory", own_factory))
+    return await row.call(row.impl.gather_with_concurrency, 2, *[row.item(i, i % 2) for i in range(4)])
+
+
+@scenario("task factory")
+async def a_factory_and_an_error(row):
+    row.loop.set_task_factory(own_factory)
+    items = [row.item(1, 3), row.item(of=fails), row.item(2), row.item(3)]
+    return await row.call(row.impl.gather, *items, limit=2)
+
+
+@scenario("task factory")
+async def a_factory_and_a_cancellation(row):
+    row.loop.set_task_factory(own_factory)
+    items = [row.item(of=forever), row.item(5, of=stubborn), row.item(1), row.item(2)]
+    return await cancelled(row, row.impl.gather_with_concurrency(2, *items))
+
+
+@scenario("slices")
+async def of_starting(row):
+    """Each reading of the clock is the end of a slice."""
+    row.impl._set_clock(functools.partial(next, map(float, itertools.count())))
+    return await row.call(row.impl.gather_with_concurrency, 1, *[row.item(i, 0) for i in range(4)])
+
+
+@scenario("slices")
+async def of_closing(row):
+    row.impl._set_clock(functools.partial(next, itertools.cycle([0.0, 1.0, 2.0])))
+    items = [row.item(of=forever)] + [row.item(i) for i in range(4)]
+    return await cancelled(row, row.impl.gather_with_concurrency(1, *items))
+
+
+@scenario("slices")
+async def of_closing_for_the_keeper(row):
+    row.impl._set_clock(functools.partial(next, itertools.cycle([0.0, 1.0, 2.0])))
+    items = [row.item(of=forever)] + [row.item(i) for i in range(4)]
+    future = row.impl.gather(*items, limit=1)
+    await turns(2)
+    row.begins_in_the_call()
+    cancel_all(row)
+    return await future
+
+
+@scenario("introspection")
+async def of_functions(row):
+    row.begins_in_the_call()
+    function = row.impl.gather
+    return repr(function)[:9], function.__name__, function.__qualname__, function.__module__, function.__doc__[:3]
+
+
+@scenario("introspection")
+async def of_coroutines(row):
+    coro = await begun_by_hand(row)
+    row.begins_in_the_call()
+    return repr(coro)[:18], coro.__name__, coro.cr_frame, coro.cr_running, coro.cr_await is None, coro.cr_origin
+
+
+# Rows -----------------------------------------------------------------------------------
+
+
+class Outcome:
+    """How a call ended, to be compared."""
+
+    def __init__(self, task):
+        self.ended = task.done()
+        self.value = self.error = None
+        if self.ended:
+            try:
+                self.value = task.result()
+            except BaseException as error:
+                self.error = error
+        for error in [self.error, *(self.value if isinstance(self.value, list) else ())]:
+            if isinstance(error, BaseException):  # it would hold what is looked for
+                error.__traceback__ = error.__context__ = None
+
+    def __str__(self):
+        return repr(self.value if self.error is None else self.error) if self.ended else "does not end"
+
+    def is_right(self, expected):
+        if not self.ended or OUTCOMES_GET_LOST:
+            return True
+        if self.error is not None:
+            return is_right_error(self.error, expected.error)
+        return expected.error is None and is_right_value(self.value, expected.value)
+
+
+def is_about_memory(error):
+    lost = EXCEPTIONS_GET_LOST and isinstance(error, SystemError) and "gatedcoro" not in str(error)
+    return lost or isinstance(error, MemoryError)
+
+
+def is_right_error(error, expected):
+    return is_about_memory(error) or (type(error) is type(expected) and str(error) == str(expected))
+
+
+def is_right_value(value, expected):
+    """In a list with exceptions, any item may have met an error of memory; a CancelledError may keep its message."""
+    if not isinstance(expected, list) or not isinstance(value, list) or len(value) != len(expected):
+        return value == expected
+    if not any(isinstance(one, BaseException) for one in expected):
+        return value == expected
+    return all(
+        one == other or is_right_error(one, other) or type(one) is type(other) is asyncio.CancelledError
+        for one, other in zip(value, expected)
+    )
+
+
+def state_of(coroutine):
+    return getattr(coroutine, "cr_state", None) or inspect.getcoroutinestate(coroutine)
+
+
+def is_lost(task):
+    """Has asyncio lost the Task's next step, or the callback of what it waits for?"""
+    waits_for = task._fut_waiter
+    return waits_for is None or (isinstance(waits_for, asyncio.Future) and waits_for.done())
+
+
+def waits_in_vain(task, left, row):
+    """Is the Task lost, or does it wait for what is?"""
+    if is_lost(task):
+        return True
+    if type(task._fut_waiter).__name__ == "_GatheringFuture":
+        return any(map(is_lost, left)) or any(future.done() for future in row.futures)
+    return task._fut_waiter in left
+
+
+class Forgetful(collections.deque):
+    """In place of the queue of a semaphore that is being given up."""
+
+    def remove(self, waiter):
+        pass
+
+
+async def main(row, function):
+    return await function(row)
+
+
+def end(loop, task):
+    """Have everything end, and return the Tasks that do not."""
+    for cancel in [task.cancel] if not task.done() else []:
+        cancel()
+        loop.run_forever()
+    for _ in range(2):
+        for other in asyncio.all_tasks(loop):
+            other.cancel()
+        loop.run_forever()
+    return list(asyncio.all_tasks(loop))
+
+
+def attempt(impl, group, function, start, length, expected):
+    """Run one row.  Return how it ended, whether it had a failure, and what is wrong."""
+    wrong = []
+    impl._set_clock(None)
+    loop = Loop()
+    row = loop.row = Row(impl, loop, start, length)
+    reports, unraisables, warned = row.reports, row.unraisables, row.warnings
+    loop.set_exception_handler(lambda loop, context: reports.append(context))
+    sys.unraisablehook = unraisables.append
+    warnings.showwarning = lambda message, *args, **kwargs: warned.append(str(message))
+    task = loop.create_task(main(row, function))
+    row.tasks.append(task)
+    loop.run_forever()
+    outcome, reached = Outcome(task), row.was_reached
+    if expected is not None and not outcome.is_right(expected):
+        wrong.append(f"not {expected}")
+
+    left = end(loop, task)
+    wrong += [f"goes on: {other!r}" for other in left if not waits_in_vain(other, left, row)]
+    wrong += [f"in a callback: {error!r}" for error in row.callback_errors if not is_harmless(error)]
+    wrong += [f"unraisable: {one.exc_value!r}" for one in unraisables if not may_be_unraisable(one.exc_value)]
+    if not row.called and all(state_of(coro) == inspect.CORO_CREATED for coro in row.items):
+        for coro in row.items:  # memory ran out before our function was called
+            coro.close()
+    for one in row.tasks:
+        if one.done() and not one.cancelled():
+            one.exception()
+
+    # Everything goes, and says what it has to say.
+    was_lost = bool(left)
+    items, gates, said = row.items, row.gates, [context["message"] for context in reports]
+    for gate, _ in gates:
+        gate._loop, gate._waiters = None, Forgetful()
+    row.callback_errors.clear()
+    unraisables.clear()
+    reports.clear()
+    loop.close()
+    loop.set_exception_handler(functools.partial(note_report, said))
+    sys.unraisablehook = functools.partial(note_unraisable, said)
+    row = loop.row = loop = task = left = one = coro = gate = None
+    while gc.collect():
+        pass
+    wrong += [message for message in said if not may_be_said(message, group, was_lost)]
+    wrong += [f"warning: {text}" for text in warned if not may_be_warned(text, was_lost)]
+    if not was_lost:
+        wrong += [f"never closed: {coro}" for coro in items if state_of(coro) == inspect.CORO_CREATED]
+        wrong += [f"{slots} slots are {gate._value} now" for gate, slots in gates if gate._value != slots]
+    return outcome, reached, wrong
+
+
+def note_report(said, loop, context):
+    said.append(f"{context['message']} {context.get('task', context.get('future'))!r}")
+
+
+def note_unraisable(said, unraisable):
+    if not may_be_unraisable(unraisable.exc_value):
+        said.append(f"unraisable: {unraisable.exc_value!r}")
+
+
+def is_harmless(error):
+    return is_about_memory(error) or isinstance(error, KeyboardInterrupt)
+
+
+def may_be_unraisable(error):
+    return is_about_memory(error) or str(error) == "coroutine ignored GeneratorExit"
+
+
+def may_be_said(message, group, was_lost):
+    if was_lost or group == "task factory":  # those Tasks are not ours
+        return "was destroyed" in message or "never retrieved" in message
+    # The caller failed before it came to that.
+    return group in ("gather", "slices") and "_GatheringFuture exception was never retrieved" in message
+
+
+def may_be_warned(text, was_lost):
+    """Of items their states tell.  (CPython itself keeps some objects of a row until a later one.)"""
+    return "never awaited" in text and (was_lost or "coroutine 'value_after'" in text)
+
+
+def check_sound(impl):
+    async def calls():
+        return await impl.gather(value_after(1), value_after(2, 0), limit=1)
+
+    impl._set_clock(None)
+    loop = Loop()
+    loop.row = Row(impl, loop, None, 0)
+    try:
+        task = loop.create_task(calls())
+        loop.run_forever()
+        assert task.result() == [1, 2]
+    finally:
+        loop.row = None
+        loop.close()
+
+
+def run_rows(impl, group, wanted, step, progress):
+    """Run the rows of the `wanted` pairs of scenario and length, at every `step`-th start until a call no longer reaches it.
+
+    Return what is wrong, one line each.  The file descriptor `progress` always says which row is running.
+    """
+    warnings.simplefilter("always")
+    while gc.collect():
+        pass
+    gc.freeze()
+    lines = []
+    for name, length in wanted:
+        function = GROUPS[group][name]
+        for _ in range(2):  # the first time fills caches
+            expected, _, wrong = attempt(impl, group, function, None, 0, None)
+        lines += [f"{name}, undisturbed: {'; '.join(wrong)}"] if wrong else []
+        unreached = 0
+        for start in range(0, MOST_ALLOCATIONS, step):
+            note(progress, name, length, start)
+            outcome, reached, wrong = attempt(impl, group, function, start, length, expected)
+            if wrong:
+                lines.append(f"{name}, {length} after {start}, {outcome}: {'; '.join(wrong)}")
+            check_sound(impl)
+            unreached = 0 if reached else unreached + 1
+            if unreached * step > MARGIN:
+                break
+        else:
+            lines.append(f"{name} never comes to its end")
+    return lines
+
+
+def note(progress, *row):
+    os.lseek(progress, 0, os.SEEK_SET)
+    os.write(progress, " ".join(map(str, row)).ljust(100).encode())
+
+
+# The import -----------------------------------------------------------------------------
+
+
+def load(spec):
+    """Import the extension once more."""
+    module = spec.loader.create_module(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def attempt_import(spec, start, length):
+    """Return the module or None, the error or None, and whether an allocation failed."""
+    module = error = None
+    try:
+        _testcapi.set_nomemory(start, start + length)
+        module = load(spec)
+    except BaseException as raised:
+        error = raised
+    return module, error, stop_failing(start, length)
+
+
+def import_rows(spec, lengths, step, progress):
+    """The same for the import of the extension module, in whatever loop and Task this runs."""
+    lines = []
+    surroundings = asyncio._get_running_loop(), current_task_or_none()
+    for length in lengths:
+        unreached = 0
+        for start in range(0, MOST_ALLOCATIONS, step):
+            note(progress, "import", length, start)
+            module, error, reached = attempt_import(spec, start, length)
+            if error is not None and not isinstance(error, ImportError) and not is_about_memory(error):
+                lines.append(f"import, {length} after {start}: {error!r}")
+            if (asyncio._get_running_loop(), current_task_or_none()) != surroundings:
+                lines.append(f"import, {length} after {start}: another loop or Task")
+            again = load(spec)
+            if surroundings[0] is None:  # else no other loop can run
+                for works in (again,) if module is None else (module, again):
+                    check_sound(works)
+            if module is None and not reached:
+                lines.append(f"import, {length} after {start}: {error!r}, and no allocation failed")
+            module = error = works = again = None
+            unreached = 0 if reached else unreached + 1
+            if unreached * step > MARGIN:
+                break
+        else:
+            lines.append("the import never comes to its end")
+    return lines
+
+
+def loader_rows(lengths, progress):
+    """What the import asks of CPython's own loader, alone."""
+    for length in lengths:
+        for start in range(MOST_ALLOCATIONS // 4):
+            note(progress, "loader", length, start)
+            try:
+                _testcapi.set_nomemory(start, start + length)
+                asyncio.base_events.__spec__.loader.get_code("asyncio.base_events")
+            except BaseException:
+                pass
+            stop_failing(0, 0)
+    return []
+
+
+def current_task_or_none():
+    return None if asyncio._get_running_loop() is None else asyncio.current_task()
