@@ -63,9 +63,9 @@ function_get_module(PyObject *Py_UNUSED(op), void *Py_UNUSED(closure))
     return PyUnicode_InternFromString("gatedcoro");
 }
 
-/* The function that describes this one to those who look at it. */
+/* The function of that name in the reference implementation. */
 static PyObject *
-function_description(PyObject *op)
+function_reference(PyObject *op)
 {
     PyObject *module = PyImport_ImportModule("gatedcoro._functions");
     if (module == NULL) {
@@ -80,26 +80,25 @@ function_description(PyObject *op)
 static PyObject *
 function_get_doc(PyObject *op, void *Py_UNUSED(closure))
 {
-    PyObject *description = function_description(op);
-    if (description == NULL) {
+    PyObject *reference = function_reference(op);
+    if (reference == NULL) {
         return NULL;
     }
-    PyObject *doc = PyObject_GetAttrString(description, "__doc__");
-    Py_DECREF(description);
+    PyObject *doc = PyObject_GetAttrString(reference, "__doc__");
+    Py_DECREF(reference);
     return doc;
 }
 
 static PyObject *
 function_get_signature(PyObject *op, void *Py_UNUSED(closure))
 {
-    PyObject *description = function_description(op);
+    PyObject *reference = function_reference(op);
     PyObject *inspect = PyImport_ImportModule("inspect");
     PyObject *signature = NULL;
-    if (description != NULL && inspect != NULL) {
-        signature =
-            PyObject_CallMethod(inspect, "signature", "O", description);
+    if (reference != NULL && inspect != NULL) {
+        signature = PyObject_CallMethod(inspect, "signature", "O", reference);
     }
-    Py_XDECREF(description);
+    Py_XDECREF(reference);
     Py_XDECREF(inspect);
     return signature;
 }
