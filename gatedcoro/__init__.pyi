@@ -1,6 +1,6 @@
 from typing import Final, Literal
 
-from gatedcoro._core import constrained_execution, gated_coro, gather, gather_with_concurrency, run_all
+from gatedcoro._functions import *
 
 __all__ = [
     "__version__",

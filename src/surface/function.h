@@ -3,8 +3,7 @@
    A builtin cannot be marked as a coroutine function (inspect and asyncio
    look for attributes that it cannot have), so these are callables of a type
    of our own with a __dict__.  They pickle by name.  Their docstrings and
-   signatures are those of the reference implementation, read when somebody
-   asks. */
+   signatures are those of gatedcoro._functions, read when somebody asks. */
 
 #ifndef GATEDCORO_FUNCTION_H
 #define GATEDCORO_FUNCTION_H
@@ -70,7 +69,7 @@ function_get_module(PyObject *Py_UNUSED(op), void *Py_UNUSED(closure))
 static PyObject *
 function_reference(PyObject *op)
 {
-    PyObject *module = PyImport_ImportModule("gatedcoro._reference");
+    PyObject *module = PyImport_ImportModule("gatedcoro._functions");
     if (module == NULL) {
         return NULL;
     }

@@ -310,19 +310,17 @@ def test_what_is_found_in_c_types_cannot_be_replaced_but_with_the_type():
 
 
 def test_the_table_has_every_name_that_the_reference_takes():
-    tree = ast.parse((pathlib.Path(gatedcoro.__file__).parent / "_reference.py").read_text())
+    files = (pathlib.Path(gatedcoro.__file__).parent / "_reference").glob("*.py")
     taken, by_the_way = set(), set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "").startswith("_taken"):
+    for node in (node for file in files for node in ast.walk(ast.parse(file.read_text()))):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "").lstrip("_").startswith("taken"):
             strings = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
             name, *modules = strings or [None]
-            if node.func.id == "_taken_class_of":
+            if node.func.id == "taken_class_of":
                 modules = modules[:1]  # then a method
-            elif node.func.id == "_taken_call_graph_function":
-                modules = ["asyncio.futures"]
             taken |= {(module, name) for module in modules}
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Call):
-            if getattr(node.value.func, "id", None) == "_module":
+            if "module" in (getattr(node.value.func, "id", None), getattr(node.value.func, "attr", None)):
                 taken.add((node.value.args[0].value, node.attr))
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             if node.value.id in ("asyncio", "collections", "inspect"):

@@ -1,0 +1,205 @@
+"""The types of the public functions, whichever implementation runs."""
+
+from asyncio import Future
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Literal, SupportsIndex, TypeAlias, TypeVar, overload
+
+__all__ = ["constrained_execution", "gated_coro", "gather", "gather_with_concurrency", "run_all"]
+
+_T = TypeVar("_T")
+_T1 = TypeVar("_T1")
+_T2 = TypeVar("_T2")
+_T3 = TypeVar("_T3")
+_T4 = TypeVar("_T4")
+_T5 = TypeVar("_T5")
+_T6 = TypeVar("_T6")
+
+_Gate: TypeAlias = AbstractAsyncContextManager[Any, Any]
+_Limit: TypeAlias = SupportsIndex | _Gate | None
+_FutureLike: TypeAlias = Future[_T] | Awaitable[_T]
+
+async def gated_coro(semaphore: _Gate, coro: Coroutine[Any, Any, _T]) -> _T: ...
+async def gather_with_concurrency(n: int | None, *coros: Coroutine[Any, Any, _T]) -> list[_T]: ...
+
+# As typeshed types asyncio.gather: tuples for up to six awaitables (at run time it is a list), which is why overloads overlap.
+@overload
+def gather(  # type: ignore[overload-overlap]
+    awaitable1: _FutureLike[_T1],
+    /,
+    *,
+    limit: _Limit = None,
+    return_exceptions: Literal[False] = False,
+    cancel_on_error: bool = False,
+) -> Future[tuple[_T1]]: ...
+@overload
+def gather(  # type: ignore[overload-overlap]
+    awaitable1: _FutureLike[_T1],
+    awaitable2: _FutureLike[_T2],
+    /,
+    *,
+    limit: _Limit = None,
+    return_exceptions: Literal[False] = False,
+    cancel_on_error: bool = False,
+) -> Future[tuple[_T1, _T2]]: ...
+@overload
+def gather(  # type: ignore[overload-overlap]
+    awaitable1: _FutureLike[_T1],
+    awaitable2: _FutureLike[_T2],
+    awaitable3: _FutureLike[_T3],
+    /,
+    *,
+    limit: _Limit = None,
+    return_exceptions: Literal[False] = False,
+    cancel_on_error: bool = False,
+) -> Future[tuple[_T1, _T2, _T3]]: ...
+@overload
+def gather(  # type: ignore[overload-overlap]
+    awaitable1: _FutureLike[_T1],
+    awaitable2: _FutureLike[_T2],
+    awaitable3: _FutureLike[_T3],
+    awaitable4: _FutureLike[_T4],
+    /,
+    *,
+    limit: _Limit = None,
+    return_exceptions: Literal[False] = False,
+    cancel_on_error: bool = False,
+) -> Future[tuple[_T1, _T2, _T3, _T4]]: ...
+@overload
+def gather(  # type: ignore[overload-overlap]
+    awaitable1: _FutureLike[_T1],
+    awaitable2: _FutureLike[_T2],
+    awaitable3: _FutureLike[_T3],
+    awaitable4: _FutureLike[_T4],
+    awaitable5: _FutureLike[_T5],
+    /,
+    *,
+    limit: _Limit = None,
+    return_exceptions: Literal[False] = False,
+    cancel_on_error: bool = False,
+) -> Future[tuple[_T1, _T2, _T3, _T4, _T5]]: ...
+@overload
+def gather(  # type: ignore[overload-overlap]
+    awaitable1: _FutureLike[_T1],
+    awaitable2: _FutureLike[_T2],
+    awaitable3: _FutureLike[_T3],
+    awaitable4: _FutureLike[_T4],
+    awaitable5: _FutureLike[_T5],
+    awaitable6: _FutureLike[_T6],
+    /,
+    *,
+    limit: _Limit = None,
+    return_exceptions: Literal[False] = False,
+    cancel_on_error: bool = False,
+) -> Future[tuple[_T1, _T2, _T3, _T4, _T5, _T6]]: ...
+@overload
+def gather(  # type: ignore[overload-overlap]
+    *aws: _FutureLike[_T],
+    limit: _Limit = None,
+    return_exceptions: Literal[False] = False,
+    cancel_on_error: bool = False,
+) -> Future[list[_T]]: ...
+@overload
+def gather(
+    awaitable1: _FutureLike[_T1],
+    /,
+    *,
+    limit: _Limit = None,
+    return_exceptions: bool,
+    cancel_on_error: bool = False,
+) -> Future[tuple[_T1 | BaseException]]: ...
+@overload
+def gather(
+    awaitable1: _FutureLike[_T1],
+    awaitable2: _FutureLike[_T2],
+    /,
+    *,
+    limit: _Limit = None,
+    return_exceptions: bool,
+    cancel_on_error: bool = False,
+) -> Future[tuple[_T1 | BaseException, _T2 | BaseException]]: ...
+@overload
+def gather(
+    awaitable1: _FutureLike[_T1],
+    awaitable2: _FutureLike[_T2],
+    awaitable3: _FutureLike[_T3],
+    /,
+    *,
+    limit: _Limit = None,
+    return_exceptions: bool,
+    cancel_on_error: bool = False,
+) -> Future[tuple[_T1 | BaseException, _T2 | BaseException, _T3 | BaseException]]: ...
+@overload
+def gather(
+    awaitable1: _FutureLike[_T1],
+    awaitable2: _FutureLike[_T2],
+    awaitable3: _FutureLike[_T3],
+    awaitable4: _FutureLike[_T4],
+    /,
+    *,
+    limit: _Limit = None,
+    return_exceptions: bool,
+    cancel_on_error: bool = False,
+) -> Future[tuple[_T1 | BaseException, _T2 | BaseException, _T3 | BaseException, _T4 | BaseException]]: ...
+@overload
+def gather(
+    awaitable1: _FutureLike[_T1],
+    awaitable2: _FutureLike[_T2],
+    awaitable3: _FutureLike[_T3],
+    awaitable4: _FutureLike[_T4],
+    awaitable5: _FutureLike[_T5],
+    /,
+    *,
+    limit: _Limit = None,
+    return_exceptions: bool,
+    cancel_on_error: bool = False,
+) -> Future[
+    tuple[_T1 | BaseException, _T2 | BaseException, _T3 | BaseException, _T4 | BaseException, _T5 | BaseException]
+]: ...
+@overload
+def gather(
+    awaitable1: _FutureLike[_T1],
+    awaitable2: _FutureLike[_T2],
+    awaitable3: _FutureLike[_T3],
+    awaitable4: _FutureLike[_T4],
+    awaitable5: _FutureLike[_T5],
+    awaitable6: _FutureLike[_T6],
+    /,
+    *,
+    limit: _Limit = None,
+    return_exceptions: bool,
+    cancel_on_error: bool = False,
+) -> Future[
+    tuple[
+        _T1 | BaseException,
+        _T2 | BaseException,
+        _T3 | BaseException,
+        _T4 | BaseException,
+        _T5 | BaseException,
+        _T6 | BaseException,
+    ]
+]: ...
+@overload
+def gather(
+    *aws: _FutureLike[_T],
+    limit: _Limit = None,
+    return_exceptions: bool,
+    cancel_on_error: bool = False,
+) -> Future[list[_T | BaseException]]: ...
+@overload
+async def run_all(
+    async_fns: Iterable[Callable[[], Awaitable[_T]]],
+    *,
+    limit: _Limit = None,
+    return_exceptions: Literal[False] = False,
+    cancel_on_error: bool = True,
+) -> list[_T]: ...
+@overload
+async def run_all(
+    async_fns: Iterable[Callable[[], Awaitable[_T]]],
+    *,
+    limit: _Limit = None,
+    return_exceptions: bool,
+    cancel_on_error: bool = True,
+) -> list[_T | BaseException]: ...
+async def constrained_execution(funcs: Iterable[Callable[[], Awaitable[_T]]], max_runs: _Limit) -> list[_T]: ...

@@ -1,0 +1,61 @@
+"""The public functions; gatedcoro._functions says what they do.  Twin of src/surface/functions.h."""
+
+from .awaitables import checked_awaitables
+from .compat import GATHER_PREFERS_THE_RUNNING_LOOP
+from .coroutine import OwnCoroutine, Unstarted
+from .front_door import call_functions, gather_coroutines
+from .function import public
+from .gated import hold_and_await
+from .gathering import ErrorPolicy
+from .limit import parse_limit
+from .opening import begin, open_gathering
+from .state import running_loop_or_none
+
+
+@public
+def gated_coro(semaphore, coro):
+    unstarted = Unstarted((coro,))
+    return OwnCoroutine("gated_coro", hold_and_await(semaphore, unstarted), unstarted)
+
+
+@public
+def gather_with_concurrency(n, *coros):
+    unstarted = Unstarted(coros)
+    return OwnCoroutine("gather_with_concurrency", gather_coroutines(n, unstarted), unstarted)
+
+
+@public
+def gather(*aws, limit=None, return_exceptions=False, cancel_on_error=False):
+    unstarted = Unstarted(aws)
+    try:
+        limit = parse_limit(limit, "limit")
+        loop = running_loop_or_none() if GATHER_PREFERS_THE_RUNNING_LOOP else None
+        source, layout, loop = checked_awaitables(unstarted, loop)
+    finally:
+        unstarted.close()
+    if not source.has_more:
+        outer = loop.create_future()
+        outer.set_result([])
+        return outer
+    policy = ErrorPolicy(bool(return_exceptions), bool(cancel_on_error))
+    gathering, outer = open_gathering(loop, source, limit, policy, layout=layout)
+    try:
+        begin(gathering, returns_future=True)
+    except BaseException:
+        outer.abandon()
+        raise
+    return outer
+
+
+@public
+def run_all(async_fns, *, limit=None, return_exceptions=False, cancel_on_error=True):
+    unstarted = Unstarted(())
+    body = call_functions([async_fns], limit, "limit", return_exceptions, cancel_on_error)
+    return OwnCoroutine("run_all", body, unstarted)
+
+
+@public
+def constrained_execution(funcs, max_runs):
+    unstarted = Unstarted(())
+    body = call_functions([funcs], max_runs, "max_runs", False, False)
+    return OwnCoroutine("constrained_execution", body, unstarted)

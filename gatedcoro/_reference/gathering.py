@@ -1,0 +1,460 @@
+"""One call: what runs, what is queued, what becomes of it.  Twin of src/engine/gathering.h.
+
+      OPEN ----> CANCELLED      what its outcome will be if nothing else comes between: all results,
+        |           |           or a CancelledError;
+        +-> FAILING <           an error that stops the rest, once nothing runs any more
+        |      |    |
+        v      v    v
+           SETTLED              its sink has had the outcome; the rest of the queue goes on
+
+Items come from a source, and start while the limit has room; their outcomes go to a sink.  pump() starts items: it is the one
+loop, which runs when the call begins, in the last step of each item, and in a turn of its own after a slice.  Any of
+this runs other people's code, which may cancel or close anything: the state is changed before, and looked at again after.
+"""
+
+import contextvars
+import dataclasses
+import enum
+
+from .call import INTERRUPTS, Unraisable, is_closed
+from .call_graph import CallGraph
+from .compat import HAS_AWAITED_BY
+from .current import functions_of_the_current_task
+from .item import close_item
+from .keeper import _Keeper
+from .limit import LIMIT_NONE, Limit
+from .running import Running
+from .sink import NOWHERE
+from .slice_ import Slice, Timer
+from .source import SOURCE_OPEN, TAKE_LATER, TAKE_NONE
+from .state import cancelled_error, running_loop_or_none
+
+
+class GatheringState(enum.Enum):
+    OPEN = "to end with its results"
+    CANCELLED = "to end with a CancelledError"
+    FAILING = "to end with an error"
+    SETTLED = "ended"
+
+
+GATHERING_OPEN, GATHERING_CANCELLED, GATHERING_FAILING, GATHERING_SETTLED = GatheringState
+
+
+class TaskOrigin(enum.Enum):
+    BY_LOOP = "loop.create_task()"
+    OWN = "our own type"
+    OWN_REUSED = "our own type, one for several items: in C only"
+
+
+TASKS_BY_LOOP, TASKS_OWN, TASKS_OWN_REUSED = TaskOrigin
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ErrorPolicy:
+    """What an item's error does; without either, it ends the call at once, and the other items go on."""
+
+    return_exceptions: bool = False
+    """It is a result.  An error that belongs to no item ends the call all the same."""
+    cancel_on_error: bool = False
+    """It stops everything, and ends the call when nothing runs any more."""
+
+
+class _Gathering:
+    """One call.  It does not know what runs an item (worker.py): make_child(gathering, index, item) makes that."""
+
+    def __init__(self, loop, source, limit, policy, make_child):
+        self.loop = loop
+        self.source = source
+        self.policy = policy
+        self.slice = Slice()
+        self.running = Running()
+        self.sink = NOWHERE
+        self.state = GATHERING_OPEN
+        self.error = None  # with which it will end, while it is FAILING
+        self.cancel_requested = False  # in whatever state
+        self.cancel_message = None
+        self.was_interrupted = False  # by an item's error, which has left the loop
+        self.item_is_taken = False  # one that neither runs yet nor has been dropped
+        self.pump_is_scheduled = False
+        self.keeper = None
+        self.task_origin = TASKS_OWN
+        self.parent = None  # who is the current Task while the loop makes Tasks
+        self._make_child = make_child
+        self.limit = Limit(limit)
+        self.context = contextvars.copy_context()  # never entered, only copied
+        caller = None
+        if HAS_AWAITED_BY and running_loop_or_none() is loop:
+            caller = functions_of_the_current_task()[0](loop)
+        self.call_graph = CallGraph(caller)
+
+    def __del__(self):
+        self.close_queue_at_once()
+
+    # Starting items
+
+    def may_start(self):
+        """Whether there is an item, or may be one, that is yet to start."""
+        return self.source.state is SOURCE_OPEN
+
+    def has_room(self):
+        return self.may_start() and self.limit.has_room(len(self.running)) and self.sink.has_room()
+
+    def schedule_pump(self):
+        if self.pump_is_scheduled or not self.may_start():
+            return
+        self.pump_is_scheduled = True
+        try:
+            self.loop.call_soon(self._scheduled_pump, context=self.context.copy())
+        except BaseException:
+            self.pump_is_scheduled = False
+            raise
+
+    def _scheduled_pump(self):
+        self.pump_is_scheduled = False
+        self.pump()
+
+    def pump(self):
+        """Run a pass: take items and start them, while there is room and the slice lasts.
+
+        An item that ends while another is being started does not recurse into this.
+        """
+        if self.slice.is_in_use:
+            return
+        self.slice.begin()
+        try:
+            while (child := self._next()) is not None:
+                child.start()
+                del child  # it goes before the next item is asked for
+        except INTERRUPTS:
+            self.interrupted()
+            raise
+        except Exception as error:
+            self._pass_failed(error)
+        finally:
+            self.slice.end()
+            self._release_parent()
+        self.settle_if_over()
+
+    def _next(self):
+        """Return what is to run the next item that may start in this pass, None if there is none."""
+        if not self.has_room():
+            return None
+        is_limited = self.limit.kind is not LIMIT_NONE
+        if not self.slice.lasts(is_limited=is_limited, next_is_scheduled=self.pump_is_scheduled):
+            self.schedule_pump()
+            return None
+        if not self.may_start():  # the clock may be the user's
+            return None
+        try:
+            taken = self.source.take()
+        except BaseException as error:
+            self.fail_call(error)
+            if isinstance(error, INTERRUPTS):
+                raise
+            return None
+        if taken is TAKE_LATER:
+            return None
+        if taken is TAKE_NONE:
+            self._queue_is_gone()
+            return None
+        self.item_is_taken = True
+        if not self.source.has_more:
+            self._queue_is_gone()
+        return self._child_for(*taken)
+
+    def _child_for(self, index, item):
+        """Return what is to run the item, which has been taken; None, and drop the item, if that cannot be."""
+        try:
+            child = self._make_child(self, index, item)
+        except BaseException as error:
+            self.fail_call(error)
+            self._drop_item(item)
+            if isinstance(error, INTERRUPTS):
+                raise
+            return None
+        if self.source.is_stopped:
+            child.give_up()
+            self._drop_item(item)
+            return None
+        self.running.add(child)
+        self.item_is_taken = False
+        self.limit.starts(child)
+        return child
+
+    def _drop_item(self, item):
+        """The item that was taken never starts."""
+        close_item(self.source.kind, item)
+        self.item_is_taken = False
+
+    def _pass_failed(self, error):
+        """The loop or the clock has failed, so no pass is scheduled.
+
+        If there is room for an item nevertheless, nobody would start it, and what runs may
+        wait for it: the call ends with *error*.  Otherwise that is reported, and a pass
+        begins at the next end.
+        """
+        if self.has_room() and not self.pump_is_scheduled:
+            self.fail_call(error)
+        else:
+            Unraisable(error)
+
+    def gate_passed(self, child):
+        if self.limit.no_longer_waits(child) and not self.slice.is_in_use and self.may_start():
+            try:
+                self.schedule_pump()
+            except Exception as error:
+                self._pass_failed(error)
+
+    def _release_parent(self):
+        """Keep the caller for the Tasks that are yet to be made, no longer: it may hold what holds this."""
+        if not self.slice.is_in_use and not self.may_start():
+            self.parent = None
+
+    # Outcomes
+
+    def ends(self, child):
+        """*child* has ended; it counts as running until deliver() has its outcome."""
+        self.running.begin_ending(child)
+        self.forget(child)
+
+    def forget(self, child):
+        self.running.remove(child)
+        self.limit.no_longer_waits(child)
+        self.call_graph.leave(child)
+        child.detach()
+
+    def child_lost(self, child):
+        """The item's Task was destroyed, so the loop is gone: it has no outcome, and nothing starts any more."""
+        if self.state is GATHERING_OPEN:
+            self.state = GATHERING_CANCELLED
+        self.forget(child)
+        self.close_queue_at_once()
+
+    def deliver(self, index, outcome):
+        """Take the outcome of the item at *index*, which has ended."""
+        error = outcome.error
+        try:
+            self.was_interrupted |= outcome.has_left_the_loop and isinstance(error, INTERRUPTS)
+            if self.state is GATHERING_SETTLED:
+                pass
+            elif self.sink.is_over():
+                self.lost_sink()
+            elif error is None:
+                self.sink.put(index, outcome)
+            elif self.state is GATHERING_FAILING:
+                self.sink.note(self.error, index, outcome)
+            elif self.policy.return_exceptions:
+                self.sink.put(index, outcome)
+            elif self.policy.cancel_on_error:
+                self._fail(error)
+            else:
+                self._settle(error)
+        except INTERRUPTS:
+            self.interrupted()
+            raise
+        finally:
+            self.running.end_ending()
+        self.settle_if_over()
+
+    def _fail(self, error):
+        """Stop everything because of *error*, and raise it when nothing runs any more."""
+        self.state, self.error = GATHERING_FAILING, error
+        self.close_queue()
+        if not self.cancel_requested:
+            self.running.cancel_all(None)
+
+    def fail_call(self, error):
+        """An error that belongs to no item ends the call, whatever return_exceptions says.
+
+        There is an outcome first of all, whatever fails below, so that nobody takes what
+        there is of the results for it.
+        """
+        self.was_interrupted |= isinstance(error, INTERRUPTS)
+        is_decided = self.state is GATHERING_FAILING or self.state is GATHERING_SETTLED
+        decides = not is_decided and not self.sink.is_over()
+        if decides:
+            self.state, self.error = GATHERING_FAILING, error
+        self.close_queue()
+        if decides and self.policy.cancel_on_error:
+            self.running.cancel_all(None)
+        elif decides and self.state is not GATHERING_SETTLED:
+            self._settle(error)
+        self.settle_if_over()
+
+    def settle_if_over(self):
+        """Settle if nothing runs and nothing is left."""
+        if self.state is GATHERING_SETTLED or self.running or self.source.has_more:
+            return
+        if self.sink.is_over():
+            self._let_go()
+        elif self.state is GATHERING_FAILING:
+            self._settle(self.error)
+        elif self.state is GATHERING_CANCELLED:
+            self._settle(cancelled_error(self.cancel_message))
+        elif not self.item_is_taken:
+            self._settle(None)
+
+    def _settle(self, error):
+        """Have the sink end with *error*, or with the results.
+
+        An interrupt of an item has left the loop, so nobody need look at it again.  A caller
+        that is being cancelled, as asyncio.run() does then, gets a CancelledError: it would
+        end with the interrupt, which would leave the loop once more.
+        """
+        was_seen = self.was_interrupted and isinstance(error, INTERRUPTS)
+        if was_seen and self.cancel_requested:
+            error = cancelled_error(self.cancel_message)
+        if error is not None and self.may_start():
+            try:
+                self.ensure_keeper()
+            except Exception as failure:
+                Unraisable(failure)
+        if self.state is not GATHERING_SETTLED:  # else while the keeper was made
+            self._let_go().end(error, was_seen=was_seen)
+
+    def lost_sink(self):
+        """Somebody else has ended the sink, and who waited for it goes on; so does what runs, and what is queued."""
+        if self.state is not GATHERING_SETTLED:
+            if self.may_start():
+                self.ensure_keeper()
+            self._let_go()
+
+    def _let_go(self):
+        """Keep no reference to what the caller owns from now on, so as to leave no cycle; return the sink."""
+        sink, self.sink, self.error = self.sink, NOWHERE, None
+        self.state = GATHERING_SETTLED
+        sink.forget()
+        self.leave_call_graph()
+        return sink
+
+    def go_on_after(self, error):
+        """In the last step of an item: start what may start now."""
+        if isinstance(error, INTERRUPTS):
+            self.interrupted()
+        else:
+            self.pump()
+
+    def interrupted(self):
+        """An interrupt leaves the loop; if that is run again, the queue goes on."""
+        if not self.may_start():
+            return
+        try:
+            self.ensure_keeper()
+        except Exception as failure:
+            Unraisable(failure)
+        try:
+            self.schedule_pump()
+        except Exception as failure:
+            self._pass_failed(failure)
+
+    # Cancelling
+
+    def cancel(self, msg):
+        """The caller cancels what it waits for, which is pending; return whether that had any effect."""
+        failures = []
+        self.cancel_message = msg
+        if self.may_start() or not self.running:
+            self._request_cancel()
+            self.close_queue()
+            self._settle_if_nothing_ran()
+        if self.state is not GATHERING_SETTLED and self.running.cancel_all(msg, failures):
+            self._request_cancel()
+            self.close_queue()
+        if failures:
+            raise failures[0]
+        return self.cancel_requested
+
+    def cancelled_by_keeper(self, msg):
+        """The keeper was cancelled: items that run go on, the rest never starts."""
+        if self.state is not GATHERING_SETTLED and not self.cancel_requested:
+            self._request_cancel()
+            self.cancel_message = msg
+        self.close_queue()
+        self._settle_if_nothing_ran()
+
+    def _request_cancel(self):
+        self.cancel_requested = True
+        if self.state is GATHERING_OPEN:
+            self.state = GATHERING_CANCELLED
+
+    def _settle_if_nothing_ran(self):
+        """Settle a cancelled gathering without waiting until its long queue is closed."""
+        if self.running or self.state is GATHERING_SETTLED or self.state is GATHERING_FAILING:
+            return
+        if self.sink.is_over():
+            self._let_go()
+        elif self.state is GATHERING_CANCELLED:
+            self._settle(cancelled_error(self.cancel_message))
+
+    # Closing the queue
+
+    def close_queue(self):
+        """From now on nothing starts; close what was queued, one slice now, the rest later."""
+        if self.source.is_stopped:
+            return
+        self.source.stop()
+        self._release_parent()
+        if is_closed(self.loop):  # there is no later
+            self.close_queue_at_once()
+        elif self.source.closes_at_once:
+            self.source.close_one()
+            self._queue_is_gone()
+        elif self.source.has_more:
+            self._close_slice()
+
+    def _close_slice(self):
+        try:
+            timer = Timer()
+            while self.source.has_more:
+                self.source.close_one()
+                if timer.is_over() and self.source.has_more:
+                    self.loop.call_soon(self._scheduled_close_slice, context=self.context.copy())
+                    return
+        except BaseException as error:
+            self.close_queue_at_once()
+            self._queue_is_gone()
+            if isinstance(error, INTERRUPTS):
+                raise
+            Unraisable(error)
+        else:
+            self._queue_is_gone()
+
+    def _scheduled_close_slice(self):
+        self._close_slice()
+        self.settle_if_over()
+
+    def close_queue_at_once(self):
+        self.source.stop()
+        self._release_parent()
+        while self.source.has_more:
+            self.source.close_one()
+
+    # The keeper, a Task that stands for the queue while nothing else does
+
+    def ensure_keeper(self):
+        if self.keeper is None:
+            self.keeper = _Keeper(self, self.loop, self.context.copy())
+
+    def _queue_is_gone(self):
+        keeper, self.keeper = self.keeper, None
+        if keeper is None:
+            return
+        try:
+            keeper.owner_is_done()
+        except Exception as error:
+            # It waits on; whoever cancels it, as asyncio.run() does, wakes it again.
+            Unraisable(error)
+
+    # The call graph
+
+    def join_call_graph(self, child):
+        """Show what runs as awaited by the caller, if that waits."""
+        if not self.call_graph.lacks(child):
+            return
+        if self.state is GATHERING_SETTLED or self.sink.is_over():
+            self.leave_call_graph()
+        else:
+            self.call_graph.join(child)
+
+    def leave_call_graph(self):
+        self.call_graph.leave_all(self.running)

@@ -1,0 +1,296 @@
+"""The coroutine of one Task.  Twin of src/engine/worker.h.
+
+It drives one item and reports how that ended; in the same step the next item starts.
+"""
+
+import inspect
+
+from .call import INTERRUPTS, Unraisable
+from .compat import CALL_GRAPH_NEEDS_FRAMES, HAS_AWAITED_BY
+from .coroutine import CoroutineObject
+from .current import AsCurrentTask
+from .gathering import TASKS_BY_LOOP
+from .item import close_item, coroutine_of, run_item
+from .running import Child
+from .sink import Outcome
+from .state import cancelled_error, current_task, discard_from_awaited_by, iscoroutine, isfuture
+from .task import error_of_start, retrieve, start_eagerly
+
+
+class Worker(Child, CoroutineObject):
+    """To those who look at its Task it answers as the item's own coroutine would."""
+
+    def __init__(self, gathering, index, item):
+        super().__init__(gathering, index)
+        self.item = item  # until the item is started
+        self.kind = gathering.source.kind
+        self.coroutine = None  # the user's own, as soon as there is one
+        self.awaited_future = item if isfuture(item) else None
+        self._is_being_made = False  # its Task is
+        self._is_being_closed = False  # by close()
+        self._is_being_stepped = False  # else its body ends only when it goes
+        self._body = None
+        self._take_names_of(item)
+        self.coroutine = coroutine_of(self.kind, item)
+
+    def _take_names_of(self, item):
+        self.__qualname__ = self.__name__ = type(item).__name__
+        try:
+            self.__qualname__ = getattr(item, "__qualname__", self.__qualname__)
+            self.__name__ = getattr(item, "__name__", self.__qualname__)
+        except Exception:  # a proxy of what is not there
+            pass
+
+    # Its Task
+
+    def start(self):
+        """Make the Task; one of our making runs its first step now."""
+        self._is_being_made = True
+        try:
+            self._make_task()
+        except BaseException as error:
+            if self._is_running():
+                # Nobody will take the Task's next step.
+                try:
+                    self.close()
+                except BaseException as refusal:
+                    Unraisable(refusal)
+                if self._is_running():
+                    self._end_without_step(error_of_start(error))
+            if isinstance(error, INTERRUPTS):
+                raise
+
+    def _is_running(self):
+        return self.gathering is not None
+
+    def _make_task(self):
+        gathering = self.gathering
+        context = gathering.context.copy()
+        try:
+            if gathering.task_origin is TASKS_BY_LOOP:
+                with AsCurrentTask(gathering.loop, gathering.parent):
+                    task = context.run(gathering.loop.create_task, self)
+                task._log_destroy_pending = False
+                task.add_done_callback(self._task_done)
+            else:
+                task = start_eagerly(self, gathering.loop, context)
+        finally:
+            self._is_being_made = False
+            del context  # what an item puts there goes with the item
+        if self._is_running():
+            self.attach(task)
+            if self._was_closed:  # by who made the Task, and may have made none
+                self._end_closed()
+            else:
+                self.deliver_cancellation()
+        del task  # the frame of a traceback leads to this one
+
+    def _task_done(self, task):
+        """The done callback of a Task that is not of our making.
+
+        Its maker may have wrapped this coroutine, and then the Task may have ended without it:
+        cancelled before the first step, say.  What the Task came to is then the item's outcome,
+        be it that it cannot say.  A worker that had begun is left to whoever drives it, and
+        reports nothing any more.
+        """
+        gathering = self.gathering
+        if gathering is None:
+            retrieve(task)
+            return
+        if self._body is None:
+            self.close()
+        index = self.index
+        gathering.ends(self)
+        gathering.deliver(index, Outcome.of_future(task))
+        gathering.pump()
+
+    def detach(self):
+        super().detach()
+        self.awaited_future = None
+
+    def leave_call_graph_of_future(self):
+        """The call is over: a Future that is awaited in its name must not show that (gh-157213)."""
+        future, self.awaited_future = self.awaited_future, None
+        if HAS_AWAITED_BY and future is not None and self.task is not None:
+            discard_from_awaited_by(future, self.task)
+
+    # Its steps
+
+    def send(self, value):
+        if self._body is None:
+            if value is not None:
+                raise TypeError("can't send non-None value to a just-started coroutine")
+            self._body = self._drive()
+        elif self._was_closed:
+            self._end_closed()
+        was_stepped, self._is_being_stepped = self._is_being_stepped, True
+        try:
+            return self._body.send(value)
+        finally:
+            self._is_being_stepped = was_stepped
+
+    def throw(self, *exception):
+        outcome = None
+        was_stepped, self._is_being_stepped = self._is_being_stepped, True
+        try:
+            if self._was_closed:
+                self._end_closed()
+            if self._body is not None:
+                return self._body.throw(*exception)
+            try:
+                self._body = self._drive()
+                return self._body.throw(*exception)
+            except BaseException as thrown:
+                outcome = Outcome.of_error(thrown)
+            # Outside the handler: what starts next must not get this error as its context.
+            self._never_started(outcome.error)
+            raise outcome.error
+        finally:
+            self._is_being_stepped = was_stepped
+            del exception, outcome  # a traceback may hold this frame
+
+    def close(self):
+        """Close the item.  The Task does not end: it finds that in its next step."""
+        if self._body is None:
+            self._body = self._drive()
+            self._body.close()
+            self._close_unstarted_item()
+        elif self._body.cr_frame is not None:
+            self._is_being_closed = True
+            try:
+                self._body.close()
+            finally:
+                self._is_being_closed = False
+
+    def give_up(self):
+        """It is not to start after all."""
+        self.gathering = None
+        self.close()
+
+    def __del__(self):
+        # The Task goes, and so does the loop that ran it.
+        if getattr(self, "_body", self) is None:
+            self.close()
+        if getattr(self, "gathering", None) is not None:
+            self.gathering.child_lost(self)
+
+    async def _drive(self):
+        gathering = self.gathering
+        runs_in = current_task(gathering.loop)
+        if runs_in is None or runs_in is not gathering.parent:  # else who makes the Task makes this step, too
+            self.attach(runs_in)
+        del runs_in  # a traceback may hold this frame
+        outcome = Outcome()  # if the gate suppresses the item's error
+        try:
+            gate = gathering.limit.gate
+            if gate is None:
+                outcome = Outcome(await run_item(self.kind, self.item, self))
+            else:
+                self._check_in_time()
+                async with gate:
+                    gathering.gate_passed(self)
+                    outcome = Outcome(await run_item(self.kind, self.item, self))
+        except StopIteration as stop:  # as in any coroutine
+            outcome = Outcome.of_error(RuntimeError("coroutine raised StopIteration"))
+            outcome.error.__cause__ = stop
+        except BaseException as raised:
+            outcome = Outcome.of_error(raised.with_traceback(raised.__traceback__.tb_next))
+        # Outside the handler: what starts next must not get this error as its context.
+        try:
+            self._close_unstarted_item()
+            if self._is_being_closed:
+                self.awaited_future = None
+            elif self.gathering is None:
+                pass  # its Task has ended without it
+            elif self._is_being_stepped:
+                self._deliver(outcome)
+                gathering.go_on_after(outcome.error)
+            else:  # the Task was destroyed; this is not one of its steps
+                gathering.child_lost(self)
+            if outcome.error is not None:
+                raise outcome.error
+            return outcome.value
+        finally:
+            del outcome  # a traceback may hold this frame
+
+    def begins(self):
+        """The item starts now: nothing that makes an object comes between."""
+        if self.gathering is not None and self.gathering.limit.gate is None:
+            self._check_in_time()
+        self.item = None
+
+    def runs(self, awaitable):
+        """Answer for *awaitable*, which a function has returned, from now on."""
+        self._take_names_of(awaitable)
+        if iscoroutine(awaitable):
+            self.coroutine = awaitable
+
+    def _check_in_time(self):
+        """Refuse to begin if the queue has been closed since the item was taken.
+
+        The Task then ends as one that was cancelled before its first step.  A Task of the
+        loop's begins in a turn of its own, and can be cancelled until then.
+        """
+        gathering = self.gathering
+        in_this_step = (
+            gathering.task_origin is not TASKS_BY_LOOP
+            or self._is_being_made
+            or getattr(self.task, "_must_cancel", False)
+        )
+        if gathering.source.is_stopped and in_this_step:
+            raise cancelled_error(gathering.cancel_message)
+
+    # Its end
+
+    def _deliver(self, outcome):
+        """The item has ended with *outcome*."""
+        gathering, task = self.gathering, self.task
+        if outcome.error is None and task is not None and getattr(task, "_must_cancel", False):
+            # A cancellation came while the item ran; the Task will end cancelled.
+            outcome = Outcome.of_cancellation(task._cancel_message)
+        gathering.ends(self)
+        gathering.deliver(self.index, outcome)
+
+    def _end_without_step(self, error):
+        """The item ends with *error* outside of any step; start what may start now."""
+        gathering = self.gathering
+        self._deliver(Outcome.of_error(error))
+        gathering.go_on_after(error)
+
+    @property
+    def _was_closed(self):
+        """Whether somebody closed it by hand and its Task has yet to find out."""
+        return self._body is not None and self._body.cr_frame is None and self.gathering is not None
+
+    def _end_closed(self):
+        """The item's outcome is what the Task's next step raises."""
+        self._end_without_step(RuntimeError("cannot reuse already awaited coroutine"))
+
+    def _never_started(self, error):
+        """The Task was cancelled, or could not be made, before the first step."""
+        if self._body is None:
+            self._body = self._drive()
+            self._body.close()
+        self._close_unstarted_item()
+        self._end_without_step(error)
+
+    def _close_unstarted_item(self):
+        item, self.item = self.item, None
+        if item is not None:
+            close_item(self.kind, item)
+
+    # What the item's coroutine says of itself
+
+    def _awaits(self):
+        return None if self._body is None else self._body.cr_await
+
+    def _ask(self, name):
+        if name == "cr_state":
+            return inspect.CORO_CREATED if self._body is None else inspect.getcoroutinestate(self._body)
+        if name in ("cr_running", "cr_suspended"):
+            return self._body is not None and getattr(self._body, name)
+        if name == "cr_await" and CALL_GRAPH_NEEDS_FRAMES and self.cr_frame is None:
+            raise AttributeError("cr_await")
+        of_generator = {"cr_frame": "gi_frame", "cr_code": "gi_code"}.get(name)
+        default = None if of_generator is None else getattr(self.coroutine, of_generator, None)
+        return getattr(self.coroutine, name, default)
