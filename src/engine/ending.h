@@ -102,6 +102,7 @@ gathering_close_queue(GatheringObject *self)
     switch (self->source.state) {
     case SOURCE_EXHAUSTED:
         source_be_closed(&self->source);
+        gathering_release_parent(self);
         return 0;
     case SOURCE_CLOSING:
     case SOURCE_CLOSED:
@@ -273,7 +274,9 @@ gathering_settle_complete(GatheringObject *self)
     case GATHERING_SETTLED:
         return 0;
     case GATHERING_FAILING:
+    case GATHERING_FAILING_CANCELLED:
         return gathering_settle_with_error(self);
+    case GATHERING_LOST:
     case GATHERING_CANCELLED:
         return gathering_settle_cancelled(self);
     case GATHERING_OPEN:
@@ -343,15 +346,14 @@ gathering_cancel(GatheringObject *self, PyObject *message)
         return 0;
     }
     PyObject *failure = NULL;
-    int cancelled = 0;
+    bool cancelled = gathering_is_cancelled(self);
     if (self->source.state == SOURCE_OPEN || self->running.count == 0) {
-        cancelled = 1;
+        cancelled = true;
         if (gathering_stop(self, message) < 0) {
             collect_exception(&failure);
         }
     }
     else {
-        cancelled = self->state == GATHERING_CANCELLED;
         Py_XSETREF(self->cancel_message, Py_NewRef(message));
     }
     if (self->state != GATHERING_SETTLED) {
@@ -360,13 +362,14 @@ gathering_cancel(GatheringObject *self, PyObject *message)
             collect_exception(&failure);
         }
         else if (any > 0) {
-            cancelled = 1;
+            cancelled = true;
             gathering_be_cancelled(self);
             if (gathering_close_queue(self) < 0) {
                 collect_exception(&failure);
             }
         }
     }
+    cancelled |= gathering_is_cancelled(self); /* by what ran in between */
     gathering_check(self);
     return raise_collected(failure) < 0 ? -1 : cancelled;
 }

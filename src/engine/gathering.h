@@ -8,16 +8,19 @@
       slice       how long a pass may take        call_graph who is shown to wait
       keeper      a Task that stands for the queue
 
-      state    OPEN ---> CANCELLED     what runs has been cancelled, or was lost
-                 |        |      |     with its loop
-                 |        v      |
-                 +---> FAILING   |     `error` is what it will end with
-                 |        |      |
-                 +--------+------+---> SETTLED, once: with all outcomes, or with
-                                       an exception
+      state              will end with                     and may become
+      OPEN               all outcomes                      any other
+      LOST               CancelledError: something that    CANCELLED, FAILING
+                         ran went with its loop
+      CANCELLED          CancelledError: so was the        FAILING_CANCELLED
+                         caller
+      FAILING            `error`                           FAILING_CANCELLED
+      FAILING_CANCELLED  `error`, unless that has left
+                         the loop already
+      SETTLED            has ended: from each of the others, once
 
-   After an error the queue goes on, unless cancel_on_error or the error belongs
-   to no item.
+   It is FAILING by the policy cancel_on_error, or for an error that belongs to no
+   item.  After any other error it settles at once, and the queue goes on.
 
    gathering_run_pass() is the engine's loop: it starts items while there is room.
    It never recurses: an item that ends inside another's start finds the pass
@@ -61,8 +64,10 @@ typedef struct GatheringObject GatheringObject;
 
 typedef enum {
     GATHERING_OPEN,
+    GATHERING_LOST,
     GATHERING_CANCELLED,
     GATHERING_FAILING,
+    GATHERING_FAILING_CANCELLED,
     GATHERING_SETTLED,
 } GatheringState;
 
@@ -131,31 +136,6 @@ GatheringObject_CAST(PyObject *op)
     return (GatheringObject *)op;
 }
 
-/*** What holds ***/
-
-#ifdef NDEBUG
-#define gathering_check(self) ((void)(self))
-#else
-/* Asserts the invariants by their numbers above. */
-static void
-gathering_check(GatheringObject *self)
-{
-    bool pass = slice_is_under_way(&self->slice);
-    assert((self->state == GATHERING_FAILING)
-           == (self->error != NULL));                                   /* 1 */
-    assert(self->limit.waiting <= self->running.count);                 /* 2 */
-    assert(self->limit.waiting == 0 || self->limit.kind == LIMIT_GATE); /* 2 */
-    assert(self->running.count > 0                                      /* 3 */
-           || self->running.ring.next == &self->running.ring
-           || self->running.ring.next->owner == NULL /* a walk's */);
-    assert(self->source.taken.item == NULL || pass); /* 4 */
-    assert(self->parent == NULL || pass              /* 5 */
-           || self->source.state == SOURCE_OPEN);
-    assert(self->call_graph.awaiter == NULL /* 6 */
-           || self->state != GATHERING_SETTLED);
-}
-#endif
-
 /*** State ***/
 
 /* Before an outcome: is it an interrupt, which leaves the loop by itself? */
@@ -191,61 +171,79 @@ gathering_has_let_out(GatheringObject *self, PyObject *exception)
     return self->interrupted && is_interrupt(exception);
 }
 
-/* There will be no result: something that ran was lost. */
+/* Has the caller been cancelled, as far as that is not yet over? */
+static inline bool
+gathering_is_cancelled(const GatheringObject *self)
+{
+    return self->state == GATHERING_CANCELLED
+           || self->state == GATHERING_FAILING_CANCELLED;
+}
+
+/* Has an error decided, with which it will end when nothing runs any more? */
+static inline bool
+gathering_is_failing(const GatheringObject *self)
+{
+    return self->state == GATHERING_FAILING
+           || self->state == GATHERING_FAILING_CANCELLED;
+}
+
+/* An error decides, unless one has before. */
+static inline bool
+gathering_is_undecided(const GatheringObject *self)
+{
+    return !gathering_is_failing(self) && self->state != GATHERING_SETTLED;
+}
+
+/* There will be no result: something that ran was lost with its loop. */
 static void
-gathering_lack_outcome(GatheringObject *self)
+gathering_be_lost(GatheringObject *self)
 {
     if (self->state == GATHERING_OPEN) {
-        self->state = GATHERING_CANCELLED;
+        self->state = GATHERING_LOST;
     }
 }
 
-/* If everything that runs ends normally, the outcome is a CancelledError.
-
-   A caller that is being cancelled after an interrupt, as asyncio.run() does
-   then, gets one, too: it would end with the interrupt, which would leave the
-   loop once more.  Runs Python code. */
+/* The caller is being cancelled. */
 static void
 gathering_be_cancelled(GatheringObject *self)
 {
-    gathering_lack_outcome(self);
-    if (self->state == GATHERING_FAILING
-        && gathering_has_let_out(self, self->error)) {
-        PyObject *cancelled = gathering_cancelled_error(self);
-        if (self->state == GATHERING_FAILING) {
-            Py_XSETREF(self->error, cancelled);
-        }
-        else {
-            Py_DECREF(cancelled);
-        }
+    switch (self->state) {
+    case GATHERING_OPEN:
+    case GATHERING_LOST:
+        self->state = GATHERING_CANCELLED;
+        break;
+    case GATHERING_FAILING:
+        self->state = GATHERING_FAILING_CANCELLED;
+        break;
+    case GATHERING_CANCELLED:
+    case GATHERING_FAILING_CANCELLED:
+    case GATHERING_SETTLED:
+        break;
     }
 }
 
-/* The exception (borrowed) with which the call ends, as the caller gets it: new
-   reference.  Runs Python code. */
-static PyObject *
-gathering_error_of(GatheringObject *self, PyObject *exception)
-{
-    return self->state == GATHERING_CANCELLED
-                   && gathering_has_let_out(self, exception)
-               ? gathering_cancelled_error(self)
-               : Py_NewRef(exception);
-}
-
-/* The call will end with an exception (borrowed).  Runs Python code. */
+/* The call will end with an exception (borrowed). */
 static void
 gathering_be_failing(GatheringObject *self, PyObject *exception)
 {
-    assert(self->state == GATHERING_OPEN
-           || self->state == GATHERING_CANCELLED);
-    PyObject *error = gathering_error_of(self, exception);
-    if (self->state == GATHERING_OPEN || self->state == GATHERING_CANCELLED) {
-        self->state = GATHERING_FAILING;
-        self->error = error;
-    }
-    else { /* making the error ran Python code */
-        Py_DECREF(error);
-    }
+    assert(gathering_is_undecided(self));
+    self->state = self->state == GATHERING_CANCELLED
+                      ? GATHERING_FAILING_CANCELLED
+                      : GATHERING_FAILING;
+    self->error = Py_NewRef(exception);
+}
+
+/* The exception (borrowed) with which the call ends, as the caller gets it: new
+   reference.  One that is being cancelled after an interrupt, as asyncio.run()
+   does then, gets a CancelledError: it would end with the interrupt, which would
+   leave the loop once more.  Runs Python code. */
+static PyObject *
+gathering_error_of(GatheringObject *self, PyObject *exception)
+{
+    return gathering_is_cancelled(self)
+                   && gathering_has_let_out(self, exception)
+               ? gathering_cancelled_error(self)
+               : Py_NewRef(exception);
 }
 
 /* It has ended for who waits: gives the error up (owned, or NULL). */
@@ -258,12 +256,29 @@ gathering_be_settled(GatheringObject *self)
     return error;
 }
 
-/* An error decides, unless one has before. */
-static inline bool
-gathering_is_undecided(GatheringObject *self)
+/*** What holds ***/
+
+#ifdef NDEBUG
+#define gathering_check(self) ((void)(self))
+#else
+/* Asserts the invariants by their numbers above. */
+static void
+gathering_check(GatheringObject *self)
 {
-    return self->state == GATHERING_OPEN || self->state == GATHERING_CANCELLED;
+    bool pass = slice_is_under_way(&self->slice);
+    assert(gathering_is_failing(self) == (self->error != NULL));        /* 1 */
+    assert(self->limit.waiting <= self->running.count);                 /* 2 */
+    assert(self->limit.waiting == 0 || self->limit.kind == LIMIT_GATE); /* 2 */
+    assert(self->running.count > 0                                      /* 3 */
+           || self->running.ring.next == &self->running.ring
+           || self->running.ring.next->owner == NULL /* a walk's */);
+    assert(self->source.taken.item == NULL || pass); /* 4 */
+    assert(self->parent == NULL || pass              /* 5 */
+           || self->source.state == SOURCE_OPEN);
+    assert(self->call_graph.awaiter == NULL /* 6 */
+           || self->state != GATHERING_SETTLED);
 }
+#endif
 
 /*** What runs ***/
 

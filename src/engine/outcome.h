@@ -91,7 +91,7 @@ static int
 gathering_fail(GatheringObject *self, Py_ssize_t index, PyObject *exception)
 {
     core_state *state = state_of((PyObject *)self);
-    if (self->state == GATHERING_FAILING) {
+    if (gathering_is_failing(self)) {
         if (exception == self->error
             || PyErr_GivenExceptionMatches(exception,
                                            state->cancelled_error)) {
@@ -100,12 +100,11 @@ gathering_fail(GatheringObject *self, Py_ssize_t index, PyObject *exception)
         return gathering_note_error(self, index, exception);
     }
     PyObject *failure = NULL;
-    bool is_cancelled = self->state == GATHERING_CANCELLED;
     gathering_be_failing(self, exception);
     if (gathering_close_queue(self) < 0) {
         collect_exception(&failure);
     }
-    if (!is_cancelled /* else cancelled with the caller */
+    if (!gathering_is_cancelled(self) /* else cancelled with the caller */
         && running_cancel(state, &self->running, Py_None) < 0) {
         collect_exception(&failure);
     }
@@ -161,7 +160,7 @@ gathering_deliver(core_state *state, GatheringObject *self, RunningLink *link,
 static void
 gathering_lose(GatheringObject *self, RunningLink *link)
 {
-    gathering_lack_outcome(self);
+    gathering_be_lost(self);
     running_remove(&self->running, link);
 }
 
