@@ -321,12 +321,13 @@ coroutine_tp_finalize(PyObject *op)
         }
     }
     else {
+        bool is_running = self->state == CORO_RUNNING; /* called by hand */
         PyObject *closed = coroutine_close(self);
         if (closed == NULL) {
             PyErr_WriteUnraisable(op);
         }
         Py_XDECREF(closed);
-        if (self->kind->dropped != NULL) {
+        if (!is_running && self->kind->dropped != NULL) {
             self->kind->dropped(self);
         }
     }

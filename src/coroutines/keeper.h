@@ -160,7 +160,12 @@ keeper_start(core_state *state, PyObject *owner, const KeeperOwnerCalls *calls,
         own_context == NULL ? NULL : task_new(state, &self->base, own_context);
     Py_XDECREF(own_context);
     int status = -1;
-    if (made != NULL) {
+    if (made != NULL && *task != NULL) {
+        Py_CLEAR(self->owner); /* what the collector ran has made another */
+        Py_DECREF(made);
+        status = 0;
+    }
+    else if (made != NULL) {
         *task = Py_NewRef(made);
         status = task_start_soon(state, made, loop);
         if (status < 0) {

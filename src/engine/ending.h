@@ -390,10 +390,10 @@ gathering_strand(GatheringObject *self)
     gathering_check(self);
 }
 
-/* The caller has gone: cancels what runs.  Keeps the exception being raised.
-   Runs Python code. */
+/* The caller has gone: cancels what runs.  What fails in that is reported, as of
+   `where`.  Keeps the exception being raised.  Runs Python code. */
 static void
-gathering_abandon(GatheringObject *self)
+gathering_abandon(GatheringObject *self, PyObject *where)
 {
     core_state *state = state_of((PyObject *)self);
     PyObject *raised = fetch_exception();
@@ -405,10 +405,10 @@ gathering_abandon(GatheringObject *self)
     }
     else {
         if (closed == NULL) {
-            PyErr_WriteUnraisable(self->receiver);
+            PyErr_WriteUnraisable(where);
         }
         if (gathering_cancel(self, Py_None) < 0) {
-            PyErr_WriteUnraisable(self->receiver);
+            PyErr_WriteUnraisable(where);
         }
     }
     Py_XDECREF(closed);

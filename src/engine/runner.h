@@ -167,6 +167,7 @@ static int
 worker_is_started(WorkerObject *self, PyObject *task)
 {
     GatheringObject *gathering = self->gathering;
+    bool has_started = link_has_started(&self->link);
     gathering_join(gathering, &self->link);
     if (self->base.state == CORO_CLOSED) {
         /* Whoever made the Task closed it, and may have made none. */
@@ -174,7 +175,7 @@ worker_is_started(WorkerObject *self, PyObject *task)
                         "cannot reuse already awaited coroutine");
         return worker_not_started(self);
     }
-    if (link_has_started(&self->link)) {
+    if (has_started) {
         return 0;
     }
     link_take_pending_cancel(&self->link);

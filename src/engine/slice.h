@@ -87,12 +87,6 @@ slice_end(Slice *self)
     self->state = PASS_NONE;
 }
 
-static inline void
-slice_use_up(Slice *self)
-{
-    self->state = PASS_OVER;
-}
-
 /* Is there time for one more start?  `is_last` if the next turn has been had
    already: then this pass starts one item, no more.  Runs Python code. */
 static SliceAnswer

@@ -272,8 +272,7 @@ open_gathering(core_state *state, Opening *opening)
     PyObject *outer = make_gathering(state, opening);
     if (outer == NULL) {
         PyObject *raised = fetch_exception();
-        close_items(state, opening->list);
-        source_drop(&opening->parts.source);
+        source_close_all(state, &opening->parts.source);
         restore_exception(raised);
         return NULL;
     }

@@ -153,7 +153,7 @@ outer_abandon(core_state *state, PyObject *outer)
     }
     Py_INCREF(gathering);
     outer_fields(outer)->is_abandoned = true;
-    gathering_abandon(gathering);
+    gathering_abandon(gathering, outer);
     Py_DECREF(gathering);
 }
 
