@@ -71,10 +71,10 @@ gathering_let_out(GatheringObject *self)
 
 /*** The next item ***/
 
-/* May another item start now?  1, 0, or -1 on error.  When the slice is used
-   up, the next pass is scheduled.  Runs Python code. */
+/* Admits another item, or does not: 1, 0, or -1 on error.  When the slice is
+   used up, the next pass is scheduled.  Runs Python code. */
 static int
-gathering_admits(core_state *state, GatheringObject *self)
+gathering_admit(core_state *state, GatheringObject *self)
 {
     if (self->slice.state == PASS_OVER || !gathering_has_room(self)) {
         return 0;
@@ -176,7 +176,7 @@ gathering_start_next(core_state *state, GatheringObject *self,
     int status = 0;
     assert(slice_is_under_way(&self->slice));
     while (status == 0) {
-        status = gathering_admits(state, self);
+        status = gathering_admit(state, self);
         if (status == 0) {
             return START_NONE;
         }
