@@ -64,10 +64,10 @@ function_get_module(PyObject *Py_UNUSED(op), void *Py_UNUSED(closure))
     return PyUnicode_InternFromString("gatedcoro");
 }
 
-/* The function of that name in the reference implementation.
+/* The function that describes this one to those who look at it.
    Runs Python code. */
 static PyObject *
-function_reference(PyObject *op)
+function_description(PyObject *op)
 {
     PyObject *module = PyImport_ImportModule("gatedcoro._functions");
     if (module == NULL) {
@@ -83,12 +83,12 @@ function_reference(PyObject *op)
 static PyObject *
 function_get_doc(PyObject *op, void *Py_UNUSED(closure))
 {
-    PyObject *reference = function_reference(op);
-    if (reference == NULL) {
+    PyObject *description = function_description(op);
+    if (description == NULL) {
         return NULL;
     }
-    PyObject *doc = PyObject_GetAttrString(reference, "__doc__");
-    Py_DECREF(reference);
+    PyObject *doc = PyObject_GetAttrString(description, "__doc__");
+    Py_DECREF(description);
     return doc;
 }
 
@@ -96,13 +96,14 @@ function_get_doc(PyObject *op, void *Py_UNUSED(closure))
 static PyObject *
 function_get_signature(PyObject *op, void *Py_UNUSED(closure))
 {
-    PyObject *reference = function_reference(op);
+    PyObject *description = function_description(op);
     PyObject *inspect = PyImport_ImportModule("inspect");
     PyObject *signature = NULL;
-    if (reference != NULL && inspect != NULL) {
-        signature = PyObject_CallMethod(inspect, "signature", "O", reference);
+    if (description != NULL && inspect != NULL) {
+        signature =
+            PyObject_CallMethod(inspect, "signature", "O", description);
     }
-    Py_XDECREF(reference);
+    Py_XDECREF(description);
     Py_XDECREF(inspect);
     return signature;
 }
