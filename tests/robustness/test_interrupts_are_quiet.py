@@ -134,6 +134,7 @@ for number, (door, way, items) in enumerate(itertools.product(DOORS, WAYS, ITEMS
         with asyncio.Runner(
             debug=environment == "debug", loop_factory=uvloop.new_event_loop if environment == "uvloop" else None
         ) as runner:
+            runner.get_loop().slow_callback_duration = 600  # a busy machine is no news
             runner.run(main(door, way, items))
     except error:
         pass
