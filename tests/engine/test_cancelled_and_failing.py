@@ -125,6 +125,8 @@ def test_an_error_after_an_item_was_lost_cancels_the_others(impl):
         loop.set_task_factory(None)
         task, coroutine = made[0]
         coroutine.__del__()
+        await idle(20)
+        assert outer.done()
         with pytest.raises(ValueError, match="a"):
             await outer
         task.cancel()
