@@ -11,7 +11,7 @@ from .coroutine import CoroutineObject
 from .current import AsCurrentTask
 from .gathering import TASKS_BY_LOOP
 from .item import close_item, coroutine_of, run_item
-from .running import Child
+from .running import RUN_CANCEL_PENDING, Child
 from .sink import Outcome
 from .state import cancelled_error, current_task, discard_from_awaited_by, iscoroutine, isfuture
 from .task import error_of_start, retrieve, start_eagerly
@@ -169,8 +169,12 @@ class Worker(Child, CoroutineObject):
 
     def __del__(self):
         # The Task goes, and so does the loop that ran it.
-        if getattr(self, "_body", self) is None:
+        body = getattr(self, "_body", self)
+        if body is None:
             self.close()
+        elif getattr(body, "cr_running", False):  # called by hand
+            Unraisable(ValueError("coroutine already executing"))
+            return
         if getattr(self, "gathering", None) is not None:
             self.gathering.child_lost(self)
 
@@ -233,9 +237,7 @@ class Worker(Child, CoroutineObject):
         """
         gathering = self.gathering
         in_this_step = (
-            gathering.task_origin is not TASKS_BY_LOOP
-            or self._is_being_made
-            or getattr(self.task, "_must_cancel", False)
+            gathering.task_origin is not TASKS_BY_LOOP or self._is_being_made or self.state is RUN_CANCEL_PENDING
         )
         if gathering.source.is_stopped and in_this_step:
             raise cancelled_error(gathering.cancel_message)

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from contract_tools import NotingFactory, Trace, failing, idle, is_closed, item, run, sleeping
+from in_subprocess import check_script
 
 
 def keepers(besides=()):
@@ -114,3 +115,63 @@ def test_the_keeper_does_not_come_from_a_task_factory(impl):
         assert len(made) == 2
 
     run(main)
+
+
+def test_one_that_the_collector_has_made_meanwhile_is_the_only_one(impl):
+    """Up to 3.11 it runs wherever an object is made: here a finalizer's error is the call's first, and needs a keeper as well."""
+    check_script(
+        impl,
+        """
+        workers = []
+
+        def factory(loop, coro, **options):
+            workers.append(coro)
+            return asyncio.Task(coro, loop=loop)
+
+        class Throws:
+            def __init__(self):
+                self.itself = self
+
+            def __del__(self):
+                for worker in workers:
+                    try:
+                        worker.throw(ValueError("thrown"))
+                    except BaseException:
+                        pass
+
+        async def idle(turns):
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+        async def main(allocations):
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda loop, context: None)  # who throws into it ends no Task
+            loop.set_task_factory(factory)
+
+            async def fails():
+                await idle(1)
+                gc.set_threshold(gc.get_count()[0] + allocations)
+                gc.enable()
+                raise ValueError("raised")
+
+            Throws()
+            try:
+                await impl.gather_with_concurrency(2, fails(), idle(2), idle(2), idle(2))
+            except ValueError as error:
+                errors.add(str(error))
+            gc.disable()
+            loop.set_task_factory(None)
+            await idle(20)
+
+        gc.disable()
+        errors = set()
+        for allocations in range(1, 60):
+            asyncio.run(main(allocations))
+            workers.clear()
+            gc.collect()
+            left = sum(type(op).__name__ == "_Keeper" for op in gc.get_objects())
+            assert not left, (allocations, left)
+        assert "raised" in errors, errors
+        print("ok")
+        """,
+    )

@@ -769,3 +769,33 @@ def test_the_caller_is_current_where_asyncio_is_python_all_through():
         print("ok")
         """,
     )
+
+
+@pytest.mark.skipif(not HAS_CALL_GRAPH, reason="the call graph is new in 3.14")
+def test_a_call_without_items_that_fails_while_it_begins(impl):
+    """In a process of its own: an engine's assertion says that it keeps the caller."""
+    if not impl.__name__.endswith("_core"):
+        pytest.skip("the reference asks the function that it took when it was imported")
+    check_script(
+        impl,
+        """
+        def fails():
+            raise MemoryError("current_task")
+
+        async def main():
+            asyncio.get_running_loop().set_task_factory(lambda loop, coro, **options: asyncio.Task(coro, loop=loop))
+            stock, asyncio.tasks.current_task = asyncio.tasks.current_task, fails
+            try:
+                await impl.gather_with_concurrency(2)
+            except MemoryError as error:
+                assert error.args == ("current_task",)
+            else:
+                raise AssertionError
+            finally:
+                asyncio.tasks.current_task = stock
+            assert await impl.gather_with_concurrency(2) == []
+
+        asyncio.run(main())
+        print("ok")
+        """,
+    )

@@ -311,3 +311,29 @@ def test_a_clock_that_fails_while_nothing_runs_ends_the_call(impl, limit):
         assert all(map(is_closed, coros))
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("method", ["get_task_factory", "get_debug"])
+def test_a_call_that_cannot_begin_closes_what_has_begun_before(impl, method):
+    closed = []
+
+    async def begun():
+        try:
+            await asyncio.sleep(0)
+        finally:
+            closed.append("closed")
+
+    async def main():
+        coro = begun()
+        coro.send(None)
+        loop.method, loop.fails_at = method, loop.made
+        with pytest.raises(Refused):
+            impl.gather(coro, returns(1), limit=1)
+        assert closed == ["closed"]
+        assert is_closed(coro)
+
+    loop = Loop()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()

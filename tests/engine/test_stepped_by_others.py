@@ -3,6 +3,7 @@
 Each scenario crashed or hung an earlier engine. They run in interpreters of their own.
 """
 
+import sys
 import textwrap
 
 import pytest
@@ -251,3 +252,84 @@ SCENARIOS = {
 def test_nothing_crashes_or_hangs(impl, scenario):
     script = textwrap.dedent(COMMON) + textwrap.dedent(SCENARIOS[scenario]) + "\ngc.collect()\nprint('ok')\n"
     check_script(impl, script, timeout=60)
+
+
+def test_a_running_coroutine_whose_finalizer_is_called_by_hand_goes_on(impl):
+    """A native coroutine reports the same, and goes on."""
+    check_script(
+        impl,
+        """
+        workers, reported = [], []
+        sys.unraisablehook = lambda args: reported.append(repr(args.exc_value))
+
+        def factory(loop, coro, **options):
+            workers.append(coro)
+            return asyncio.Task(coro, loop=loop)
+
+        async def item():
+            workers[0].__del__()
+            await asyncio.sleep(0)
+            return "went on"
+
+        async def main():
+            asyncio.get_running_loop().set_task_factory(factory)
+            call = impl.gather(item(), asyncio.sleep(0, "next"), limit=1, return_exceptions=True)
+            assert await asyncio.wait_for(call, 5) == ["went on", "next"]
+
+        asyncio.run(main())
+        assert reported == ["ValueError('coroutine already executing')"], reported
+        print("ok")
+        """,
+    )
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="the call graph is new in 3.14")
+def test_an_item_that_is_stepped_while_its_task_is_put_into_the_call_graph_has_begun(impl):
+    """Its Task has been made, and was cancelled as any Task may be that has not begun: the first step is somebody's, by hand."""
+    check_script(
+        impl,
+        """
+        import asyncio.futures
+
+        class MadeByTheFactory(asyncio.Task):
+            pass
+
+        workers, edges, trace = [], [], []
+        stock = asyncio.futures.future_add_to_awaited_by
+
+        def add(future, awaiter):
+            if isinstance(future, MadeByTheFactory):
+                edges.append(future)
+                if len(edges) == 2:
+                    for step in lambda: workers[0].throw(ValueError("thrown")), lambda: workers[1].send(None):
+                        try:
+                            step()
+                        except Exception as error:
+                            trace.append(repr(error))
+            return stock(future, awaiter)
+
+        asyncio.futures.future_add_to_awaited_by = add
+
+        def factory(loop, coro, **options):
+            workers.append(coro)
+            return MadeByTheFactory(coro, loop=loop)
+
+        async def item():
+            trace.append("+")
+            try:
+                await asyncio.sleep(0)
+            finally:
+                trace.append("-")
+
+        async def main():
+            asyncio.get_running_loop().set_task_factory(factory)
+            try:
+                await impl.run_all([item, item])
+            except ValueError as error:
+                trace.append(f"raised {error}")
+
+        asyncio.run(main())
+        assert trace == ["ValueError('thrown')", "+", "-", "raised thrown"], trace
+        print("ok")
+        """,
+    )
