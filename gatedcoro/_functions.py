@@ -82,9 +82,9 @@ def gather(*aws, limit=None, return_exceptions=False, cancel_on_error=False):
 
     aws: coroutines, Futures or other awaitables: whatever asyncio.gather takes, so also what
         only says that it is a coroutine (a proxy), or is of a class that is registered as
-        collections.abc.Coroutine, with or without ``__await__``.  A Future or Task runs already: with a limit it takes its turn and its slot,
-        but is only awaited.  A coroutine that has begun goes on from where it stands; queued
-        and never started, it is closed.
+        collections.abc.Coroutine, with or without ``__await__``.  A Future or Task runs
+        already: with a limit it takes its turn and its slot, but is only awaited.  A coroutine
+        that has begun goes on from where it stands; queued and never started, it is closed.
     limit: how many run at once: an integer of at least 1; None for no limit; or an async
         context manager, which each item holds while it runs, entered and left in the item's
         own Task.  At most one item waits for it, and what ``__aenter__`` raises is that
@@ -123,8 +123,8 @@ async def run_all(async_fns, *, limit=None, return_exceptions=False, cancel_on_e
 
     async_fns: an iterable of callables that return awaitables.  It is advanced by one for
         each free slot, and let go when nothing starts any more, which closes a generator
-        that nobody else holds: all in one copy of the caller's context.  What it raises is treated as the first
-        error of an item, even with *return_exceptions*.
+        that nobody else holds: all in one copy of the caller's context.  What it raises is
+        treated as the first error of an item, even with *return_exceptions*.
     limit, return_exceptions, cancel_on_error: as for gather(), except that *cancel_on_error*
         is true by default.
 
