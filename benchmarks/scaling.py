@@ -13,6 +13,7 @@ import functools
 import gc
 import importlib
 import itertools
+import math
 import os
 import warnings
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -427,9 +428,9 @@ def counted(names: Sequence[str], count: int, module: str) -> dict[str, list[int
 
 
 def growth(counts: Sequence[int]) -> float:
-    """What 2N more items cost, by what N more cost."""
+    """What 2N more items cost, by what N more cost; infinite where N more cost nothing."""
     once, twice, four_times = counts
-    return (four_times - twice) / (twice - once)
+    return (four_times - twice) / (twice - once) if twice != once else math.inf
 
 
 def per_item(counts: Sequence[int], count: int) -> float:

@@ -112,6 +112,7 @@ exec(code)
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[its_end.fileno()])
 
     def stop(self):
+        self.connection.shutdown(socket.SHUT_RDWR)  # closing is not enough while somebody reads from it
         self.connection.close()
         self.process.wait()
         type(self).started = None
