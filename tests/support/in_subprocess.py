@@ -78,7 +78,11 @@ with socket.socket(fileno=int(sys.argv[1])) as connection:
         for file in files:
             os.close(file)
         connection.sendall(b"%d\\n" % pid)
-        connection.sendall(b"%d\\n" % os.waitpid(pid, 0)[1])
+        status = os.waitpid(pid, 0)[1]
+        try:
+            connection.sendall(b"%d\\n" % status)
+        except BrokenPipeError:
+            sys.exit()  # nobody waited for that long
 for file in files:
     os.dup2(file, 1 + files.index(file))
     os.close(file)
@@ -112,10 +116,11 @@ exec(code)
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[its_end.fileno()])
 
     def stop(self):
-        self.connection.shutdown(socket.SHUT_RDWR)  # closing is not enough while somebody reads from it
-        self.connection.close()
-        self.process.wait()
-        type(self).started = None
+        if self.connection.fileno() >= 0:  # else it has been stopped before
+            self.connection.shutdown(socket.SHUT_RDWR)  # closing is not enough while somebody reads from it
+            self.connection.close()
+            self.process.wait()
+            type(self).started = None
 
     def run(self, script, arguments, timeout):
         """Return how the interpreter ended that ran the script, as subprocess.run() does."""
