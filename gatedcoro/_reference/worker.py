@@ -11,7 +11,7 @@ from .coroutine import CoroutineObject
 from .current import AsCurrentTask
 from .gathering import TASKS_BY_LOOP
 from .item import close_item, coroutine_of, run_item
-from .running import RUN_CANCEL_PENDING, Child
+from .running import Child
 from .sink import Outcome
 from .state import cancelled_error, current_task, discard_from_awaited_by, iscoroutine, isfuture
 from .task import error_of_start, retrieve, start_eagerly
@@ -237,7 +237,9 @@ class Worker(Child, CoroutineObject):
         """
         gathering = self.gathering
         in_this_step = (
-            gathering.task_origin is not TASKS_BY_LOOP or self._is_being_made or self.state is RUN_CANCEL_PENDING
+            gathering.task_origin is not TASKS_BY_LOOP
+            or self._is_being_made
+            or getattr(self.task, "_must_cancel", False)
         )
         if gathering.source.is_stopped and in_this_step:
             raise cancelled_error(gathering.cancel_message)

@@ -286,6 +286,8 @@ def test_a_running_coroutine_whose_finalizer_is_called_by_hand_goes_on(impl):
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="the call graph is new in 3.14")
 def test_an_item_that_is_stepped_while_its_task_is_put_into_the_call_graph_has_begun(impl):
     """Its Task has been made, and was cancelled as any Task may be that has not begun: the first step is somebody's, by hand."""
+    if not impl.__name__.endswith("_core"):
+        pytest.skip("the reference asks the Task, which has been cancelled, and begins nothing then")
     check_script(
         impl,
         """
