@@ -1,5 +1,6 @@
 """What the tests share does what they rely on."""
 
+import os
 import subprocess
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from in_subprocess import Nursery
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="scripts have an interpreter each where there is no fork()")
 def test_a_script_that_never_ends_is_given_up_and_the_next_one_runs():
     with pytest.raises(subprocess.TimeoutExpired):
         Nursery.of_this_process().run("while True: pass", [], 0.5)
