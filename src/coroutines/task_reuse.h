@@ -121,7 +121,7 @@ task_is_current(core_state *state, PyObject *task, PyObject *loop)
 static bool
 task_has_callbacks(core_state *state, PyObject *task)
 {
-    PyObject *callbacks = state->task_get_callbacks(task, NULL);
+    PyObject *callbacks = state->future_get_callbacks(task, NULL);
     if (callbacks == NULL) {
         PyErr_Clear(); /* no memory for the list */
     }

@@ -249,9 +249,65 @@ worker_start_new(core_state *state, GatheringObject *gathering)
     return status;
 }
 
-/* The item in hand is run by the worker whose item has just ended, if there is
-   one and its Task may go on; or else in a Task of its own.
+/*** Idle Tasks ***/
+
+/* Has the Task of an idle worker make a step.  If that cannot be, the worker is
+   off the ring all the same, and the step, in which it ends, comes later.  -1 if
+   the step failed, with an exception.  Runs Python code. */
+static int
+worker_step_now(core_state *state, WorkerObject *self)
+{
+    PyObject *waiter = Py_NewRef(self->waiter);
+    GatheringObject *gathering = self->gathering;
+    int status = task_resume(state, waiter, gathering->loop,
+                             task_fields(self->link.target)->context);
+    if (self->gathering == gathering && link_is_idle(&self->link)) {
+        PyObject *raised = status < 0 ? fetch_exception() : NULL;
+        if (link_is_on(&self->link)) {
+            running_remove(&gathering->idle, &self->link);
+            Py_DECREF(self);
+        }
+        if (task_resume_soon(state, waiter) < 0) {
+            PyErr_WriteUnraisable((PyObject *)self);
+        }
+        restore_exception(raised);
+    }
+    Py_DECREF(waiter);
+    return status;
+}
+
+/* There is no item for it: the Task ends.  Runs Python code. */
+static void
+worker_release(core_state *state, PyObject *idle)
+{
+    WorkerObject *self = WorkerObject_CAST(idle);
+    self->link.run = RUN_IDLE; /* even if it had been called */
+    if (worker_step_now(state, self) < 0) {
+        PyErr_WriteUnraisable(idle);
+    }
+}
+
+/* Has the Task that is idle for longest make the step in which it goes on with
+   the item in hand, or else ends as its own did.  -1 on an interrupt.
    Runs Python code. */
+static int
+worker_call(core_state *state, GatheringObject *gathering)
+{
+    RunningLink *link = idle_first(&gathering->idle);
+    WorkerObject *self = WorkerObject_CAST(Py_NewRef(link->owner));
+    link->run = RUN_CALLED;
+    int status = worker_step_now(state, self);
+    if (status < 0) {
+        status = link_is_idle(&self->link) ? report_error((PyObject *)self)
+                                           : worker_not_started(self);
+    }
+    Py_DECREF(self);
+    return status;
+}
+
+/* The item in hand is run by the worker whose item has just ended, if there is
+   one and its Task may go on; or by one that is idle; or else in a Task of its
+   own.  Runs Python code. */
 static StartAnswer
 worker_start(core_state *state, GatheringObject *gathering, PyObject *current)
 {
@@ -261,6 +317,19 @@ worker_start(core_state *state, GatheringObject *gathering, PyObject *current)
         worker_take_item(WorkerObject_CAST(current));
         return START_HERE;
     }
+    while (gathering->idle.count > 0) {
+        if (worker_call(state, gathering) < 0) {
+            if (gathering->source.taken.item != NULL) {
+                PyObject *raised = fetch_exception();
+                source_drop_taken(state, &gathering->source);
+                raise_exception(raised);
+            }
+            return START_ERROR;
+        }
+        if (gathering->source.taken.item == NULL) {
+            return START_ELSEWHERE;
+        }
+    }
     return worker_start_new(state, gathering) < 0 ? START_ERROR
                                                   : START_ELSEWHERE;
 }
@@ -268,6 +337,7 @@ worker_start(core_state *state, GatheringObject *gathering, PyObject *current)
 /* Called by the engine's loop (pass.h), for each item. */
 static const Runner worker_runner = {
     .start = worker_start,
+    .release = worker_release,
 };
 
 #endif /* GATEDCORO_RUNNER_H */
