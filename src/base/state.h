@@ -47,6 +47,7 @@
     X(empty_tuple) \
     X(task_name) /* what the base class of our Tasks takes for a name */ \
     X(future_remove_done_callback) /* of _asyncio.Future */ \
+    X(discard_from_awaited_by)     /* of _asyncio, 3.14+ */ \
     X(done_future)                 /* with which Tasks are resumed */ \
     X(context_kwname) \
     X(loop_kwname) \

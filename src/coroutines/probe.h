@@ -380,7 +380,7 @@ probe_find_callback(core_state *state, PyObject *future)
 
 /* Has the Task make a step as one that waits for us.  Runs Python code. */
 static int
-probe_resume(core_state *state, ProbeObject *probe, PyObject *context)
+probe_resume(core_state *state, ProbeObject *probe)
 {
     PyObject *future = Py_XNewRef(probe->future);
     int status = -1;
@@ -390,7 +390,7 @@ probe_resume(core_state *state, ProbeObject *probe, PyObject *context)
     else {
         status = probe_find_callback(state, future);
         if (status > 0) {
-            status = task_resume(state, future, probe->loop, context);
+            status = task_resume(state, probe->task, future, probe->loop);
         }
         probe->as_expected &=
             status > 0 && task_waiter_callback(state, future) == NULL;
@@ -399,17 +399,29 @@ probe_resume(core_state *state, ProbeObject *probe, PyObject *context)
     return status < 0 ? -1 : 0;
 }
 
-/* A Future that is done: new reference.  Runs Python code. */
-static PyObject *
-probe_done_future(core_state *state, PyObject *loop)
+/* What Tasks are resumed with.  Runs Python code. */
+static int
+probe_find_means(core_state *state, PyObject *asyncio, PyObject *loop)
 {
-    PyObject *future = task_waiter_new(state, loop);
-    if (future != NULL
-        && call_method_for_effect(future, state->str_set_result, Py_None)
-               < 0) {
-        Py_CLEAR(future);
+    Py_XSETREF(state->future_remove_done_callback,
+               PyObject_GetAttrString((PyObject *)state->future_base,
+                                      "remove_done_callback"));
+    if (state->future_remove_done_callback == NULL) {
+        return -1;
     }
-    return future;
+    if (HAS_AWAITED_BY) {
+        Py_XSETREF(state->discard_from_awaited_by,
+                   PyObject_GetAttr(
+                       asyncio, state->str_future_discard_from_awaited_by));
+        if (state->discard_from_awaited_by == NULL) {
+            return -1;
+        }
+    }
+    Py_XSETREF(state->done_future, task_waiter_new(state, loop));
+    return state->done_future == NULL
+               ? -1
+               : call_method_for_effect(state->done_future,
+                                        state->str_set_result, Py_None);
 }
 
 /* Runs a probe on `catcher`, which is the running loop of the thread.
@@ -423,13 +435,8 @@ probe_run(core_state *state, PyObject *asyncio, CatcherObject *catcher,
     PyObject *context = PyContext_CopyCurrent();
     PyTypeObject *type = state->probe_type;
     ProbeObject *probe = (ProbeObject *)type->tp_alloc(type, 0);
-    Py_XSETREF(state->done_future,
-               probe_done_future(state, (PyObject *)catcher));
-    Py_XSETREF(state->future_remove_done_callback,
-               PyObject_GetAttrString((PyObject *)state->future_base,
-                                      "remove_done_callback"));
-    if (context == NULL || probe == NULL || state->done_future == NULL
-        || state->future_remove_done_callback == NULL) {
+    if (context == NULL || probe == NULL
+        || probe_find_means(state, asyncio, (PyObject *)catcher) < 0) {
         goto done;
     }
     coroutine_init(&probe->base, &probe_kind);
@@ -445,8 +452,7 @@ probe_run(core_state *state, PyObject *asyncio, CatcherObject *catcher,
         goto done;
     }
     Py_CLEAR(task);
-    if (probe_run_caught(catcher, NULL) < 0
-        || probe_resume(state, probe, context) < 0
+    if (probe_run_caught(catcher, NULL) < 0 || probe_resume(state, probe) < 0
         || probe_run_after(catcher, probe, state->str_set_result, Py_None) < 0
         || probe_run_after(catcher, probe, state->str_set_exception,
                            PyExc_Exception)

@@ -45,22 +45,40 @@ task_waiter_callback(core_state *state, PyObject *waiter)
     return callback;
 }
 
-/* The Task of `loop` that waits makes its step, in the middle of that of another
+/* The Task is not shown as awaiting the Future any more (3.14+): asyncio sees to
+   that with the Future that it is called with.  -1 on error. */
+static int
+task_leaves_waiter(core_state *state, PyObject *waiter, PyObject *task)
+{
+    if (!HAS_AWAITED_BY) {
+        return 0;
+    }
+    PyObject *args[] = {waiter, task};
+    PyObject *ignored =
+        PyObject_Vectorcall(state->discard_from_awaited_by, args, 2, NULL);
+    Py_XDECREF(ignored);
+    return ignored == NULL ? -1 : 0;
+}
+
+/* A Task of `loop` (borrowed, and kept by nobody here, for its references are
+   counted) makes the step for which it waits, in the middle of that of another
    one, if there is one.  1; 0 if the loop has that step; -1 with an exception, of
    the step or because it could not be made.  Runs Python code. */
 static int
-task_resume(core_state *state, PyObject *waiter, PyObject *loop,
-            PyObject *context)
+task_resume(core_state *state, PyObject *task, PyObject *waiter,
+            PyObject *loop)
 {
     PyObject *callback = Py_XNewRef(task_waiter_callback(state, waiter));
     if (callback == NULL) {
         return 0;
     }
+    PyObject *context = Py_NewRef(task_fields(task)->context);
     Py_INCREF(waiter);
-    Py_INCREF(context);
-    int status =
-        run_nested_step(state, loop, callback, state->done_future, context);
-    Py_DECREF(context);
+    int status = task_leaves_waiter(state, waiter, task);
+    if (status == 0) {
+        status = run_nested_step(state, loop, callback, state->done_future,
+                                 context);
+    }
     if (status == 0) {
         PyObject *args[] = {waiter, callback};
         PyObject *removed = PyObject_Vectorcall(
@@ -69,15 +87,20 @@ task_resume(core_state *state, PyObject *waiter, PyObject *loop,
         Py_XDECREF(removed);
     }
     Py_DECREF(waiter);
+    Py_DECREF(context);
     Py_DECREF(callback);
     return status;
 }
 
-/* It could not be resumed: the loop has its next step.  Runs Python code. */
+/* It could not be resumed: the loop has its next step, or will have it, should the
+   Task be in the middle of the step that yields the Future.
+   Runs Python code. */
 static int
 task_resume_soon(core_state *state, PyObject *waiter)
 {
-    if (task_waiter_callback(state, waiter) == NULL) {
+    PyObject *done = state->future_done(waiter, NULL); /* cannot fail */
+    Py_XDECREF(done);
+    if (done == Py_True) {
         return 0;
     }
     return call_method_for_effect(waiter, state->str_set_result, Py_None);

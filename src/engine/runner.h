@@ -259,18 +259,22 @@ worker_step_now(core_state *state, WorkerObject *self)
 {
     PyObject *waiter = Py_NewRef(self->waiter);
     GatheringObject *gathering = self->gathering;
-    int status = task_resume(state, waiter, gathering->loop,
-                             task_fields(self->link.target)->context);
+    int status =
+        task_resume(state, self->link.target, waiter, gathering->loop);
     if (self->gathering == gathering && link_is_idle(&self->link)) {
-        PyObject *raised = status < 0 ? fetch_exception() : NULL;
+        /* Where the loop does not run, say. */
+        PyObject *failure = NULL;
+        if (status < 0 && forget_ordinary_error() < 0) {
+            collect_exception(&failure);
+        }
         if (link_is_on(&self->link)) {
             running_remove(&gathering->idle, &self->link);
             Py_DECREF(self);
         }
         if (task_resume_soon(state, waiter) < 0) {
-            PyErr_WriteUnraisable((PyObject *)self);
+            collect_exception(&failure);
         }
-        restore_exception(raised);
+        status = raise_collected(failure);
     }
     Py_DECREF(waiter);
     return status;
