@@ -8,8 +8,9 @@
            SETTLED              its sink has had the outcome; the rest of the queue goes on
 
 Items come from a source, and start while the limit has room; their outcomes go to a sink.  pump() starts items: it is the one
-loop, which runs when the call begins, in the last step of each item, and in a turn of its own after a slice.  Any of
-this runs other people's code, which may cancel or close anything: the state is changed before, and looked at again after.
+loop, which runs when the call begins, in the last step of an item that never suspended, and in a turn of its own once for all
+others that ended in the turn before, and after a slice.  Any of this runs other people's code, which may cancel or close
+anything: the state is changed before, and looked at again after.
 """
 
 import contextvars
@@ -327,12 +328,29 @@ class _Gathering:
         self.leave_call_graph()
         return sink
 
-    def go_on_after(self, error):
-        """In the last step of an item: start what may start now."""
+    def go_on_after(self, error, *, had_suspended=False):
+        """An item has ended: start what may start now.
+
+        If it had suspended, that is left to one pass in the next turn, for all that ends in this one.  Where nothing
+        else runs there is nothing to wait for.
+        """
         if isinstance(error, INTERRUPTS):
             self.interrupted()
+        elif had_suspended and (self.running or self.pump_is_scheduled):
+            self._start_in_the_next_turn()
         else:
             self.pump()
+
+    def _start_in_the_next_turn(self):
+        if self.slice.is_in_use or not self.has_room():
+            return
+        try:
+            self.schedule_pump()
+        except INTERRUPTS:
+            self.interrupted()
+            raise
+        except Exception as error:
+            self._pass_failed(error)
 
     def interrupted(self):
         """An interrupt leaves the loop; if that is run again, the queue goes on."""

@@ -8,8 +8,11 @@ NONE --begin()--> BEGUN --> STARTED --> TIMED --> OVER
 import enum
 import time
 
-SLICE = 0.001
-"""Seconds that starting or closing items may take before the event loop gets a turn."""
+SLICE_SECONDS = 0.001
+"""How long items that never suspend may start, or items be closed, before the event loop gets a turn."""
+
+PASS_SECONDS = 0.010
+"""How long items may start at all."""
 
 _clock = time.monotonic
 
@@ -21,13 +24,13 @@ def set_clock(clock):
 
 
 class Timer:
-    """One slice, which begins now."""
+    """One slice of closing items, which begins now."""
 
     def __init__(self):
         self._began = _clock()
 
     def is_over(self):
-        return _clock() - self._began >= SLICE
+        return _clock() - self._began >= SLICE_SECONDS
 
 
 class PassState(enum.Enum):
@@ -42,11 +45,18 @@ PASS_NONE, PASS_BEGUN, PASS_STARTED, PASS_TIMED, PASS_OVER = PassState
 
 
 class Slice:
-    """What a pass, which starts items, may still do in this turn of the event loop."""
+    """What a pass, which starts items, may still do in this turn of the event loop.
+
+    What items do before they suspend is work that has to begin, and the more of it begins in one turn, the fewer turns
+    it takes; so only the time of starts counts that ended without suspending, measured from one reading of the clock to
+    the next: not at all where something has suspended in between.
+    """
 
     def __init__(self):
         self.state = PASS_NONE
-        self._timer = None
+        self._began = self._read = 0.0  # when the clock was read first, and last
+        self._counted = 0.0
+        self._suspended = False  # since then
 
     @property
     def is_in_use(self):
@@ -55,21 +65,34 @@ class Slice:
 
     def begin(self):
         self.state = PASS_BEGUN
+        self._counted = 0.0
+        self._suspended = False
 
     def end(self):
         self.state = PASS_NONE
 
-    def lasts(self, *, is_limited, next_is_scheduled):
-        """Whether one more item may start: the first, or any for about a millisecond if there is a limit.
+    def something_suspends(self):
+        """An item does that in a step of its Task, be it that no pass is under way."""
+        self._suspended = True
 
-        Once a pass has used up its millisecond the next one is scheduled; then others in the
-        same turn of the event loop start one item.
+    def lasts(self, *, is_limited, next_is_scheduled):
+        """Whether one more item may start: the first, or any while there is time if there is a limit.
+
+        Once the next pass is scheduled, others in the same turn of the event loop start one item.
         """
         if self.state is PASS_BEGUN:
             self.state = PASS_STARTED
             if is_limited:
-                self._timer = Timer()
+                self._began = self._read = _clock()
                 self.state = PASS_TIMED
-        elif is_limited and (next_is_scheduled or self._timer.is_over()):
+        elif is_limited and (next_is_scheduled or self._is_used_up()):
             self.state = PASS_OVER
         return self.state is not PASS_OVER
+
+    def _is_used_up(self):
+        now = _clock()
+        if not self._suspended:
+            self._counted += now - self._read
+        self._read = now
+        self._suspended = False
+        return self._counted >= SLICE_SECONDS or now - self._began >= PASS_SECONDS

@@ -1,6 +1,7 @@
 """The coroutine of one Task.  Twin of src/engine/worker.h.
 
-It drives one item and reports how that ended; in the same step the next item starts.
+It drives one item and reports how that ended; the next item starts in the same step if this one never suspended, else in the
+next turn of the loop.
 """
 
 import inspect
@@ -29,6 +30,8 @@ class Worker(Child, CoroutineObject):
         self._is_being_made = False  # its Task is
         self._is_being_closed = False  # by close()
         self._is_being_stepped = False  # else its body ends only when it goes
+        self._began_when_made = False  # its first step was no turn of its own
+        self._has_suspended = False
         self._body = None
         self._take_names_of(item)
         self.coroutine = coroutine_of(self.kind, item)
@@ -121,11 +124,12 @@ class Worker(Child, CoroutineObject):
             if value is not None:
                 raise TypeError("can't send non-None value to a just-started coroutine")
             self._body = self._drive()
+            self._began_when_made = self._is_being_made
         elif self._was_closed:
             self._end_closed()
         was_stepped, self._is_being_stepped = self._is_being_stepped, True
         try:
-            return self._body.send(value)
+            return self._suspends_on(self._body.send(value))
         finally:
             self._is_being_stepped = was_stepped
 
@@ -136,7 +140,7 @@ class Worker(Child, CoroutineObject):
             if self._was_closed:
                 self._end_closed()
             if self._body is not None:
-                return self._body.throw(*exception)
+                return self._suspends_on(self._body.throw(*exception))
             try:
                 self._body = self._drive()
                 return self._body.throw(*exception)
@@ -148,6 +152,12 @@ class Worker(Child, CoroutineObject):
         finally:
             self._is_being_stepped = was_stepped
             del exception, outcome  # a traceback may hold this frame
+
+    def _suspends_on(self, yielded):
+        self._has_suspended = True
+        if self.gathering is not None:
+            self.gathering.slice.something_suspends()
+        return yielded
 
     def close(self):
         """Close the item.  The Task does not end: it finds that in its next step."""
@@ -208,7 +218,9 @@ class Worker(Child, CoroutineObject):
                 pass  # its Task has ended without it
             elif self._is_being_stepped:
                 self._deliver(outcome)
-                gathering.go_on_after(outcome.error)
+                # A Task that takes turns of its own gives its successor one, too.
+                had_suspended = self._has_suspended and self._began_when_made
+                gathering.go_on_after(outcome.error, had_suspended=had_suspended)
             else:  # the Task was destroyed; this is not one of its steps
                 gathering.child_lost(self)
             if outcome.error is not None:

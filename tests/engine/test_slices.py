@@ -1,4 +1,4 @@
-"""With a limit, starting or closing many items gives the loop a turn every millisecond.
+"""With a limit, starting or closing many items gives the loop a turn every millisecond; items that suspend, every ten.
 
 That is point 6 of docs/architecture.md.
 """
@@ -225,7 +225,7 @@ def test_without_a_clock_of_the_tests_real_time_counts(impl):
     assert len(turns) > 2, "they did not all run in one turn"
 
 
-def test_workers_that_wake_in_one_turn_share_its_slice(impl, clock):
+def test_items_that_end_in_one_turn_share_the_slice_of_the_next(impl, clock):
     async def main():
         trace = Trace()
 
@@ -244,5 +244,69 @@ def test_workers_that_wake_in_one_turn_share_its_slice(impl, clock):
         trace.stop()
         return trace.turns
 
-    # r's end starts two items, which use up the slice; the ends of s and t start one each, in the slot that they free.
-    assert run(main) == ["", "", "-r a b -s c -t d", "e f", "g h"]
+    assert run(main) == ["", "", "-r -s -t", "a b", "c d", "e f", "g h"]
+
+
+def suspending(trace, clock, seconds):
+    async def suspends(name):
+        clock.now += seconds
+        trace(f"+{name}")
+        await asyncio.sleep(0)
+        trace(f"-{name}")
+
+    return suspends
+
+
+def test_items_that_suspend_share_the_loop_after_ten_milliseconds(impl, clock):
+    async def main():
+        trace = Trace()
+        suspends = suspending(trace, clock, 0.003)
+        trace.start()
+        await impl.gather_with_concurrency(10, *map(suspends, "abcdef"))
+        trace.stop()
+        return trace.turns
+
+    assert run(main) == ["", "+a +b +c +d", "-a -b -c -d +e +f", "-e -f"]
+
+
+def test_what_suspends_in_an_interval_between_two_readings_makes_it_not_count(impl, clock):
+    async def main():
+        trace = Trace()
+        suspends = suspending(trace, clock, 0.0009)
+
+        async def takes(name):
+            clock.now += 0.0006
+            trace(name)
+
+        trace.start()
+        await impl.gather_with_concurrency(
+            10, takes("a"), suspends("r"), suspends("s"), takes("b"), takes("c"), suspends("t"), takes("d")
+        )
+        trace.stop()
+        return trace.turns
+
+    assert run(main) == ["", "a +r +s b", "-r -s c +t d", "-t"]
+
+
+def test_a_slot_that_frees_after_the_slice_of_a_turn_is_taken_in_the_next(impl, clock):
+    async def main():
+        trace = Trace()
+
+        async def suspends(name, turns):
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            trace(f"-{name}")
+
+        async def takes(name):
+            clock.now += 0.0006
+            trace(name)
+
+        trace.start()
+        await impl.gather_with_concurrency(
+            3, suspends("r", 1), suspends("s", 2), suspends("t", 3), *(takes(name) for name in "abcdefgh")
+        )
+        trace.stop()
+        return trace.turns
+
+    # The pass in which a and b start is scheduled when r ends, and s ends behind it.
+    assert run(main) == ["", "", "-r", "a b -s", "c d -t", "e f", "g h"]
