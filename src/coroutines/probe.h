@@ -180,7 +180,8 @@ static bool
 probe_looks_untouched(core_state *state, ProbeObject *self)
 {
     bool first_step = self->steps == 1;
-    return task_ends_unseen(state, self->task, self->loop, first_step)
+    return task_ends_unseen(state, self->task, first_step)
+           && task_is_current(state, self->task, self->loop)
            && task_is_untouched(state, self->task, self->loop, NULL,
                                 first_step)
            && Py_REFCNT(self) == task_driver_references(first_step) + 1;

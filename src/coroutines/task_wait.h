@@ -46,7 +46,8 @@ task_waiter_callback(core_state *state, PyObject *waiter)
 }
 
 /* The Task is not shown as awaiting the Future any more (3.14+): asyncio sees to
-   that with the Future that it is called with.  -1 on error. */
+   that with the Future that it is called with.  -1 on error.
+   Runs Python code. */
 static int
 task_leaves_waiter(core_state *state, PyObject *waiter, PyObject *task)
 {

@@ -16,27 +16,26 @@
 
 /*** May it go on? ***/
 
-/* References to the worker of an untouched Task when its item has ended: the
-   list's is the caller's, and who starts the Task has one. */
-static inline Py_ssize_t
-worker_references(bool first_step)
+/* Does nobody hold or watch the worker, whose item has ended?  get_coro() hands it
+   out for an item that is no coroutine, and whoever steps it by hand holds it.
+   The list's reference is the caller's, and who starts or calls the Task in this
+   step has one. */
+static inline bool
+worker_is_unseen(WorkerObject *self)
 {
-    return task_driver_references(first_step) + 1 + first_step;
+    bool first_step = self->in_first_step;
+    bool is_ours = first_step || self->link.run == RUN_CALLED;
+    return Py_REFCNT(self) == task_driver_references(first_step) + 1 + is_ours
+           && self->base.weakreflist == NULL;
 }
 
-/* May the Task, whose item has ended, go on with another one?  The worker, too,
-   must be as new: get_coro() hands it out for an item that is no coroutine.  In a
-   step that one of us has called, that one has a reference to it, too. */
+/* May the Task, whose item has ended, go on with another one? */
 static bool
 worker_may_go_on(core_state *state, WorkerObject *self)
 {
-    bool first_step = self->in_first_step;
     return task_is_untouched(state, self->link.target, self->gathering->loop,
-                             self->link.awaiter, first_step)
-           && Py_REFCNT(self)
-                  == worker_references(first_step)
-                         + (self->link.run == RUN_CALLED)
-           && self->base.weakreflist == NULL;
+                             self->link.awaiter, self->in_first_step)
+           && worker_is_unseen(self);
 }
 
 /* Has an item ended in a way after which its Task may go on? */
@@ -144,8 +143,8 @@ worker_goes_on(core_state *state, WorkerObject *self, bool began_pass,
         || (began_pass
             && !limit_is_filled_by_one(&gathering->limit,
                                        gathering->running.count))
-        || !task_ends_unseen(state, self->link.target, gathering->loop,
-                             self->in_first_step)) {
+        || !task_ends_unseen(state, self->link.target, self->in_first_step)
+        || !task_is_current(state, self->link.target, gathering->loop)) {
         return 0;
     }
     Py_CLEAR(*raised);
@@ -182,7 +181,8 @@ worker_waits(core_state *state, WorkerObject *self, PyObject **result,
     }
     if (gathering->tasks != TASKS_OWN_REUSED
         || !ended_ordinarily(state, *raised)
-        || !task_is_unseen(self->link.target, self->in_first_step)) {
+        || !task_is_unseen(self->link.target, false)
+        || !worker_is_unseen(self)) {
         return 0; /* what more there is to it is asked in the pass */
     }
     if (self->waiter == NULL) {
@@ -213,7 +213,8 @@ worker_takes_up(core_state *state, WorkerObject *self)
     if (gathering->call_graph.awaiter == NULL) { /* it waits no more */
         call_graph_leave(&gathering->call_graph, &self->link);
     }
-    if (!task_ends_unseen(state, self->link.target, gathering->loop, false)) {
+    if (!worker_is_unseen(self) /* else the step may not be the Task's */
+        || !task_ends_unseen(state, self->link.target, false)) {
         return false;
     }
     self->kept_raised = false;
