@@ -321,21 +321,17 @@ worker_start(core_state *state, GatheringObject *gathering, PyObject *current)
         worker_take_item(WorkerObject_CAST(current));
         return START_HERE;
     }
-    while (gathering->idle.count > 0) {
+    PyObject *failure = NULL;
+    while (gathering->idle.count > 0 && gathering->source.taken.item != NULL) {
         if (worker_call(state, gathering) < 0) {
-            if (gathering->source.taken.item != NULL) {
-                PyObject *raised = fetch_exception();
-                source_drop_taken(state, &gathering->source);
-                raise_exception(raised);
-            }
-            return START_ERROR;
-        }
-        if (gathering->source.taken.item == NULL) {
-            return START_ELSEWHERE;
+            collect_exception(&failure);
         }
     }
-    return worker_start_new(state, gathering) < 0 ? START_ERROR
-                                                  : START_ELSEWHERE;
+    if (gathering->source.taken.item != NULL
+        && worker_start_new(state, gathering) < 0) {
+        collect_exception(&failure);
+    }
+    return raise_collected(failure) < 0 ? START_ERROR : START_ELSEWHERE;
 }
 
 /* Called by the engine's loop (pass.h), for each item. */
