@@ -165,6 +165,7 @@ core_make_strings(core_state *state)
     MAKE(empty_tuple, PyTuple_New(0))
     MAKE(task_name, PyUnicode_FromString("gatedcoro"))
     MAKE(context_kwname, PyTuple_Pack(1, state->str_context))
+    MAKE(loop_kwname, PyTuple_Pack(1, state->str_loop))
     MAKE(msg_kwname, PyTuple_Pack(1, state->str_msg))
 #undef MAKE
     return 0;
@@ -287,11 +288,13 @@ core_find_shortcuts(core_state *state)
         find_getset(state->task_base, "_log_destroy_pending");
     PyGetSetDef *log_traceback =
         find_getset(state->future_base, "_log_traceback");
+    PyGetSetDef *blocking =
+        find_getset(state->future_base, "_asyncio_future_blocking");
     PyMethodDef *done = find_method(state->future_base, "done");
     PyMethodDef *get_name = find_method(state->task_base, "get_name");
     if (cr_await == NULL || must_cancel == NULL || callbacks == NULL
-        || log_destroy_pending == NULL || log_traceback == NULL || done == NULL
-        || get_name == NULL) {
+        || log_destroy_pending == NULL || log_traceback == NULL
+        || blocking == NULL || done == NULL || get_name == NULL) {
         PyErr_Format(PyExc_ImportError,
                      "gatedcoro._core needs _asyncio.Future and "
                      "_asyncio.Task as CPython has them; they are %R and %R",
@@ -301,8 +304,9 @@ core_find_shortcuts(core_state *state)
     state->coro_get_await = cr_await->get;
     state->coro_await_closure = cr_await->closure;
     state->task_get_must_cancel = must_cancel->get;
-    state->task_get_callbacks = callbacks->get;
+    state->future_get_callbacks = callbacks->get;
     state->task_set_log_destroy_pending = log_destroy_pending->set;
+    state->future_set_blocking = blocking->set;
     state->future_get_log_traceback = log_traceback->get;
     state->future_set_log_traceback = log_traceback->set;
     state->future_done = done->ml_meth;

@@ -46,7 +46,11 @@
     X(clock)         /* says the time in seconds, for tests; or NULL */ \
     X(empty_tuple) \
     X(task_name) /* what the base class of our Tasks takes for a name */ \
+    X(future_remove_done_callback) /* of _asyncio.Future */ \
+    X(discard_from_awaited_by)     /* of _asyncio, 3.14+ */ \
+    X(done_future)                 /* with which Tasks are resumed */ \
     X(context_kwname) \
+    X(loop_kwname) \
     X(msg_kwname)
 
 #define FOR_EACH_STRING(X) \
@@ -162,15 +166,17 @@ typedef struct {
     getter coro_get_await; /* cr_await of a native coroutine */
     void *coro_await_closure;
     getter task_get_must_cancel;
-    getter task_get_callbacks;
+    getter future_get_callbacks;
     setter task_set_log_destroy_pending;
+    setter future_set_blocking;
     getter future_get_log_traceback;
     setter future_set_log_traceback;
     PyCFunction future_done;
     PyCFunction task_get_name;
 
     TaskImage task_image;
-    bool reuse_works;  /* Tasks look as expected (probe.h) */
+    Py_ssize_t future_callback; /* the offset of a Future's first one */
+    bool reuse_works;           /* Tasks look as expected (probe.h) */
     bool reuse_wanted; /* GATEDCORO_TASK_REUSE, and a switch for the tests */
 
     unsigned long long task_names; /* the last number in a Task's name */

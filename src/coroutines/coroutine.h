@@ -66,9 +66,9 @@ typedef struct {
        being raised.  May be NULL.  Runs Python code. */
     void (*dropped)(CoroutineObject *self);
     /* The Task that it drives, if that is one of ours (task.h), is being
-       cancelled: called in the call of cancel(), before that does anything.  -1
-       with an exception that it raises in its place.  May be NULL.
-       Runs Python code. */
+       cancelled: called in the call of cancel(), before that does anything.  1 if
+       there is nothing to cancel any more, as in a Task that is done; -1 with an
+       exception that it raises in its place.  May be NULL.  Runs Python code. */
     int (*cancelled)(CoroutineObject *self, PyObject *message);
     /* What get_coro() of that Task answers: new reference.  May be NULL: it
        answers the coroutine itself.  Runs Python code. */

@@ -1,18 +1,20 @@
 /* Probe: measures what an untouched Task looks like on this interpreter.
 
    When the module is imported, it is found out on a Task that is not initialised
-   where what can be done to one shows.  Then another one runs four steps on a
+   where what can be done to one shows.  Then another one runs five steps on a
    stand-in for a loop: its first, as a worker starts it; one after a bare yield;
-   one after a future; one after a future that failed.  In the first, its image
-   is taken (state.h); in each it must look untouched, by all that workers look
-   at; and in the last it must not look so when something has been done to it.
-   If it is otherwise, Tasks are never reused in this process. */
+   one in which it is resumed (task_wait.h); one after a future; one after a future
+   that failed.  In the first, its image is taken (state.h); in each it must look
+   untouched, by all that workers look at; and in the last it must not look so when
+   something has been done to it.  If it is otherwise, Tasks are never reused in
+   this process. */
 
 #ifndef GATEDCORO_PROBE_H
 #define GATEDCORO_PROBE_H
 
 #include "coroutines/coroutine_type.h"
 #include "coroutines/task_reuse.h"
+#include "coroutines/task_wait.h"
 
 typedef struct {
     CoroutineObject base;
@@ -178,7 +180,8 @@ static bool
 probe_looks_untouched(core_state *state, ProbeObject *self)
 {
     bool first_step = self->steps == 1;
-    return task_ends_unseen(state, self->task, self->loop, first_step)
+    return task_ends_unseen(state, self->task, first_step)
+           && task_is_current(state, self->task, self->loop)
            && task_is_untouched(state, self->task, self->loop, NULL,
                                 first_step)
            && Py_REFCNT(self) == task_driver_references(first_step) + 1;
@@ -198,27 +201,6 @@ probe_shows_traces(core_state *state, ProbeObject *self)
            && !probe_looks_untouched(state, self);
 }
 
-/* A Future that the Task will wait on: new reference.  Runs Python code. */
-static PyObject *
-probe_new_future(core_state *state, ProbeObject *self)
-{
-    PyObject *kwargs = PyDict_New();
-    PyObject *future = NULL;
-    if (kwargs != NULL
-        && PyDict_SetItem(kwargs, state->str_loop, self->loop) == 0) {
-        future = PyObject_Call((PyObject *)state->future_base,
-                               state->empty_tuple, kwargs);
-    }
-    Py_XDECREF(kwargs);
-    if (future != NULL
-        && PyObject_SetAttr(future, state->str_asyncio_future_blocking,
-                            Py_True)
-               < 0) {
-        Py_CLEAR(future);
-    }
-    return future;
-}
-
 /* Runs Python code. */
 static PySendResult
 probe_step(CoroutineObject *op, PyObject *Py_UNUSED(value),
@@ -231,20 +213,20 @@ probe_step(CoroutineObject *op, PyObject *Py_UNUSED(value),
         return PYGEN_ERROR;
     }
     self->steps++;
-    bool as_expected = (exception != NULL) == (self->steps == 4);
+    bool as_expected = (exception != NULL) == (self->steps == 5);
     if (self->steps == 1) {
         task_silence(state, self->task);
         as_expected = as_expected && probe_take_image(state, self);
     }
     as_expected = as_expected && probe_looks_untouched(state, self);
-    if (self->steps == 4) {
+    if (self->steps == 5) {
         as_expected = as_expected && probe_shows_traces(state, self);
     }
     self->as_expected &= as_expected;
-    if (!PyErr_Occurred() && (self->steps == 2 || self->steps == 3)) {
-        Py_XSETREF(self->future, probe_new_future(state, self));
+    if (!PyErr_Occurred() && self->steps >= 2 && self->steps <= 4) {
+        Py_XSETREF(self->future, task_waiter_new(state, self->loop));
         if (self->future != NULL) {
-            *result = Py_NewRef(self->future);
+            *result = task_waiter_yield(state, self->future);
             return PYGEN_NEXT;
         }
     }
@@ -369,6 +351,80 @@ probe_run_after(CatcherObject *catcher, ProbeObject *probe, PyObject *method,
     return status;
 }
 
+/* Where does a Future have the callback that it got first?  Here it is a Task's
+   wake-up.  1, 0 if it is not as expected, or -1. */
+static int
+probe_find_callback(core_state *state, PyObject *future)
+{
+    PyObject *callbacks = state->future_get_callbacks(future, NULL);
+    if (callbacks == NULL) {
+        return -1;
+    }
+    int found = 0;
+    if (PyList_CheckExact(callbacks) && PyList_GET_SIZE(callbacks) == 1) {
+        PyObject *first = PyList_GET_ITEM(callbacks, 0);
+        PyObject *callback =
+            PyTuple_CheckExact(first) && PyTuple_GET_SIZE(first) > 0
+                ? PyTuple_GET_ITEM(first, 0)
+                : NULL;
+        Py_ssize_t end = Py_TYPE(future)->tp_basicsize;
+        for (size_t i = 0; word_offset(i + 1) <= end; i++) {
+            if (task_word(future, word_offset(i)) == (uintptr_t)callback) {
+                state->future_callback = word_offset(i);
+                found++;
+            }
+        }
+    }
+    Py_DECREF(callbacks);
+    return found == 1;
+}
+
+/* Has the Task make a step as one that waits for us.  Runs Python code. */
+static int
+probe_resume(core_state *state, ProbeObject *probe)
+{
+    PyObject *future = Py_XNewRef(probe->future);
+    int status = -1;
+    if (future == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the Task waits on nothing");
+    }
+    else {
+        status = probe_find_callback(state, future);
+        if (status > 0) {
+            status = task_resume(state, probe->task, future, probe->loop);
+        }
+        probe->as_expected &=
+            status > 0 && task_waiter_callback(state, future) == NULL;
+    }
+    Py_XDECREF(future);
+    return status < 0 ? -1 : 0;
+}
+
+/* What Tasks are resumed with.  Runs Python code. */
+static int
+probe_find_means(core_state *state, PyObject *asyncio, PyObject *loop)
+{
+    Py_XSETREF(state->future_remove_done_callback,
+               PyObject_GetAttrString((PyObject *)state->future_base,
+                                      "remove_done_callback"));
+    if (state->future_remove_done_callback == NULL) {
+        return -1;
+    }
+    if (HAS_AWAITED_BY) {
+        Py_XSETREF(state->discard_from_awaited_by,
+                   PyObject_GetAttr(
+                       asyncio, state->str_future_discard_from_awaited_by));
+        if (state->discard_from_awaited_by == NULL) {
+            return -1;
+        }
+    }
+    Py_XSETREF(state->done_future, task_waiter_new(state, loop));
+    return state->done_future == NULL
+               ? -1
+               : call_method_for_effect(state->done_future,
+                                        state->str_set_result, Py_None);
+}
+
 /* Runs a probe on `catcher`, which is the running loop of the thread.
    Runs Python code. */
 static int
@@ -380,7 +436,8 @@ probe_run(core_state *state, PyObject *asyncio, CatcherObject *catcher,
     PyObject *context = PyContext_CopyCurrent();
     PyTypeObject *type = state->probe_type;
     ProbeObject *probe = (ProbeObject *)type->tp_alloc(type, 0);
-    if (context == NULL || probe == NULL) {
+    if (context == NULL || probe == NULL
+        || probe_find_means(state, asyncio, (PyObject *)catcher) < 0) {
         goto done;
     }
     coroutine_init(&probe->base, &probe_kind);
@@ -396,14 +453,14 @@ probe_run(core_state *state, PyObject *asyncio, CatcherObject *catcher,
         goto done;
     }
     Py_CLEAR(task);
-    if (probe_run_caught(catcher, NULL) < 0
+    if (probe_run_caught(catcher, NULL) < 0 || probe_resume(state, probe) < 0
         || probe_run_after(catcher, probe, state->str_set_result, Py_None) < 0
         || probe_run_after(catcher, probe, state->str_set_exception,
                            PyExc_Exception)
                < 0) {
         goto done;
     }
-    *as_expected = probe->as_expected && probe->steps == 4;
+    *as_expected = probe->as_expected && probe->steps == 5;
     status = 0;
 done:
     if (probe != NULL) {

@@ -98,11 +98,12 @@ task_init(core_state *state, PyObject *task, PyObject *kwargs)
     return status;
 }
 
-/* Runs `step` as asyncio runs a callback of `context`, in the middle of the
-   step of another Task, if there is one.  Runs Python code. */
+/* Runs step(argument), or step() if that is NULL, as asyncio runs a callback of
+   `context`, in the middle of the step of another Task, if there is one.
+   Runs Python code. */
 static int
 run_nested_step(core_state *state, PyObject *loop, PyObject *step,
-                PyObject *context)
+                PyObject *argument, PyObject *context)
 {
     PyObject *current = PyObject_CallOneArg(state->current_task, loop);
     if (current == NULL) {
@@ -120,7 +121,10 @@ run_nested_step(core_state *state, PyObject *loop, PyObject *step,
         Py_DECREF(ignored);
     }
     if (PyContext_Enter(context) == 0) {
-        PyObject *done = PyObject_CallNoArgs(step);
+        PyObject *args[] = {NULL, argument};
+        PyObject *done = PyObject_Vectorcall(
+            step, args + 1,
+            (size_t)(argument != NULL) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
         PyObject *raised = done == NULL ? fetch_exception() : NULL;
         Py_XDECREF(done);
         int exited = PyContext_Exit(context);
@@ -170,7 +174,8 @@ task_start_caught(core_state *state, PyObject *task, PyObject *loop)
     catcher->callback = NULL;
     Py_CLEAR(catcher);
     Py_CLEAR(kwargs);
-    status = run_nested_step(state, loop, step, task_fields(task)->context);
+    status =
+        run_nested_step(state, loop, step, NULL, task_fields(task)->context);
     Py_DECREF(step);
 done:
     Py_XDECREF(catcher);
@@ -255,9 +260,11 @@ task_cancel(PyObject *op, PyObject *args, PyObject *kwargs)
     TaskFields *fields = task_fields(op);
     fields->touched = true;
     CoroutineObject *driver = fields->driver;
-    if (driver != NULL && driver->kind->cancelled != NULL
-        && driver->kind->cancelled(driver, message) < 0) {
-        return NULL;
+    if (driver != NULL && driver->kind->cancelled != NULL) {
+        int answer = driver->kind->cancelled(driver, message);
+        if (answer != 0) {
+            return answer < 0 ? NULL : Py_NewRef(Py_False);
+        }
     }
     return task_call_base(op, "cancel", args, kwargs);
 }

@@ -121,7 +121,7 @@ task_is_current(core_state *state, PyObject *task, PyObject *loop)
 static bool
 task_has_callbacks(core_state *state, PyObject *task)
 {
-    PyObject *callbacks = state->task_get_callbacks(task, NULL);
+    PyObject *callbacks = state->future_get_callbacks(task, NULL);
     if (callbacks == NULL) {
         PyErr_Clear(); /* no memory for the list */
     }
@@ -208,14 +208,11 @@ task_looks_new(core_state *state, PyObject *task, PyObject *loop,
 
 /*** The decision ***/
 
-/* An item has ended in a step that may be the Task's.  Will nobody see how the
-   Task itself ends?  Runs Python code. */
+/* This is a step of the Task.  Will nobody see how it ends? */
 static bool
-task_ends_unseen(core_state *state, PyObject *task, PyObject *loop,
-                 bool first_step)
+task_ends_unseen(core_state *state, PyObject *task, bool first_step)
 {
     return task_is_unseen(task, first_step) && !task_has_callbacks(state, task)
-           && task_is_current(state, task, loop)
            && task_is_registered(state, task, first_step);
 }
 

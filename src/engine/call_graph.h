@@ -109,17 +109,11 @@ call_graph_leave_item(core_state *state, CallGraph *self, RunningLink *link,
     Py_XDECREF(item);
 }
 
-/* The caller waits no more: nobody awaits what still runs, or what starts from
-   here on.  Keeps the exception being raised.  Runs Python code. */
+/* The caller waits no more: nobody awaits what is in that ring.  Keeps the
+   exception being raised.  Runs Python code. */
 static void
-call_graph_leave_all(core_state *state, CallGraph *self, Running *running)
+call_graph_leave_ring(core_state *state, CallGraph *self, Running *running)
 {
-    PyObject *awaiter = self->awaiter;
-    self->awaiter = NULL;
-    if (awaiter == NULL) {
-        return;
-    }
-    Py_DECREF(awaiter);
     RunningLink *link;
     RunningWalk walk;
     running_walk_begin(running, &walk);

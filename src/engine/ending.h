@@ -94,10 +94,10 @@ gathering_close_some(GatheringObject *self)
     return raise_collected(failure);
 }
 
-/* Nothing starts from here on, not even what has been taken and not begun.  -1
-   on an interrupt, or if the keeper could not be told.  Runs Python code. */
+/* Closes the source, and drops it or begins to close what is queued.  -1 on an
+   interrupt, or if the keeper could not be told.  Runs Python code. */
 static int
-gathering_close_queue(GatheringObject *self)
+gathering_close_source(GatheringObject *self)
 {
     switch (self->source.state) {
     case SOURCE_EXHAUSTED:
@@ -118,6 +118,16 @@ gathering_close_queue(GatheringObject *self)
     source_be_closed(&self->source);
     int status = gathering_queue_ended(self);
     source_drop(&self->source);
+    return status;
+}
+
+/* Nothing starts from here on, not even what has been taken and not begun.  -1
+   on an interrupt, or if the keeper could not be told.  Runs Python code. */
+static int
+gathering_close_queue(GatheringObject *self)
+{
+    int status = gathering_close_source(self);
+    gathering_release_idle(self);
     return status;
 }
 
@@ -213,7 +223,7 @@ gathering_settle_for(GatheringObject *self, PyObject *exception,
         != GATHERING_SETTLED) { /* else while the keeper was made */
         PyObject *decided = gathering_be_settled(self);
         Py_INCREF(self);
-        call_graph_leave_all(state, &self->call_graph, &self->running);
+        gathering_leave_call_graph(state, self);
         if (!is_wanted) {
             self->sink->forget(self->receiver);
         }
@@ -384,9 +394,9 @@ gathering_strand(GatheringObject *self)
         self->sink->forget(self->receiver);
         Py_XDECREF(error);
     }
-    call_graph_leave_all(state_of((PyObject *)self), &self->call_graph,
-                         &self->running);
+    gathering_leave_call_graph(state_of((PyObject *)self), self);
     gathering_close_rest(self);
+    running_clear(&self->idle);
     gathering_check(self);
 }
 
@@ -397,7 +407,7 @@ gathering_abandon(GatheringObject *self, PyObject *where)
 {
     core_state *state = state_of((PyObject *)self);
     PyObject *raised = fetch_exception();
-    call_graph_leave_all(state, &self->call_graph, &self->running);
+    gathering_leave_call_graph(state, self);
     PyObject *closed =
         PyObject_CallMethodNoArgs(self->loop, state->str_is_closed);
     if (closed == Py_True) {

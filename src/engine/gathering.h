@@ -27,6 +27,12 @@
    under way and leaves the next start to it, or goes on with the next item in the
    same Task (worker.h).
 
+   What makes room by suspending and ending has the next pass scheduled: it starts
+   everything for which there is room by then.  So the requests that answers make
+   room for are sent together, once all answers of a turn have been read, which
+   makes fewer and fuller turns here and at the other end.  Until then a Task that
+   may be reused waits, idle.
+
    The caller is not suspended on a pending future, and the queue is not empty?
    Then a keeper Task stands for the queue, so that asyncio.run() can close it.
 
@@ -48,7 +54,8 @@
       3  what is in the ring counts as running
       4  an item is in hand only during a pass
       5  who called is kept only while Tasks are still to be made
-      6  once it is SETTLED, nobody is shown as awaiting what runs */
+      6  once it is SETTLED, nobody is shown as awaiting what runs
+      7  a Task is idle only while a pass is scheduled or under way */
 
 #ifndef GATEDCORO_GATHERING_H
 #define GATEDCORO_GATHERING_H
@@ -99,6 +106,9 @@ typedef struct {
     /* Runs Python code. */
     StartAnswer (*start)(core_state *state, GatheringObject *gathering,
                          PyObject *current);
+    /* Has a runner (an owner in the idle ring, borrowed) end: there is no item
+       for it.  It is off the ring afterwards.  Runs Python code. */
+    void (*release)(core_state *state, PyObject *idle);
 } Runner;
 
 struct GatheringObject {
@@ -116,6 +126,7 @@ struct GatheringObject {
     Limit limit;
     Slice slice;
     Running running;
+    Running idle; /* Tasks that wait for the next item */
     CallGraph call_graph;
 
     const Runner *runner;
@@ -277,10 +288,25 @@ gathering_check(GatheringObject *self)
            || self->source.state == SOURCE_OPEN);
     assert(self->call_graph.awaiter == NULL /* 6 */
            || self->state != GATHERING_SETTLED);
+    assert(self->idle.count == 0 || pass || self->pump_scheduled); /* 7 */
 }
 #endif
 
 /*** What runs ***/
+
+/* The caller waits no more.  Keeps the exception being raised.
+   Runs Python code. */
+static void
+gathering_leave_call_graph(core_state *state, GatheringObject *self)
+{
+    PyObject *awaiter = self->call_graph.awaiter;
+    self->call_graph.awaiter = NULL;
+    if (awaiter != NULL) {
+        Py_DECREF(awaiter);
+        call_graph_leave_ring(state, &self->call_graph, &self->running);
+        call_graph_leave_ring(state, &self->call_graph, &self->idle);
+    }
+}
 
 /* Shows what runs under `link` as awaited by the caller, if that waits.
    Runs Python code. */
@@ -295,7 +321,7 @@ gathering_join(GatheringObject *self, RunningLink *link)
         call_graph_join(&self->call_graph, link);
     }
     else { /* somebody else has set the caller's future */
-        call_graph_leave_all(state, &self->call_graph, &self->running);
+        gathering_leave_call_graph(state, self);
     }
 }
 
@@ -331,6 +357,26 @@ gathering_release_parent(GatheringObject *self)
     }
     PyObject *raised = fetch_exception();
     Py_CLEAR(self->parent);
+    restore_exception(raised);
+}
+
+/* There is no item any more for the Tasks that wait: they end, in this step.
+   Keeps the exception being raised.  Runs Python code. */
+static void
+gathering_release_idle(GatheringObject *self)
+{
+    if (self->idle.count == 0) {
+        return;
+    }
+    PyObject *raised = fetch_exception();
+    core_state *state = state_of((PyObject *)self);
+    RunningLink *link;
+    while ((link = idle_first(&self->idle)) != NULL) {
+        PyObject *owner = Py_NewRef(link->owner);
+        self->runner->release(state, owner);
+        assert(idle_first(&self->idle) != link);
+        Py_DECREF(owner);
+    }
     restore_exception(raised);
 }
 
@@ -380,6 +426,7 @@ gathering_new(core_state *state, const GatheringParts *parts)
     self->policy = parts->policy;
     self->tasks = parts->tasks;
     running_init(&self->running);
+    running_init(&self->idle);
     self->runner = parts->runner;
     self->sink = parts->sink;
     self->receiver = Py_NewRef(parts->receiver);
@@ -402,6 +449,7 @@ gathering_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->keeper);
     int stop = source_traverse(&self->source, visit, arg);
     stop = stop != 0 ? stop : running_traverse(&self->running, visit, arg);
+    stop = stop != 0 ? stop : running_traverse(&self->idle, visit, arg);
     return stop != 0 ? stop
                      : call_graph_traverse(&self->call_graph, visit, arg);
 }
@@ -413,6 +461,7 @@ gathering_tp_clear(PyObject *op)
     GatheringObject *self = GatheringObject_CAST(op);
     PyObject *error = gathering_be_settled(self);
     running_clear(&self->running);
+    running_clear(&self->idle);
     Py_CLEAR(self->loop);
     Py_CLEAR(self->context);
     call_graph_clear(&self->call_graph);

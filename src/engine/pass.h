@@ -217,15 +217,19 @@ gathering_end_pass(GatheringObject *self, int status)
     slice_end(&self->slice);
     gathering_release_parent(self);
     gathering_release_context(self);
+    if (status < 0) {
+        if (interrupt_is_raised()) {
+            gathering_let_out(self);
+        }
+        else {
+            status = gathering_pass_failed(self);
+        }
+    }
+    if (!self->pump_scheduled) {
+        gathering_release_idle(self);
+    }
     gathering_check(self);
-    if (status == 0) {
-        return 0;
-    }
-    if (interrupt_is_raised()) {
-        gathering_let_out(self);
-        return -1;
-    }
-    return gathering_pass_failed(self);
+    return status;
 }
 
 /* The engine's loop: starts items while there is room, and ends the pass.  -1 on
@@ -294,6 +298,28 @@ typedef enum {
     STEP_INTERRUPTED, /* by the exception being raised */
 } StepEnd;
 
+/* An item that had suspended has ended in a step.  Does what starts next do so in
+   the next turn, with all that there is room for by then?  Where nothing else
+   runs there is nothing to wait for. */
+static inline bool
+gathering_collects(const GatheringObject *self)
+{
+    return self->running.count > 0 || self->pump_scheduled;
+}
+
+/* Is there something to start in the next turn, or later in the pass that is
+   under way?  1, 0, or -1 on an interrupt: the loop is told.
+   Runs Python code. */
+static int
+gathering_starts_later(GatheringObject *self)
+{
+    if (gathering_has_room(self) && !slice_is_under_way(&self->slice)
+        && gathering_schedule_pump(self) < 0) {
+        return gathering_pass_failed(self);
+    }
+    return gathering_has_room(self);
+}
+
 /* An item has ended in a step: what starts next belongs to a pass.  True if that
    began here, and is to end with the step. */
 static bool
@@ -315,11 +341,11 @@ gathering_leave_step(GatheringObject *self, StepEnd end, bool began_pass)
     switch (end) {
     case STEP_SUSPENDED:
         if (began_pass) {
-            (void)gathering_end_pass(self, 0);
             if (gathering_has_room(self) && gathering_schedule_pump(self) < 0
                 && gathering_pass_failed(self) < 0) {
                 PyErr_WriteUnraisable((PyObject *)self);
             }
+            (void)gathering_end_pass(self, 0);
         }
         return 0;
     case STEP_ENDED:

@@ -249,9 +249,69 @@ worker_start_new(core_state *state, GatheringObject *gathering)
     return status;
 }
 
-/* The item in hand is run by the worker whose item has just ended, if there is
-   one and its Task may go on; or else in a Task of its own.
+/*** Idle Tasks ***/
+
+/* Has the Task of an idle worker make a step.  If that cannot be, the worker is
+   off the ring all the same, and the step, in which it ends, comes later.  -1 if
+   the step failed, with an exception.  Runs Python code. */
+static int
+worker_step_now(core_state *state, WorkerObject *self)
+{
+    PyObject *waiter = Py_NewRef(self->waiter);
+    GatheringObject *gathering = self->gathering;
+    int status =
+        task_resume(state, self->link.target, waiter, gathering->loop);
+    if (self->gathering == gathering && link_is_idle(&self->link)) {
+        /* Where the loop does not run, say. */
+        PyObject *failure = NULL;
+        if (status < 0 && forget_ordinary_error() < 0) {
+            collect_exception(&failure);
+        }
+        if (link_is_on(&self->link)) {
+            running_remove(&gathering->idle, &self->link);
+            Py_DECREF(self);
+        }
+        if (task_resume_soon(state, waiter) < 0) {
+            collect_exception(&failure);
+        }
+        status = raise_collected(failure);
+    }
+    Py_DECREF(waiter);
+    return status;
+}
+
+/* There is no item for it: the Task ends.  Runs Python code. */
+static void
+worker_release(core_state *state, PyObject *idle)
+{
+    WorkerObject *self = WorkerObject_CAST(idle);
+    self->link.run = RUN_IDLE; /* even if it had been called */
+    if (worker_step_now(state, self) < 0) {
+        PyErr_WriteUnraisable(idle);
+    }
+}
+
+/* Has the Task that is idle for longest make the step in which it goes on with
+   the item in hand, or else ends as its own did.  -1 on an interrupt.
    Runs Python code. */
+static int
+worker_call(core_state *state, GatheringObject *gathering)
+{
+    RunningLink *link = idle_first(&gathering->idle);
+    WorkerObject *self = WorkerObject_CAST(Py_NewRef(link->owner));
+    link->run = RUN_CALLED;
+    int status = worker_step_now(state, self);
+    if (status < 0) {
+        status = link_is_idle(&self->link) ? report_error((PyObject *)self)
+                                           : worker_not_started(self);
+    }
+    Py_DECREF(self);
+    return status;
+}
+
+/* The item in hand is run by the worker whose item has just ended, if there is
+   one and its Task may go on; or by one that is idle; or else in a Task of its
+   own.  Runs Python code. */
 static StartAnswer
 worker_start(core_state *state, GatheringObject *gathering, PyObject *current)
 {
@@ -261,13 +321,23 @@ worker_start(core_state *state, GatheringObject *gathering, PyObject *current)
         worker_take_item(WorkerObject_CAST(current));
         return START_HERE;
     }
-    return worker_start_new(state, gathering) < 0 ? START_ERROR
-                                                  : START_ELSEWHERE;
+    PyObject *failure = NULL;
+    while (gathering->idle.count > 0 && gathering->source.taken.item != NULL) {
+        if (worker_call(state, gathering) < 0) {
+            collect_exception(&failure);
+        }
+    }
+    if (gathering->source.taken.item != NULL
+        && worker_start_new(state, gathering) < 0) {
+        collect_exception(&failure);
+    }
+    return raise_collected(failure) < 0 ? START_ERROR : START_ELSEWHERE;
 }
 
 /* Called by the engine's loop (pass.h), for each item. */
 static const Runner worker_runner = {
     .start = worker_start,
+    .release = worker_release,
 };
 
 #endif /* GATEDCORO_RUNNER_H */

@@ -8,7 +8,15 @@
                  +---> CANCEL_PENDING     it is due once there is a target
 
    A link that has been taken off counts until running_ended(): the outcome of
-   what it stood for is not there yet, and putting it there runs Python code. */
+   what it stood for is not there yet, and putting it there runs Python code.
+
+   A worker whose item has ended may wait for the next one, in another ring: it
+   does not run meanwhile.
+
+      run    RUNNING -------> IDLE -----> CALLED     its Task makes the step in
+                 ^                          |        which it is to go on with
+                 +--------------------------+        the item in hand
+*/
 
 #ifndef GATEDCORO_RUNNING_H
 #define GATEDCORO_RUNNING_H
@@ -19,6 +27,8 @@ typedef enum {
     RUN_RUNNING,
     RUN_STARTING, /* its Task is being made, and the item has not begun */
     RUN_CANCEL_PENDING,
+    RUN_IDLE,
+    RUN_CALLED,
 } RunState;
 
 typedef struct RunningLink {
@@ -43,10 +53,25 @@ running_init(Running *self)
     self->ring.previous = self->ring.next = &self->ring;
 }
 
+/* Is it in a ring? */
+static inline bool
+link_is_on(const RunningLink *link)
+{
+    return link->next != NULL;
+}
+
+/* Does it stand for something whose item has ended, and which waits for the
+   next one? */
+static inline bool
+link_is_idle(const RunningLink *link)
+{
+    return link->run == RUN_IDLE || link->run == RUN_CALLED;
+}
+
 static inline bool
 link_is_running(const RunningLink *link)
 {
-    return link->next != NULL;
+    return link_is_on(link) && !link_is_idle(link);
 }
 
 static void
@@ -72,7 +97,7 @@ running_add(Running *self, RunningLink *link, Py_ssize_t index)
 static void
 running_take_off(RunningLink *link)
 {
-    assert(link_is_running(link));
+    assert(link_is_on(link));
     link->previous->next = link->next;
     link->next->previous = link->previous;
     link->previous = link->next = NULL;
@@ -93,6 +118,35 @@ running_remove(Running *self, RunningLink *link)
     running_take_off(link);
     running_ended(self);
 }
+
+/*** Waiting for the next item ***/
+
+/* What the link stands for waits: takes over the caller's reference to
+   `link->owner`. */
+static void
+idle_add(Running *idle, RunningLink *link)
+{
+    assert(!link_is_on(link) && link->run == RUN_RUNNING);
+    link->run = RUN_IDLE;
+    running_add(idle, link, link->index);
+}
+
+/* The link that waits for longest, or NULL (borrowed). */
+static inline RunningLink *
+idle_first(const Running *idle)
+{
+    return idle->count > 0 ? idle->ring.next : NULL;
+}
+
+/* What the link stands for takes the item in hand. */
+static inline void
+idle_goes_on(RunningLink *link)
+{
+    assert(!link_is_on(link) && link->run == RUN_CALLED);
+    link->run = RUN_RUNNING;
+}
+
+/*** Walking ***/
 
 /* A walk over what runs now, in the order of start, whatever changes in the
    meantime: two links without an owner, which stand in the ring for the place

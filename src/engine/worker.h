@@ -4,15 +4,23 @@
    One step of a worker:
 
       drive the item --- yields ------------------------> suspended
+            |   ^
+            |   +-------------------------------------------------------+
+       returns/raises: deliver the outcome to the gathering             |
+            |                                                           |
+            +-- may the Task go on? (task_reuse.h) -- no: end as the    |
+            |                                         item did          |
+           yes                                                          |
+            |                                                           |
+            +-- had the item suspended? -- no: take the next item ------+
+            |                                                           |
+           yes: the Task is idle until the pass in the next turn        |
+            |                                                           |
+            +-- may the Task still go on? -- yes: take the item in hand-+
             |
-       returns/raises: deliver the outcome to the gathering
-            |
-            +-- may the Task go on? (task_reuse.h) --- yes: the next item --+
-            |                                                               |
-            |   <----------------------- drive it, in the same step --------+
-            no
-            |
-       end as the item did, and start what there is room for in other Tasks
+            no: end as the item did
+
+   While it is idle, a Task keeps how its item ended, and shows that item.
 
    Who closes a worker by hand (Task.get_coro() gives it, for an item that is no
    coroutine) does not end its Task: that finds the worker closed in its next
@@ -21,8 +29,7 @@
 #ifndef GATEDCORO_WORKER_H
 #define GATEDCORO_WORKER_H
 
-#include "coroutines/task_reuse.h"
-#include "engine/worker_item.h"
+#include "engine/worker_reuse.h"
 
 /*** The Task ***/
 
@@ -103,137 +110,6 @@ worker_deliver(core_state *state, WorkerObject *self, PyObject *result,
         status = -1;
     }
     return status;
-}
-
-/* References to the worker of an untouched Task when its item has ended: the
-   list's is the caller's, and who starts the Task has one. */
-static inline Py_ssize_t
-worker_references(bool first_step)
-{
-    return task_driver_references(first_step) + 1 + first_step;
-}
-
-/* May the Task, whose item has ended, go on with another one?  The worker, too,
-   must be as new: get_coro() hands it out for an item that is no coroutine. */
-static bool
-worker_may_go_on(core_state *state, WorkerObject *self)
-{
-    bool first_step = self->in_first_step;
-    return task_is_untouched(state, self->link.target, self->gathering->loop,
-                             self->link.awaiter, first_step)
-           && Py_REFCNT(self) == worker_references(first_step)
-           && self->base.weakreflist == NULL;
-}
-
-/* The item in hand is the worker's, which has none.  The ring gets a reference
-   to the worker, which is the caller's. */
-static void
-worker_take_item(WorkerObject *self)
-{
-    GatheringObject *gathering = self->gathering;
-    assert(self->link.item == NULL);
-    self->drive = gathering->source.taken.drive;
-    self->link.item = gathering_run_taken(gathering, &self->link);
-    limit_begin_waiting(&gathering->limit);
-}
-
-/* Does the type have what a coroutine has?  Runs no Python code. */
-static bool
-has_coroutine_methods(core_state *state, PyObject *op)
-{
-    PyTypeObject *type = Py_TYPE(op);
-    return _PyType_Lookup(type, state->str_send) != NULL
-           && _PyType_Lookup(type, state->str_throw) != NULL
-           && _PyType_Lookup(type, state->str_close) != NULL;
-}
-
-/* An item has ended: drops it before another one starts, so that destructors
-   come first.  A coroutine is kept, for the Task may be asked for it; it has
-   dropped what it held. */
-static void
-worker_release_item(core_state *state, WorkerObject *self)
-{
-    Py_CLEAR(self->delegate);
-    PyObject *item = self->link.item;
-    if (item != NULL && !PyCoro_CheckExact(item) && self->drive != DRIVE_ITSELF
-        && !has_coroutine_methods(state, item)) {
-        Py_CLEAR(self->link.item);
-    }
-}
-
-/* Has an item ended in a way after which its Task may go on? */
-static bool
-ended_ordinarily(core_state *state, PyObject *raised)
-{
-    return raised == NULL
-           || (PyErr_GivenExceptionMatches(raised, PyExc_Exception)
-               && !PyErr_GivenExceptionMatches(raised,
-                                               state->cancelled_error));
-}
-
-/* An item has ended with `*result` or `*raised`, in a pass that is under way.
-   Does the Task go on with the next one?  1, 0, or -1 on an interrupt.  An item
-   for which there is room, but not in this Task, may have been started elsewhere.
-
-   In the middle of the loop's own call of a step, the Task can go on only if
-   exactly one item would start: were there more, they would be scheduled before
-   this Task is, though they come after its item.
-
-   If nobody holds the Task, nobody will see how it ends: what the item left
-   is dropped before the next one starts, so that destructors run as they
-   would with a Task for each item; and they may touch the Task, too, as may what
-   the collector runs while a context is made (3.11).  Runs Python code. */
-static int
-worker_goes_on(core_state *state, WorkerObject *self, bool began_pass,
-               PyObject **result, PyObject **raised)
-{
-    GatheringObject *gathering = self->gathering;
-    if (gathering->tasks != TASKS_OWN_REUSED
-        || !ended_ordinarily(state, *raised)
-        || (began_pass
-            && !limit_is_filled_by_one(&gathering->limit,
-                                       gathering->running.count))
-        || !task_ends_unseen(state, self->link.target, gathering->loop,
-                             self->in_first_step)) {
-        return 0;
-    }
-    Py_CLEAR(*raised);
-    Py_XSETREF(*result, Py_NewRef(Py_None));
-    Py_CLEAR(self->link.item);
-    Py_XSETREF(self->context, PyContext_Copy(gathering->context));
-    if (self->context == NULL) {
-        PyErr_Clear();
-        return 0;
-    }
-    switch (gathering_start_next(state, gathering, (PyObject *)self)) {
-    case START_HERE:
-        return 1;
-    case START_ELSEWHERE:
-    case START_NONE:
-        return 0;
-    case START_ERROR:
-        break;
-    }
-    return interrupt_is_raised() ? -1 : gathering_pass_failed(gathering);
-}
-
-/* The last item has ended, and the list's reference is ours: lets go of
-   everything but the item, for which the Task may be asked.  Keeps the exception
-   being raised.  Runs Python code. */
-static void
-worker_finish(WorkerObject *self)
-{
-    PyObject *raised = fetch_exception();
-    GatheringObject *gathering = self->gathering;
-    PyObject *task = self->link.target;
-    self->gathering = NULL;
-    call_graph_leave(&gathering->call_graph, &self->link);
-    self->link.target = NULL;
-    Py_CLEAR(self->delegate);
-    Py_XDECREF(task);
-    Py_DECREF(gathering);
-    Py_DECREF(self);
-    restore_exception(raised);
 }
 
 /* The object goes with its Task, and so does the loop that ran it: there is
@@ -335,12 +211,21 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
     if (self->gathering == NULL) {
         return worker_step_alone(state, self, value, exception, result);
     }
-    if (op->closing) {
+    PyObject *raised = NULL;
+    if (link_is_idle(&self->link)) {
+        if (!worker_wakes(state, self, exception, result, &raised)) {
+            restore_exception(raised);
+            return raised == NULL ? PYGEN_RETURN : PYGEN_ERROR;
+        }
+        value = Py_None;
+    }
+    else if (op->closing) {
         return worker_step_exiting(state, self, exception, result);
     }
     GatheringObject *gathering = (GatheringObject *)Py_NewRef(self->gathering);
     self->in_first_step =
         self->link.run != RUN_RUNNING && gathering->tasks != TASKS_BY_LOOP;
+    self->begun_by_starter |= self->link.run != RUN_RUNNING;
     if (self->in_first_step) {
         task_silence(state, self->link.target); /* as in later steps */
     }
@@ -348,11 +233,14 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
 
     bool began_pass = false;
     StepEnd end = STEP_SUSPENDED;
-    PyObject *raised = NULL;
     PySendResult status;
     for (;;) {
+        bool begins = self->delegate == NULL;
         status = worker_drive(state, self, value, exception, result);
         if (status == PYGEN_NEXT) {
+            if (begins) {
+                slice_note_suspension(&gathering->slice);
+            }
             break;
         }
         if (self->gathering == NULL) { /* its Task has ended without it */
@@ -368,8 +256,19 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
         }
         if (next == 0) {
             worker_release_item(state, self);
-            began_pass |= gathering_enter_pass(gathering);
-            next = worker_goes_on(state, self, began_pass, result, &raised);
+            if (!begins && self->begun_by_starter
+                && gathering_collects(gathering)) {
+                next = worker_waits(state, self, result, &raised);
+                if (next > 0) {
+                    status = PYGEN_NEXT;
+                    break;
+                }
+            }
+            else {
+                began_pass |= gathering_enter_pass(gathering);
+                next =
+                    worker_goes_on(state, self, began_pass, result, &raised);
+            }
         }
         if (next <= 0) {
             end = next < 0 ? STEP_INTERRUPTED : STEP_ENDED;
@@ -412,6 +311,14 @@ worker_discard(CoroutineObject *op, PyObject *exception,
     return 0;
 }
 
+/* An item that has ended cannot be cancelled, though its Task waits for the next
+   one.  Its cancel() has made it end as the item did. */
+static int
+worker_cancelled(CoroutineObject *op, PyObject *Py_UNUSED(message))
+{
+    return link_is_idle(&((WorkerObject *)op)->link);
+}
+
 static PyObject *
 worker_awaited(CoroutineObject *op)
 {
@@ -423,6 +330,7 @@ static const CoroutineKind worker_kind = {
     .discard = worker_discard,
     .refused = worker_refused,
     .dropped = worker_dropped,
+    .cancelled = worker_cancelled,
     .represented = worker_represented,
     .context = worker_context,
     .name = worker_name,
@@ -460,6 +368,8 @@ worker_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->gathering);
     Py_VISIT(self->delegate);
     Py_VISIT(self->context);
+    Py_VISIT(self->waiter);
+    Py_VISIT(self->kept);
     return link_traverse(&self->link, visit, arg);
 }
 
@@ -473,6 +383,8 @@ worker_tp_clear(PyObject *op)
     Py_CLEAR(self->gathering);
     Py_CLEAR(self->delegate);
     Py_CLEAR(self->context);
+    Py_CLEAR(self->waiter);
+    Py_CLEAR(self->kept);
     return 0;
 }
 

@@ -18,8 +18,13 @@ typedef struct {
     GatheringObject *gathering; /* owned; NULL when the last item has ended */
     ItemDrive drive;
     bool in_first_step; /* of a Task of ours */
-    PyObject *delegate; /* what is driven; NULL before the first step */
-    PyObject *context;  /* of the item, entered around each step; or NULL */
+    bool
+        begun_by_starter; /* its first step was in the call that made its Task */
+    PyObject *delegate;   /* what is driven; NULL before the first step */
+    PyObject *context;    /* of the item, entered around each step; or NULL */
+    PyObject *waiter; /* on which the Task waits while it is idle; or NULL */
+    PyObject *kept;   /* how its item ended, while it is idle; or NULL */
+    bool kept_raised;
 } WorkerObject;
 
 static inline WorkerObject *

@@ -30,11 +30,13 @@ IN_C_ONLY = {
     "coroutine_type": "told in coroutine",
     "probe": "no Task is reused",
     "task_reuse": "no Task is reused",
+    "task_wait": "no Task is reused",
     "pass": "told in gathering",
     "ending": "told in gathering",
     "outcome": "told in gathering",
     "runner": "told in worker",
     "worker_item": "told in worker",
+    "worker_reuse": "no Task is reused",
     "arguments": "Python binds arguments",
 }
 

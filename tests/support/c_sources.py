@@ -39,7 +39,7 @@ TABLES = {
     "CoroutineKind": "step discard detach refused dropped cancelled represented context name shown awaited",
     "KeeperOwnerCalls": "needs_it cancelled ended",
     "GatedOwnerCalls": "told",
-    "Runner": "start",
+    "Runner": "start release",
     "Sink": "is_wanted has_room expect put end forget argument_index",
 }
 # Structs with a pointer to a function that are no table.
@@ -73,7 +73,8 @@ RUNS_NOT = set(
     _PyTime_GetMonotonicClock _PyType_Lookup
     assert memcmp memcpy memset offsetof strchr strcmp strlen strncmp strrchr
     visit ->tp_traverse
-    ->coro_get_await ->future_done ->future_get_log_traceback ->future_set_log_traceback ->task_get_must_cancel
+    ->coro_get_await ->future_done ->future_get_log_traceback ->future_set_blocking ->future_set_log_traceback
+    ->task_get_must_cancel
     ->task_set_log_destroy_pending
     """.split()
 )
@@ -86,7 +87,7 @@ RELEASES_OR_ALLOCATES = set(
     PyLong_FromSsize_t PyMem_Calloc PyMem_Free PyMem_New PyObject_CallFinalizerFromDealloc PyObject_ClearWeakRefs
     PyObject_GenericGetDict PySet_New PyTuple_New PyTuple_Pack PyType_FromModuleAndSpec PyType_GetName PyUnicode_FromString
     PyUnicode_InternFromString
-    clear ->tp_alloc ->tp_clear ->tp_dealloc ->tp_free ->task_get_callbacks ->task_get_name
+    clear ->tp_alloc ->tp_clear ->tp_dealloc ->tp_free ->future_get_callbacks ->task_get_name
     """.split()
 )
 # Run Python code unless the key (their second argument) is a string of ours: `state->...`, or what is called `name`.
