@@ -48,8 +48,8 @@ def core():
 # When a Task is freed within an instant depends on who holds a traceback, so it is compared by instant only, and
 # not for items that raise.
 FREED = {"task is gone"}
-# An item that runs second in a Task ends before its Task does: the next item starts in the same step. So what waits
-# for the end of that Task (its callbacks, its death) may come later, within the same virtual instant.
+# An item that runs second in a Task ends before its Task does: the next item starts in the same step, or the Task waits for
+# that. So what waits for the end of that Task (its callbacks, its death) may come later, within the same virtual instant.
 MOVED_BY_REUSE = {"callback", "other ended", *FREED}
 
 
