@@ -155,9 +155,10 @@ class Awaitable:
 class Interpreter:
     """Runs one program on one engine. `engine(front, n, options, items)` returns what to await."""
 
-    def __init__(self, program, engine, *, tasks_are_held=False):
+    def __init__(self, program, engine, *, tasks_are_held=False, task_factory=None):
         self.program = program
         self.engine = engine
+        self.task_factory = task_factory
         self.trace = []
         self.closed = False
         self.tasks = {}
@@ -525,6 +526,8 @@ class Interpreter:
         async def main():
             self.loop = asyncio.get_running_loop()
             self.loop.set_exception_handler(report)
+            if self.task_factory is not None:
+                self.loop.set_task_factory(self.task_factory)
             return await self.drive()
 
         outcome = None
@@ -595,8 +598,8 @@ def baseline_engine(front, n, options, arguments):
     return asyncio.gather(*[langchain_algorithm.gated_coro(slots, item) for item in arguments], **options)
 
 
-def run_program(program, engine):
-    return Interpreter(program, engine).run()
+def run_program(program, engine, **options):
+    return Interpreter(program, engine, **options).run()
 
 
 def by_instant(trace, until=None):
