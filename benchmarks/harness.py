@@ -1,6 +1,7 @@
 """How everything here is measured: in fresh processes, by contenders that take turns, with a wrong result voiding a figure.
 
     asked, answer    a child process: one request as JSON on its standard input, JSON objects back, one a line
+    interrupted      a child process that is sent SIGINT, as by Ctrl-C
     hold             the rounds of one process: each contender's untimed first run, then samples in turns
     callgrind        the instructions of a child process
     ratio, spread    figures of samples
@@ -15,11 +16,13 @@ import math
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +75,51 @@ def asked(
             errors.seek(0)
             said = errors.read().strip().splitlines()
             raise Failed(said[-1] if said else f"exit status {process.returncode}")
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """How a child process ended after SIGINT."""
+
+    seconds: float  # from the signal to the end
+    status: int  # -SIGINT, if it ended as by KeyboardInterrupt
+    lines: list[Line]  # what it reported after `when`
+    said: str  # on its standard error
+
+
+def interrupted(
+    arguments: Sequence[str],
+    request: Any,
+    when: Callable[["subprocess.Popen[str]"], None],
+    python: str = sys.executable,
+) -> Interrupted:
+    """Hands a child its request, waits until `when` returns, sends SIGINT, and waits for the end."""
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [python, "-m", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=ROOT,
+            text=True,
+        )
+        too_long = threading.Timer(LONGEST_SAMPLE, process.kill)
+        too_long.start()
+        try:
+            with process:
+                assert process.stdin is not None and process.stdout is not None
+                json.dump(request, process.stdin)
+                process.stdin.close()
+                when(process)
+                started = time.perf_counter()
+                process.send_signal(signal.SIGINT)
+                lines = [json.loads(line) for line in process.stdout]
+                process.wait()
+                seconds = time.perf_counter() - started
+        finally:
+            too_long.cancel()
+        errors.seek(0)
+        return Interrupted(seconds, process.returncode, lines, errors.read())
 
 
 def answer(handle: Callable[[Any, Report], None]) -> int:

@@ -147,6 +147,10 @@ def versions() -> dict[str, str]:
         "uvloop",
         "aiohttp",
         "httpx",
+        "httpx-aiohttp",
+        "httpx2",
+        "aiolimiter",
+        "aiosqlite",
         "langchain-core",
         "gatedcoro",
     ):
