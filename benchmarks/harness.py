@@ -110,7 +110,13 @@ def interrupted(
                 assert process.stdin is not None and process.stdout is not None
                 json.dump(request, process.stdin)
                 process.stdin.close()
-                when(process)
+                try:
+                    when(process)
+                except OSError:
+                    process.kill()
+                    process.wait()
+                    errors.seek(0)
+                    raise Failed(f"never came so far: {errors.read().strip()[-300:]}") from None
                 started = time.perf_counter()
                 process.send_signal(signal.SIGINT)
                 lines = [json.loads(line) for line in process.stdout]
