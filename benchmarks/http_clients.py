@@ -1,7 +1,7 @@
 """`python -m benchmarks http-clients`: what a request costs by client and by the number at once, and what httpx's pool does meanwhile.
 
 Processor time of this thread per request, with a limit of n over one client, against a server in another process that answers after
-2 ms. The clients take turns. Opening the connections is inside, making the client is not. A pass is httpcore's pool going over its
+2 ms. The clients take turns. Opening the connections is inside; making the client is not, and stands beside it. A pass is httpcore's pool going over its
 connections; clocking it adds a microsecond to each.
 """
 
@@ -119,6 +119,7 @@ def client_of(name: str, at_once: int) -> AbstractAsyncContextManager[Get]:
 @dataclass
 class Sample:
     seconds: float = 0.0  # of processor time, a request
+    making: float = 0.0  # seconds of processor time, of the client
     opened: float = 0.0  # connections, a hundred requests
     passes: float = 0.0  # of httpx's pool over its connections, a request
     part: float = 0.0  # of the processor time that is in them
@@ -149,7 +150,9 @@ def passes() -> Iterator[list[float]]:
 async def requests(name: str, server: service.Server, count: int, at_once: int, tool: competitors.Competitor) -> Sample:
     server.reset()
     counted = passes() if CLIENTS[name][0] == "httpx" else contextlib.nullcontext(list[float]())
+    making = time.thread_time()
     async with client_of(name, at_once) as get:
+        making = time.thread_time() - making
 
         async def item(index: int) -> int:
             return int(await get(f"{server.url}/{index}"))
@@ -162,7 +165,7 @@ async def requests(name: str, server: service.Server, count: int, at_once: int, 
     counts = server.counts()
     if counts["peak"] > at_once:
         raise measure.WrongResult(f"{counts['peak']} requests at once instead of {at_once}")
-    return Sample(used / count, 100 * counts["connections"] / count, len(taken) / count, sum(taken) / used)
+    return Sample(used / count, making, 100 * counts["connections"] / count, len(taken) / count, sum(taken) / used)
 
 
 def measured(
@@ -208,6 +211,7 @@ def written(found: dict[int, dict[str, list[Sample]]]) -> str:
             [
                 name,
                 *[f"{median(name, at_once, 'seconds') * 1e3:.2f}" for at_once in found],
+                f"{median(name, SHOWN, 'making') * 1e3:.1f}",
                 f"{median(name, SHOWN, 'passes'):.1f}" if in_passes else "",
                 f"{median(name, SHOWN, 'part'):.0%}" if in_passes else "",
                 f"{median(name, SHOWN, 'opened'):.0f}",
@@ -216,6 +220,7 @@ def written(found: dict[int, dict[str, list[Sample]]]) -> str:
     titles = [
         "processor time, ms a request",
         *[f"n={at_once}" for at_once in found],
+        f"making the client, ms (n={SHOWN})",
         f"passes of the pool, a request (n={SHOWN})",
         f"processor time in them (n={SHOWN})",
         f"connections opened, a hundred requests (n={SHOWN})",

@@ -231,7 +231,8 @@ def written(results: Measured) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="half a minute: small, and each once")
     parser.add_argument("--only", action="append", choices=list(PROGRAMS), help="only these programs (repeatable)")
-    parser.add_argument("--variant", action="append", help="only these variants (repeatable)")
+    names = sorted({variant for program in PROGRAMS.values() for variant in program.variants})
+    parser.add_argument("--variant", action="append", choices=names, help="only these variants (repeatable)")
     parser.add_argument("--output", metavar="FOLDER", default=str(OUTPUT), help="benchmarks/results/")
     parser.add_argument("--redraw", action="store_true", help="do not measure: write programs.md of programs.json anew")
     parser.add_argument("--docs", action="store_true", help="also write the tables into docs/programs.md")
@@ -243,9 +244,12 @@ def main(options: argparse.Namespace) -> int:
     if options.redraw:
         results = json.loads((output / "programs.json").read_text())
     else:
+        command = ["programs", *["--quick"] * options.quick]
+        command += [f"--only {name}" for name in options.only or []]
+        command += [f"--variant {name}" for name in options.variant or []]
         packages = {package for program in PROGRAMS.values() for package in program.needs}
         results = {
-            "made": parts.made("programs" + " --quick" * options.quick, packages),
+            "made": parts.made(" ".join(command), packages),
             "quick": options.quick,
             "programs": {},
         }
@@ -256,6 +260,8 @@ def main(options: argparse.Namespace) -> int:
                     print(f"{name}: {absent}", file=sys.stderr)
                     continue
                 variants = [variant for variant in program.variants if variant in (options.variant or program.variants)]
+                if not variants:
+                    continue
                 scale = QUICK if options.quick else FULL
                 results["programs"][name] = measured(program, server, scale, variants)
                 (output / "programs.json").write_text(json.dumps(results, indent=1))

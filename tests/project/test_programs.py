@@ -212,7 +212,7 @@ def test_every_client_is_measured(name, server):
 
 
 def test_a_table_has_a_row_for_each_client_and_a_column_for_each_limit():
-    samples = {name: [http_clients.Sample(0.001, 10.0, 2.5, 0.25)] for name in http_clients.CLIENTS}
+    samples = {name: [http_clients.Sample(0.001, 0.02, 10.0, 2.5, 0.25)] for name in http_clients.CLIENTS}
     rows = http_clients.written({10: samples, 50: samples}).splitlines()
-    assert rows[2] == "| httpx | 1.00 | 1.00 | 2.5 | 25% | 10 |"
+    assert rows[2] == "| httpx | 1.00 | 1.00 | 20.0 | 2.5 | 25% | 10 |"
     assert len(rows) == 2 + len(http_clients.CLIENTS)
