@@ -3,6 +3,7 @@
     pytest benchmarks                     short, for every change
     python -m benchmarks report           the comparison: tables and plots in one folder
     python -m benchmarks goals            gatedcoro against the figures that it is to reach
+    python -m benchmarks real             real work: HTTP, TLS, a database, Redis, and its goals
     python -m benchmarks instructions     instructions per item, against the stored baseline
     python -m benchmarks scaling          how the work grows with the number of items
 

@@ -1,10 +1,11 @@
-"""The command line: `python -m benchmarks {report,goals,instructions,scaling}`."""
+"""The command line: `python -m benchmarks {report,goals,real,instructions,scaling}`."""
 
 import argparse
 import sys
 
 from . import goals, instructions, scaling
 from .compare import cells, report
+from .real import report as real
 
 
 def main() -> int:
@@ -13,6 +14,7 @@ def main() -> int:
     for name, module, words in (
         ("report", report, "the comparison: tables and plots in one folder"),
         ("goals", goals, "gatedcoro against the figures that it is to reach"),
+        ("real", real, "real work against servers of this machine, and its goals"),
         ("instructions", instructions, "instructions per item, against the stored baseline"),
         ("scaling", scaling, "how the work grows with the number of items"),
     ):
