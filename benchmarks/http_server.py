@@ -1,7 +1,7 @@
 """An HTTP server in a process of its own that counts how many requests it holds at once.
 
 `GET /17` is answered with `17` after a delay: 2 ms, as a fast service would, or what its `Kind` says. The first requests after
-`GET /expect/50` are held until 50 have arrived, or until ten seconds have passed with too few: so a tool that keeps 50 requests
+`GET /expect/50` are held until 50 have arrived, or until its patience has ended with too few: so a tool that keeps 50 requests
 going is seen to do so whatever the timing. `GET /peak` gives the largest number held at once.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from . import measure
 
-PATIENCE = 10.0
+GRACE = 0.02  # seconds in which more requests than expected would come, of a server that answers at once
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Kind:
     delay: float = 0.002  # seconds, by call_later; 0 answers in the step that read the request
     awake: bool = False  # its loop never sleeps, so that no request has to wake it
     tls: bool = False
+    patience: float = 10.0
 
 
 def raise_file_limit() -> None:
@@ -40,8 +41,8 @@ def raise_file_limit() -> None:
 
 
 class Counter:
-    def __init__(self, delay: float) -> None:
-        self.delay = delay
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
         self.expect(0)
 
     def expect(self, number: int) -> None:
@@ -57,10 +58,13 @@ class Counter:
             self.leave_later(connection, body)
             return
         if not self.waiting:
-            asyncio.get_running_loop().call_later(PATIENCE, self.open, self.waiting)
+            asyncio.get_running_loop().call_later(self.kind.patience, self.open, self.waiting)
         self.waiting.append((connection, body))
         if self.held >= self.expected:
-            self.open(self.waiting)
+            if self.kind.delay:
+                self.open(self.waiting)
+            else:
+                asyncio.get_running_loop().call_later(GRACE, self.open, self.waiting)
 
     def open(self, waiting: list[tuple["Connection", bytes]]) -> None:
         if self.opened or waiting is not self.waiting:
@@ -70,8 +74,8 @@ class Counter:
             self.leave_later(connection, body)
 
     def leave_later(self, connection: "Connection", body: bytes) -> None:
-        if self.delay:
-            asyncio.get_running_loop().call_later(self.delay, self.leave, connection, body)
+        if self.kind.delay:
+            asyncio.get_running_loop().call_later(self.kind.delay, self.leave, connection, body)
         else:
             self.leave(connection, body)
 
@@ -120,7 +124,7 @@ def certificate() -> ssl.SSLContext:
 async def serve(kind: Kind) -> None:
     """Serves until standard input is closed, that is until the process that started it is gone."""
     raise_file_limit()
-    counter = Counter(kind.delay)
+    counter = Counter(kind)
     loop = asyncio.get_running_loop()
     context = certificate() if kind.tls else None
     server = await loop.create_server(lambda: Connection(counter), "127.0.0.1", 0, backlog=4096, ssl=context)

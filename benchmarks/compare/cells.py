@@ -219,11 +219,13 @@ async def sample_parts(cell: Cell, tool: Competitor, first: bool = False) -> dic
     counter = measure.TurnCounter(loop) if isinstance(loop, asyncio.BaseEventLoop) else None
     async with prepared(cell, watched.tool, first=first) as [call]:
         with counter or contextlib.nullcontext():
+            children_before = measure.waits_of_children()
             before = resource.getrusage(resource.RUSAGE_SELF)
             began = time.perf_counter()
             results = await call()
             wall = time.perf_counter() - began
             after = resource.getrusage(resource.RUSAGE_SELF)
+            children_after = measure.waits_of_children()
     measure.check(results, range(cell.count))
     watched.check(cell)
     latencies = sorted(watched.latencies)
@@ -236,6 +238,7 @@ async def sample_parts(cell: Cell, tool: Competitor, first: bool = False) -> dic
         "p50": latencies[len(latencies) // 2] * 1e3,
         "p99": latencies[len(latencies) * 99 // 100] * 1e3,
         "waits": (after.ru_nvcsw - before.ru_nvcsw) / cell.count,
+        "server-waits": (children_after - children_before) / cell.count,
         "preemptions": (after.ru_nivcsw - before.ru_nivcsw) / cell.count,
     }
     if counter is not None:
@@ -297,8 +300,9 @@ QUANTITIES = {
             "longest-own-turn": ("longest turn, processor time", "ms"),
             "p50": ("latency of an item, p50", "ms"),
             "p99": ("latency of an item, p99", "ms"),
-            "waits": ("context switches, to wait", "per item"),
-            "preemptions": ("context switches, preempted", "per item"),
+            "waits": ("context switches to wait", "per item"),
+            "server-waits": ("of the servers", "per item"),
+            "preemptions": ("context switches by preemption", "per item"),
         },
     ),
     "calls": Quantity(

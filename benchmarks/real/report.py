@@ -40,6 +40,7 @@ EACH = (
     "p50",
     "p99",
     "waits",
+    "server-waits",
     "preemptions",
 )
 COUNTED = tuple(QUANTITIES["calls"].parts)
@@ -106,12 +107,12 @@ class Judged:
 
     @property
     def title(self) -> str:
-        others = " or ".join(competitors_title(tool) for tool in self.goal.of)
+        others = " or ".join(title(tool) for tool in self.goal.of)
         return f"{self.cell.title}: {PARTS[self.goal.part][0]} / {others}"
 
 
-def competitors_title(tool: str) -> str:
-    return "before" if tool == BEFORE else competitors.BY_NAME[tool].title
+def title(tool: str) -> str:
+    return "gatedcoro of the other checkout" if tool == BEFORE else title_of(tool)
 
 
 def samples_of(results: Results, python: str, cell: Cell, part: str) -> dict[str, list[float]]:
@@ -157,7 +158,7 @@ def ratio_table(results: Results, python: str, rows: Sequence[Row]) -> str:
         for cell in measured_cells(results, python, row):
             tools = [tool for tool in samples_of(results, python, cell, "wall") if tool != OURS]
             for tool in tools:
-                line = [cell.title, title_of(tool)]
+                line = [cell.title, title(tool)]
                 for part in RATIOS:
                     samples = samples_of(results, python, cell, part)
                     complete = OURS in samples and len(samples.get(tool, ())) == len(samples[OURS])
@@ -174,7 +175,7 @@ def each_table(results: Results, python: str, rows: Sequence[Row], parts: Sequen
             for tool in dict.fromkeys(tool for samples in by_part.values() for tool in samples):
                 figures = [by_part[part].get(tool) for part in parts]
                 shown = [number(statistics.median(found)) if found else "-" for found in figures]
-                lines.append([cell.title, title_of(tool), *shown])
+                lines.append([cell.title, title(tool), *shown])
     return table(["", "tool", *["{}, {}".format(*PARTS[part]) for part in parts]], lines)
 
 
