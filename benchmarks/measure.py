@@ -175,7 +175,9 @@ def waits_of_children() -> int:
         with contextlib.suppress(OSError):  # it may have ended
             for thread in process.glob("task/*"):
                 if process.name != str(os.getpid()):
-                    found = re.search(r"^voluntary_ctxt_switches:\s*(\d+)", (thread / "status").read_text(), re.MULTILINE)
+                    found = re.search(
+                        r"^voluntary_ctxt_switches:\s*(\d+)", (thread / "status").read_text(), re.MULTILINE
+                    )
                     waits += int(found[1]) if found else 0
                 ahead += map(int, (thread / "children").read_text().split())
     return waits

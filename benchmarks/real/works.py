@@ -136,8 +136,7 @@ def by_netem(seconds: float) -> Work:
     shown = f"{seconds * 1e3:g} ms"
     name, title = f"aiohttp-netem-{shown.replace(' ', '')}", f"aiohttp, network of {shown} (netem)"
     within = ("unshare", "--net", "sh", "-c", NETEM.format(seconds * 500), "sh")
-    more = {"waits": seconds, "within": within, "without": no_netem}
-    return http(name, title, aiohttp_client, "aiohttp", ASLEEP, **more)
+    return http(name, title, aiohttp_client, "aiohttp", ASLEEP, waits=seconds, within=within, without=no_netem)
 
 
 # --- What other servers hold --------------------------------------------------------------------------------------
