@@ -297,7 +297,7 @@ def benchmarks(session: nox.Session) -> None:
     """One short pass, for correctness: the figures of a CI machine say nothing. Instructions and scaling are counted."""
     prepare(session, *requirements("benchmark", "langchain", "demo"))
     # They skip the tools that are not installed, so it is here that all of them run.
-    pytest(session, "tests/project/test_benchmarks.py")
+    pytest(session, "tests/project/test_benchmarks.py", "tests/project/test_real_work.py")
     pytest(session, "benchmarks", "--benchmark-max-time=0.02", "--benchmark-min-rounds=1", "--benchmark-warmup=off")
     # It starts the servers that it needs, of the machine or of the packages.
     session.run("python", "-m", "benchmarks", "real", "--quick", "--calls", "--output", session.create_tmp())

@@ -204,9 +204,10 @@ class Watched:
 
         return self._tool.run(clocked, count, limit)
 
-    def check(self, cell: Cell) -> None:
+    def check(self, cell: Cell, all_of_them: bool) -> None:
+        """Some may have ended before as many have started as may run; not where the server holds them."""
         expected = real_works.at_once(cell.count, cell.limit)
-        if self.most != expected:
+        if self.most > expected or (all_of_them and self.most < expected):
             raise AssertionError(f"{self._tool.name}: {self.most} items at once instead of {expected}")
 
 
@@ -227,7 +228,7 @@ async def sample_parts(cell: Cell, tool: Competitor, first: bool = False) -> dic
             after = resource.getrusage(resource.RUSAGE_SELF)
             children_after = measure.waits_of_children()
     measure.check(results, range(cell.count))
-    watched.check(cell)
+    watched.check(cell, all_of_them=first and WORKS[cell.work].first is not None)
     latencies = sorted(watched.latencies)
     user, kernel = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
     parts = {
