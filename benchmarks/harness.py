@@ -48,12 +48,16 @@ class Failed(RuntimeError):
 
 
 def asked(
-    arguments: Sequence[str], request: Any, python: str = sys.executable, environment: Mapping[str, str] | None = None
+    arguments: Sequence[str],
+    request: Any,
+    python: str = sys.executable,
+    environment: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
 ) -> Iterator[Line]:
     """What `python -m benchmarks...` prints when it is handed the request, as it comes."""
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
-            [python, "-m", *arguments],
+            [*within, python, "-m", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -177,7 +181,7 @@ class Contender:
     warm_up: Callable[
         [int], Awaitable[float]
     ]  # the untimed first run, of so many calls; about how many seconds one takes
-    sample: Callable[[int], Awaitable[float]]  # so many calls; the figure
+    sample: Callable[[int], Awaitable[Any]]  # so many calls; the figure, or several by name
     repeated: bool = False  # calls too short for the clock are repeated within a sample
 
 
@@ -202,7 +206,7 @@ def hold(
     in_play: dict[str, tuple[Contender, int, int]] = {}  # rounds, calls in each
     with asyncio.Runner(loop_factory=loop_factory) as runner:
 
-        def run(contender: Contender, step: Awaitable[float]) -> float | None:
+        def run(contender: Contender, step: Awaitable[Any]) -> Any:
             try:
                 return runner.run(_within(step))
             except Exception as error:
@@ -239,7 +243,7 @@ def hold(
                 runner.run(_awaited(afterwards()))
 
 
-async def _within(step: Awaitable[float]) -> float:
+async def _within(step: Awaitable[Any]) -> Any:
     async with asyncio.timeout(LONGEST_SAMPLE):
         return await step
 
