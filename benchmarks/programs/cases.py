@@ -98,7 +98,7 @@ class Crawl(Program):
     work = "crawl"
     variants: ClassVar = {"workers": "asyncio.Queue, workers", "taskgroup": "TaskGroup, Semaphore", OURS: "gatedcoro"}
     needs = ("aiohttp",)
-    count, quick_count = 2_000, 150
+    count, quick_count = 2_000, 300
     halfway, quick_halfway = 300, 50
 
     def arguments(self, server: Server, folder: Path, count: int, fail_at: int | None = None) -> Arguments:
@@ -123,7 +123,7 @@ class Llm(Program):
     work = "ask_all"
     variants: ClassVar = {"gather": "gather, Semaphore", "taskgroup": "TaskGroup, Semaphore", OURS: "gatedcoro"}
     needs = ("httpx", "aiolimiter", "aiohttp")
-    count, quick_count = 1_200, 150
+    count, quick_count = 1_200, 300
     halfway, quick_halfway = 300, 80
 
     def arguments(self, server: Server, folder: Path, count: int, fail_at: int | None = None) -> Arguments:
@@ -168,7 +168,7 @@ class Import(Program):
     work = "import_orders"
     variants: ClassVar = {"gather": "gather, Semaphore", "taskgroup": "TaskGroup, Queue, workers", OURS: "gatedcoro"}
     needs = ("aiosqlite", "aiohttp")
-    count, quick_count = 200_000, 20_000
+    count, quick_count = 200_000, 50_000
     halfway, quick_halfway = 100, 10
 
     def arguments(self, server: Server, folder: Path, count: int, fail_at: int | None = None) -> Arguments:

@@ -4,8 +4,7 @@
     GET /page/17                 a page of a tree of pages, with links to its ten children, its parent and the start
     POST /v1/chat/completions    an answer, or 429 above the rate limit
     POST /control                settings as JSON; counts from zero
-    POST /control/mark           from here on arrivals are counted as `after_mark`
-    GET /control/reached/100     is answered when 100 requests have arrived
+    GET /control/reached/100     is answered when 100 requests have arrived; from then on arrivals are counted as `after_mark`
     GET /control                 the counts
 
 Every answer comes after a delay that depends on its number only, so that each round waits for the same. From the request number
@@ -116,6 +115,7 @@ class Service:
     async def reached(self, number: int) -> None:
         if self.arrived < number:
             await self.watched.setdefault(number, asyncio.Event()).wait()
+        self.marked = True
 
 
 def application() -> Any:
@@ -156,11 +156,6 @@ def application() -> Any:
     @routes.post("/control")
     async def control(request: web.Request) -> web.Response:
         service.reset(**await request.json())
-        return web.json_response({})
-
-    @routes.post("/control/mark")
-    async def mark(request: web.Request) -> web.Response:
-        service.marked = True
         return web.json_response({})
 
     @routes.get(r"/control/reached/{number:\d+}")
@@ -209,9 +204,6 @@ class Server:
 
     def reset(self, **settings: Any) -> None:
         self._send("POST", "/control", settings)
-
-    def mark(self) -> None:
-        self._send("POST", "/control/mark")
 
     def reached(self, number: int) -> None:
         self._send("GET", f"/control/reached/{number}")
