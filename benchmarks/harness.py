@@ -11,6 +11,7 @@ gatedcoro/_demo_measure.py, since the package cannot import this folder.
 """
 
 import asyncio
+import contextlib
 import json
 import math
 import os
@@ -26,7 +27,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from . import measure
 
@@ -47,14 +48,32 @@ class Failed(RuntimeError):
     """A child process ended with an error: its last line is the message."""
 
 
-def asked(
+@dataclass
+class Child:
+    process: "subprocess.Popen[str]"
+    errors: IO[str]
+
+    def said(self) -> str:
+        """What it has written to its standard error, when it has ended."""
+        self.process.wait()
+        self.errors.seek(0)
+        return self.errors.read().strip()
+
+    def lines(self) -> Iterator[Line]:
+        assert self.process.stdout is not None
+        return map(json.loads, self.process.stdout)
+
+
+@contextlib.contextmanager
+def child(
     arguments: Sequence[str],
     request: Any,
     python: str = sys.executable,
     environment: Mapping[str, str] | None = None,
     within: Sequence[str] = (),
-) -> Iterator[Line]:
-    """What `python -m benchmarks...` prints when it is handed the request, as it comes."""
+    seconds: float = LONGEST_CHILD,
+) -> Iterator[Child]:
+    """`python -m` with these arguments, handed its request; waited for at the end, killed if it takes too long."""
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             [*within, python, "-m", *arguments],
@@ -65,20 +84,31 @@ def asked(
             env={**os.environ, **(environment or {})},
             text=True,
         )
-        too_long = threading.Timer(LONGEST_CHILD, process.kill)
+        too_long = threading.Timer(seconds, process.kill)
         too_long.start()
         try:
             with process:
-                assert process.stdin is not None and process.stdout is not None
+                assert process.stdin is not None
                 json.dump(request, process.stdin)
                 process.stdin.close()
-                yield from map(json.loads, process.stdout)
+                yield Child(process, errors)
         finally:
             too_long.cancel()
-        if process.returncode != 0:
-            errors.seek(0)
-            said = errors.read().strip().splitlines()
-            raise Failed(said[-1] if said else f"exit status {process.returncode}")
+
+
+def asked(
+    arguments: Sequence[str],
+    request: Any,
+    python: str = sys.executable,
+    environment: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
+) -> Iterator[Line]:
+    """What `python -m benchmarks...` prints when it is handed the request, as it comes."""
+    with child(arguments, request, python, environment, within) as asked_one:
+        yield from asked_one.lines()
+        said = asked_one.said().splitlines()
+        if status := asked_one.process.returncode:
+            raise Failed(said[-1] if said else f"exit status {status}")
 
 
 @dataclass(frozen=True)
@@ -98,38 +128,18 @@ def interrupted(
     python: str = sys.executable,
 ) -> Interrupted:
     """Hands a child its request, waits until `when` returns, sends SIGINT, and waits for the end."""
-    with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(
-            [python, "-m", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=ROOT,
-            text=True,
-        )
-        too_long = threading.Timer(LONGEST_SAMPLE, process.kill)
-        too_long.start()
+    with child(arguments, request, python, seconds=LONGEST_SAMPLE) as running:
         try:
-            with process:
-                assert process.stdin is not None and process.stdout is not None
-                json.dump(request, process.stdin)
-                process.stdin.close()
-                try:
-                    when(process)
-                except OSError:
-                    process.kill()
-                    process.wait()
-                    errors.seek(0)
-                    raise Failed(f"never came so far: {errors.read().strip()[-300:]}") from None
-                started = time.perf_counter()
-                process.send_signal(signal.SIGINT)
-                lines = [json.loads(line) for line in process.stdout]
-                process.wait()
-                seconds = time.perf_counter() - started
-        finally:
-            too_long.cancel()
-        errors.seek(0)
-        return Interrupted(seconds, process.returncode, lines, errors.read())
+            when(running.process)
+        except OSError:
+            running.process.kill()
+            raise Failed(f"never came so far: {running.said()[-300:]}") from None
+        started = time.perf_counter()
+        running.process.send_signal(signal.SIGINT)
+        lines = list(running.lines())
+        running.process.wait()
+        seconds = time.perf_counter() - started
+        return Interrupted(seconds, running.process.returncode, lines, running.said())
 
 
 def answer(handle: Callable[[Any, Report], None]) -> int:
