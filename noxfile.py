@@ -297,8 +297,12 @@ def benchmarks(session: nox.Session) -> None:
     """One short pass, for correctness: the figures of a CI machine say nothing. Instructions and scaling are counted."""
     prepare(session, *requirements("benchmark", "langchain", "demo"))
     # They skip the tools that are not installed, so it is here that all of them run.
-    pytest(session, "tests/project/test_benchmarks.py")
+    pytest(session, *[f"tests/project/test_{name}.py" for name in ("benchmarks", "real_work", "programs")])
     pytest(session, "benchmarks", "--benchmark-max-time=0.02", "--benchmark-min-rounds=1", "--benchmark-warmup=off")
+    # It starts the servers that it needs, of the machine or of the packages.
+    session.run("python", "-m", "benchmarks", "real", "--quick", "--calls", "--output", session.create_tmp())
+    session.run("python", "-m", "benchmarks", "programs", "--quick", "--output", session.create_tmp())
+    session.run("python", "-m", "benchmarks", "http-clients", "--quick")
     session.run("python", "-m", "benchmarks", "instructions")
     session.run("python", "-m", "benchmarks", "scaling")
     session.run("python", "-m", "benchmarks", "scaling", "--module", "gatedcoro._reference")

@@ -1,10 +1,12 @@
-"""The command line: `python -m benchmarks {report,goals,instructions,scaling}`."""
+"""The command line: `python -m benchmarks {report,programs,http-clients,goals,real,instructions,scaling}`."""
 
 import argparse
 import sys
 
-from . import goals, instructions, scaling
+from . import goals, http_clients, instructions, scaling
 from .compare import cells, report
+from .programs import report as programs
+from .real import report as real
 
 
 def main() -> int:
@@ -12,7 +14,10 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, module, words in (
         ("report", report, "the comparison: tables and plots in one folder"),
+        ("programs", programs, "whole programs: cost, errors, Ctrl-C"),
+        ("http-clients", http_clients, "what a request costs by client, and what httpx's pool does"),
         ("goals", goals, "gatedcoro against the figures that it is to reach"),
+        ("real", real, "real work against servers of this machine, and its goals"),
         ("instructions", instructions, "instructions per item, against the stored baseline"),
         ("scaling", scaling, "how the work grows with the number of items"),
     ):

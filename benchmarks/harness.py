@@ -1,6 +1,7 @@
 """How everything here is measured: in fresh processes, by contenders that take turns, with a wrong result voiding a figure.
 
     asked, answer    a child process: one request as JSON on its standard input, JSON objects back, one a line
+    interrupted      a child process that is sent SIGINT, as by Ctrl-C
     hold             the rounds of one process: each contender's untimed first run, then samples in turns
     callgrind        the instructions of a child process
     ratio, spread    figures of samples
@@ -10,20 +11,23 @@ gatedcoro/_demo_measure.py, since the package cannot import this folder.
 """
 
 import asyncio
+import contextlib
 import json
 import math
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from . import measure
 
@@ -44,13 +48,35 @@ class Failed(RuntimeError):
     """A child process ended with an error: its last line is the message."""
 
 
-def asked(
-    arguments: Sequence[str], request: Any, python: str = sys.executable, environment: Mapping[str, str] | None = None
-) -> Iterator[Line]:
-    """What `python -m benchmarks...` prints when it is handed the request, as it comes."""
+@dataclass
+class Child:
+    process: "subprocess.Popen[str]"
+    errors: IO[str]
+
+    def said(self) -> str:
+        """What it has written to its standard error, when it has ended."""
+        self.process.wait()
+        self.errors.seek(0)
+        return self.errors.read().strip()
+
+    def lines(self) -> Iterator[Line]:
+        assert self.process.stdout is not None
+        return map(json.loads, self.process.stdout)
+
+
+@contextlib.contextmanager
+def child(
+    arguments: Sequence[str],
+    request: Any,
+    python: str = sys.executable,
+    environment: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
+    seconds: float = LONGEST_CHILD,
+) -> Iterator[Child]:
+    """`python -m` with these arguments, handed its request; waited for at the end, killed if it takes too long."""
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
-            [python, "-m", *arguments],
+            [*within, python, "-m", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -58,20 +84,62 @@ def asked(
             env={**os.environ, **(environment or {})},
             text=True,
         )
-        too_long = threading.Timer(LONGEST_CHILD, process.kill)
+        too_long = threading.Timer(seconds, process.kill)
         too_long.start()
         try:
             with process:
-                assert process.stdin is not None and process.stdout is not None
+                assert process.stdin is not None
                 json.dump(request, process.stdin)
                 process.stdin.close()
-                yield from map(json.loads, process.stdout)
+                yield Child(process, errors)
         finally:
             too_long.cancel()
-        if process.returncode != 0:
-            errors.seek(0)
-            said = errors.read().strip().splitlines()
-            raise Failed(said[-1] if said else f"exit status {process.returncode}")
+
+
+def asked(
+    arguments: Sequence[str],
+    request: Any,
+    python: str = sys.executable,
+    environment: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
+) -> Iterator[Line]:
+    """What `python -m benchmarks...` prints when it is handed the request, as it comes."""
+    with child(arguments, request, python, environment, within) as asked_one:
+        yield from asked_one.lines()
+        said = asked_one.said().splitlines()
+        if status := asked_one.process.returncode:
+            raise Failed(said[-1] if said else f"exit status {status}")
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """How a child process ended after SIGINT."""
+
+    seconds: float  # from the signal to the end
+    status: int  # -SIGINT, if it ended as by KeyboardInterrupt
+    lines: list[Line]  # what it reported after `when`
+    said: str  # on its standard error
+
+
+def interrupted(
+    arguments: Sequence[str],
+    request: Any,
+    when: Callable[["subprocess.Popen[str]"], None],
+    python: str = sys.executable,
+) -> Interrupted:
+    """Hands a child its request, waits until `when` returns, sends SIGINT, and waits for the end."""
+    with child(arguments, request, python, seconds=LONGEST_SAMPLE) as running:
+        try:
+            when(running.process)
+        except OSError:
+            running.process.kill()
+            raise Failed(f"never came so far: {running.said()[-300:]}") from None
+        started = time.perf_counter()
+        running.process.send_signal(signal.SIGINT)
+        lines = list(running.lines())
+        running.process.wait()
+        seconds = time.perf_counter() - started
+        return Interrupted(seconds, running.process.returncode, lines, running.said())
 
 
 def answer(handle: Callable[[Any, Report], None]) -> int:
@@ -123,7 +191,7 @@ class Contender:
     warm_up: Callable[
         [int], Awaitable[float]
     ]  # the untimed first run, of so many calls; about how many seconds one takes
-    sample: Callable[[int], Awaitable[float]]  # so many calls; the figure
+    sample: Callable[[int], Awaitable[Any]]  # so many calls; the figure, or several by name
     repeated: bool = False  # calls too short for the clock are repeated within a sample
 
 
@@ -148,7 +216,7 @@ def hold(
     in_play: dict[str, tuple[Contender, int, int]] = {}  # rounds, calls in each
     with asyncio.Runner(loop_factory=loop_factory) as runner:
 
-        def run(contender: Contender, step: Awaitable[float]) -> float | None:
+        def run(contender: Contender, step: Awaitable[Any]) -> Any:
             try:
                 return runner.run(_within(step))
             except Exception as error:
@@ -185,7 +253,7 @@ def hold(
                 runner.run(_awaited(afterwards()))
 
 
-async def _within(step: Awaitable[float]) -> float:
+async def _within(step: Awaitable[Any]) -> Any:
     async with asyncio.timeout(LONGEST_SAMPLE):
         return await step
 

@@ -1,18 +1,31 @@
 """An HTTP server in a process of its own that counts how many requests it holds at once.
 
-`GET /17` is answered with `17` after 2 ms, as a fast service would. The first requests after `GET /expect/50` are held
-until 50 have arrived, or until ten seconds have passed with too few: so a tool that keeps 50 requests going is seen to do
-so whatever the timing. `GET /peak` gives the largest number held at once.
+`GET /17` is answered with `17` after a delay: 2 ms, as a fast service would, or what its `Kind` says. The first requests after
+`GET /expect/50` are held until 50 have arrived, or until its patience has ended with too few: so a tool that keeps 50 requests
+going is seen to do so whatever the timing. `GET /peak` gives the largest number held at once.
 """
 
 import asyncio
 import contextlib
+import json
+import ssl
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-DELAY = 0.002
-PATIENCE = 10.0
+from . import measure
+
+GRACE = 0.02  # seconds in which more requests than expected would come, of a server that answers at once
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a server answers."""
+
+    delay: float = 0.002  # seconds, by call_later; 0 answers in the step that read the request
+    awake: bool = False  # its loop never sleeps, so that no request has to wake it
+    tls: bool = False
+    patience: float = 10.0
 
 
 def raise_file_limit() -> None:
@@ -28,7 +41,8 @@ def raise_file_limit() -> None:
 
 
 class Counter:
-    def __init__(self) -> None:
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
         self.expect(0)
 
     def expect(self, number: int) -> None:
@@ -41,20 +55,29 @@ class Counter:
         self.held += 1
         self.peak = max(self.peak, self.held)
         if self.opened:
-            asyncio.get_running_loop().call_later(DELAY, self.leave, connection, body)
+            self.leave_later(connection, body)
             return
         if not self.waiting:
-            asyncio.get_running_loop().call_later(PATIENCE, self.open, self.waiting)
+            asyncio.get_running_loop().call_later(self.kind.patience, self.open, self.waiting)
         self.waiting.append((connection, body))
         if self.held >= self.expected:
-            self.open(self.waiting)
+            if self.kind.delay:
+                self.open(self.waiting)
+            else:
+                asyncio.get_running_loop().call_later(GRACE, self.open, self.waiting)
 
     def open(self, waiting: list[tuple["Connection", bytes]]) -> None:
         if self.opened or waiting is not self.waiting:
             return
         self.opened = True
         for connection, body in waiting:
-            asyncio.get_running_loop().call_later(DELAY, self.leave, connection, body)
+            self.leave_later(connection, body)
+
+    def leave_later(self, connection: "Connection", body: bytes) -> None:
+        if self.kind.delay:
+            asyncio.get_running_loop().call_later(self.kind.delay, self.leave, connection, body)
+        else:
+            self.leave(connection, body)
 
     def leave(self, connection: "Connection", body: bytes) -> None:
         self.held -= 1
@@ -90,13 +113,28 @@ class Connection(asyncio.Protocol):
         self.transport.write(head.encode() + body)
 
 
-async def serve() -> None:
+def certificate() -> ssl.SSLContext:
+    import trustme
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+async def serve(kind: Kind) -> None:
     """Serves until standard input is closed, that is until the process that started it is gone."""
     raise_file_limit()
-    counter = Counter()
+    counter = Counter(kind)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(counter), "127.0.0.1", 0, backlog=4096)
+    context = certificate() if kind.tls else None
+    server = await loop.create_server(lambda: Connection(counter), "127.0.0.1", 0, backlog=4096, ssl=context)
     print(server.sockets[0].getsockname()[1], flush=True)
+
+    def stay_awake() -> None:
+        loop.call_soon(stay_awake)
+
+    if kind.awake:
+        stay_awake()
     await loop.run_in_executor(None, sys.stdin.read)
     server.close()
 
@@ -108,13 +146,15 @@ async def serve() -> None:
 class Server:
     port: int
     process: asyncio.subprocess.Process
+    kind: Kind = Kind()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.kind.tls else 'http'}://127.0.0.1:{self.port}"
 
     async def _get(self, path: str) -> str:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        context = ssl._create_unverified_context() if self.kind.tls else None
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=context)
         writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length:")[2].split()[0])
@@ -129,35 +169,38 @@ class Server:
         return int(await self._get("/peak"))
 
 
-_running: dict[asyncio.AbstractEventLoop, Server] = {}
+_running: dict[tuple[asyncio.AbstractEventLoop, Kind], Server] = {}
 
 
-async def running() -> Server:
-    """The server of this loop, started at the first call; it ends with this process."""
-    loop = asyncio.get_running_loop()
-    if loop not in _running:
+async def running(kind: Kind = Kind()) -> Server:
+    """The server of this kind of this loop, started at the first call; it ends with this process."""
+    key = asyncio.get_running_loop(), kind
+    if key not in _running:
         raise_file_limit()
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "benchmarks.http_server",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            cwd=Path(__file__).resolve().parent.parent,
-        )
+        with measure.on_the_servers_cores():
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "benchmarks.http_server",
+                json.dumps(asdict(kind)),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                cwd=Path(__file__).resolve().parent.parent,
+            )
         assert process.stdout is not None
-        _running[loop] = Server(int(await process.stdout.readline()), process)
-    return _running[loop]
+        _running[key] = Server(int(await process.stdout.readline()), process, kind)
+    return _running[key]
 
 
 async def stop() -> None:
-    """Ends the server of this loop, if there is one."""
-    server = _running.pop(asyncio.get_running_loop(), None)
-    if server is not None:
+    """Ends the servers of this loop, if there are any."""
+    loop = asyncio.get_running_loop()
+    for key in [key for key in _running if key[0] is loop]:
+        server = _running.pop(key)
         assert server.process.stdin is not None
         server.process.stdin.close()
         await server.process.wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve())
+    asyncio.run(serve(Kind(**json.loads(sys.argv[1]))))

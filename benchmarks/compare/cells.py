@@ -10,14 +10,16 @@ import contextlib
 import functools
 import gc
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from .. import harness, http_server, measure
+from .. import harness, measure, system_calls
+from ..real import works as real_works
 from . import competitors, works
 from .competitors import Competitor
 
+WORKS = works.BY_NAME | real_works.BY_NAME
 INSIDE, COROUTINES, CALLABLES = "nothing", "coroutines", "callables"
 
 
@@ -34,12 +36,12 @@ class Cell:
     def title(self) -> str:
         limit = "no limit" if self.limit is None else f"n={self.limit:,}"
         loop = "" if self.loop == "asyncio" else f", {self.loop}"
-        return f"{works.BY_NAME[self.work].title}, N={self.count:,}, {limit}{loop}"
+        return f"{WORKS[self.work].title}, N={self.count:,}, {limit}{loop}"
 
 
 def why_not(cell: Cell, tool: Competitor) -> tuple[str, str] | None:
     """Why there is no figure of this tool in the cell: absent or not_applicable, and the reason."""
-    work = works.BY_NAME[cell.work]
+    work = WORKS[cell.work]
     if absent := (work.missing() or tool.absent()):
         return "absent", absent
     if reason := tool.not_applicable(cell.limit):
@@ -56,12 +58,15 @@ def why_not(cell: Cell, tool: Competitor) -> tuple[str, str] | None:
 
 
 @contextlib.asynccontextmanager
-async def prepared(cell: Cell, tool: Competitor, calls: int = 1) -> AsyncIterator[Sequence[works.Call]]:
+async def prepared(
+    cell: Cell, tool: Competitor, calls: int = 1, first: bool = False
+) -> AsyncIterator[Sequence[works.Call]]:
     """What is outside: servers, clients, `gc.collect()`, whatever is made before, and freeing that."""
-    work = works.BY_NAME[cell.work]
+    work = WORKS[cell.work]
     with tool.around():
         if cell.made == INSIDE:
-            async with work.prepare(tool, cell.count, cell.limit) as call:
+            prepare = (work.first if first else None) or work.prepare
+            async with prepare(tool, cell.count, cell.limit) as call:
                 gc.collect()
                 yield [call] * calls
         elif cell.made == COROUTINES:
@@ -174,14 +179,95 @@ async def sample_turns(cell: Cell, tool: Competitor) -> float:
     return counter.turns / cell.count * 1000
 
 
+class Watched:
+    """A tool, with each item clocked, and the number of those that run at once counted."""
+
+    def __init__(self, tool: Competitor) -> None:
+        self.tool = replace(tool, run=self._run)
+        self.latencies: list[float] = []
+        self.running = self.most = 0
+        self._tool = tool
+
+    def _run(self, item: works.Item, count: int, limit: int | None) -> Awaitable[list[int]]:
+        clock, ended = time.perf_counter, self.latencies.append
+
+        async def clocked(index: int) -> int:
+            self.running += 1
+            if self.running > self.most:
+                self.most = self.running
+            began = clock()
+            try:
+                return await item(index)
+            finally:
+                ended(clock() - began)
+                self.running -= 1
+
+        return self._tool.run(clocked, count, limit)
+
+    def check(self, cell: Cell, all_of_them: bool) -> None:
+        """Some may have ended before as many have started as may run; not where the server holds them."""
+        expected = real_works.at_once(cell.count, cell.limit)
+        if self.most > expected or (all_of_them and self.most < expected):
+            raise AssertionError(f"{self._tool.name}: {self.most} items at once instead of {expected}")
+
+
+async def sample_parts(cell: Cell, tool: Competitor, first: bool = False) -> dict[str, float]:
+    """Every part of one call of real work, the processor's time that of this process. Each item is clocked, at 0.3 us."""
+    import resource
+
+    watched = Watched(tool)
+    loop = asyncio.get_running_loop()
+    counter = measure.TurnCounter(loop) if isinstance(loop, asyncio.BaseEventLoop) else None
+    async with prepared(cell, watched.tool, first=first) as [call]:
+        with counter or contextlib.nullcontext():
+            children_before = measure.waits_of_children()
+            before = resource.getrusage(resource.RUSAGE_SELF)
+            began = time.perf_counter()
+            results = await call()
+            wall = time.perf_counter() - began
+            after = resource.getrusage(resource.RUSAGE_SELF)
+            children_after = measure.waits_of_children()
+    measure.check(results, range(cell.count))
+    watched.check(cell, all_of_them=first and WORKS[cell.work].first is not None)
+    latencies = sorted(watched.latencies)
+    user, kernel = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
+    parts = {
+        "wall": wall / cell.count * 1e6,
+        "cpu": (user + kernel) / cell.count * 1e6,
+        "user": user / cell.count * 1e6,
+        "kernel": kernel / cell.count * 1e6,
+        "p50": latencies[len(latencies) // 2] * 1e3,
+        "p99": latencies[len(latencies) * 99 // 100] * 1e3,
+        "waits": (after.ru_nvcsw - before.ru_nvcsw) / cell.count,
+        "server-waits": (children_after - children_before) / cell.count,
+        "preemptions": (after.ru_nivcsw - before.ru_nivcsw) / cell.count,
+    }
+    if counter is not None:
+        parts["turns"] = counter.turns / cell.count
+        parts["longest-turn"] = counter.longest * 1e3
+        parts["longest-own-turn"] = counter.longest_own * 1e3
+    return parts
+
+
+async def sample_calls(cell: Cell, tool: Competitor, first: bool = False) -> dict[str, float]:
+    """System calls of this process, and cycles where the machine counts them, per item."""
+    async with prepared(cell, tool, first=first) as [call], system_calls.counted() as counted:
+        results = await call()
+    measure.check(results, range(cell.count))
+    return {name: count / cell.count for name, count in counted.items()}
+
+
 @dataclass(frozen=True)
 class Quantity:
     title: str
     unit: str
-    sample: Callable[..., Awaitable[float]]
+    sample: Callable[..., Awaitable[Any]]
     timed: bool = False  # the sample takes a number of calls
     fresh: bool = False  # means something only once, in a fresh process
     small_first: bool = False  # the first run only loads what is loaded lazily
+    parts: Mapping[str, tuple[str, str]] = field(
+        default_factory=dict
+    )  # name -> title and unit, of a sample that has several
 
 
 QUANTITIES = {
@@ -201,7 +287,47 @@ QUANTITIES = {
         functools.partial(sample_stall_while_running, clock=time.thread_time),
     ),
     "turns": Quantity("turns of the loop", "turns of the loop per 1,000 items", sample_turns, small_first=True),
+    "parts": Quantity(
+        "parts of real work",
+        "",
+        sample_parts,
+        parts={
+            "wall": ("wall time", "us per item"),
+            "cpu": ("processor time", "us per item"),
+            "user": ("user time", "us per item"),
+            "kernel": ("kernel time", "us per item"),
+            "turns": ("turns of the loop", "per item"),
+            "longest-turn": ("longest turn", "ms"),
+            "longest-own-turn": ("longest turn, processor time", "ms"),
+            "p50": ("latency of an item, p50", "ms"),
+            "p99": ("latency of an item, p99", "ms"),
+            "waits": ("context switches to wait", "per item"),
+            "server-waits": ("of the servers", "per item"),
+            "preemptions": ("context switches by preemption", "per item"),
+        },
+    ),
+    "calls": Quantity(
+        "system calls",
+        "",
+        sample_calls,
+        parts={
+            "calls": ("system calls", "per item"),
+            "sends": ("of these, sends", "per item"),
+            "receives": ("of these, receives", "per item"),
+            "polls": ("of these, polls", "per item"),
+            "cycles": ("cycles", "per item"),
+            "instructions": ("instructions", "per item"),
+        },
+    ),
 }
+
+
+PARTS = {name: part for quantity in QUANTITIES.values() for name, part in quantity.parts.items()}
+
+
+def unit_of(quantity: str) -> str:
+    """Of a quantity, or of a part of one."""
+    return PARTS[quantity][1] if quantity in PARTS else QUANTITIES[quantity].unit
 
 
 # --- A process ----------------------------------------------------------------------------------------------------
@@ -210,11 +336,12 @@ QUANTITIES = {
 def contender(cell: Cell, tool: Competitor) -> harness.Contender:
     quantity = QUANTITIES[cell.quantity]
 
-    async def sample(calls: int) -> float:
-        found: float = await (quantity.sample(cell, tool, calls) if quantity.timed else quantity.sample(cell, tool))
-        return found
+    async def sample(calls: int) -> Any:
+        return await (quantity.sample(cell, tool, calls) if quantity.timed else quantity.sample(cell, tool))
 
     async def warm_up(calls: int) -> float:
+        if quantity.parts:
+            return (await sample_parts(cell, tool, first=True))["wall"] * cell.count / 1e6
         first = replace(cell, quantity="time")
         if quantity.small_first or cell.count > 100_000:
             first = replace(first, count=min(cell.count, 50 if quantity.fresh else 1_000))
@@ -243,20 +370,29 @@ def measure_cell(cell: Cell, tools: list[str], rounds: harness.Rounds, report: h
             ready.append(contender(cell, tool))
     if QUANTITIES[cell.quantity].fresh:
         rounds = harness.Rounds(1, 1)
-    harness.hold(ready, rounds, report, loop_factory, http_server.stop)
+    of_its_own = WORKS[cell.work].name in real_works.BY_NAME
+    with measure.on_a_core_of_its_own() if of_its_own else contextlib.nullcontext():
+        harness.hold(ready, rounds, report, loop_factory, real_works.close)
 
 
 def asked(
-    cell: Cell, tools: list[str], rounds: harness.Rounds, python: str, environment: dict[str, str] | None = None
+    cell: Cell,
+    tools: list[str],
+    rounds: harness.Rounds,
+    python: str,
+    environment: dict[str, str] | None = None,
+    against: str | None = None,
+    within: Sequence[str] = (),
 ) -> Iterator[harness.Line]:
-    """The lines of a cell that is measured in a process of its own."""
-    request = {"cell": asdict(cell), "tools": tools, "rounds": asdict(rounds)}
-    return harness.asked(["benchmarks", "cell"], request, python, environment)
+    """The lines of a cell that is measured in a process of its own, which `within` starts if it is a command."""
+    request = {"cell": asdict(cell), "tools": tools, "rounds": asdict(rounds), "against": against}
+    return harness.asked(["benchmarks", "cell"], request, python, environment, within)
 
 
 def main() -> int:
-    return harness.answer(
-        lambda request, report: measure_cell(
-            Cell(**request["cell"]), request["tools"], harness.Rounds(**request["rounds"]), report
-        )
-    )
+    def handle(request: Any, report: harness.Report) -> None:
+        if request["against"] is not None:
+            competitors.BY_NAME[competitors.BEFORE] = competitors.of_another_checkout(request["against"])
+        measure_cell(Cell(**request["cell"]), request["tools"], harness.Rounds(**request["rounds"]), report)
+
+    return harness.answer(handle)

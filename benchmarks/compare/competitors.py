@@ -14,9 +14,11 @@ import functools
 import importlib
 import importlib.util
 import sys
+import sysconfig
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gatedcoro._demo_measure import langchain_gated, langchain_gather
@@ -341,3 +343,15 @@ ASIDE = [
     gathering("langchain-gated-coro", "LangChain's gated_coro", through_a_free_gate(langchain_gated), unlimited=False),
 ]
 BY_NAME = {competitor.name: competitor for competitor in [*COMPETITORS, *ASIDE]}
+
+BEFORE = "before"
+
+
+def of_another_checkout(folder: str) -> Competitor:
+    """The extension of another checkout, which is built in place there, beside this one's in the same process."""
+    path = Path(folder) / "gatedcoro" / f"_core{sysconfig.get_config_var('EXT_SUFFIX')}"
+    spec = importlib.util.spec_from_file_location("another_checkout._core", path)
+    assert spec is not None and spec.loader is not None
+    other: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(other)
+    return gathering(BEFORE, "gatedcoro of the other checkout", other.gather_with_concurrency)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from . import works
-from .cells import INSIDE, QUANTITIES, Cell
+from .cells import INSIDE, Cell, unit_of
 
 CENTRE_WORK, CENTRE_LIMIT = works.SLEEP0.name, 10
 BASIC_WORKS = tuple(work.name for work in works.BASIC)
@@ -54,7 +54,7 @@ class Results:
                     "python": python,
                     **asdict(cell),
                     "tool": tool,
-                    "unit": QUANTITIES[cell.quantity].unit,
+                    "unit": unit_of(cell.quantity),
                     "samples": samples,
                 }
                 for (python, cell, tool), samples in self.samples.items()

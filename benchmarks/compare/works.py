@@ -7,8 +7,8 @@ server, a client, a queue) and yields the call that is timed.
 To add one: an item that needs nothing is a coroutine function and a row `plain_work(name, title, item)` in WORKS. One that needs
 something (a server behind a delay, a database, a stream) is an async context manager as `queue_hand_over` and `aiohttp_requests`
 are: it starts what the items need, yields the call, and puts it away; a claim about the limit is checked after the yield, as
-`_counted_requests` does. `needs` names a package without which the row is absent, `only_limited` leaves out tools without a limit.
-The report, its plots, `pytest benchmarks` and the tests go over WORKS.
+`_counted_requests` does. `needs` names packages without which the row is absent, `only_limited` leaves out tools without a limit.
+The report, its plots, `pytest benchmarks` and the tests go over WORKS. Work with servers of other kinds is in real/works.py.
 """
 
 import asyncio
@@ -81,17 +81,22 @@ class Work:
     count: int = 10_000  # in the report's comparison of works
     limit: int = 10
     quick_count: int = 1_000
-    needs: str | None = None  # a package
+    needs: str | None = None  # packages
     only_limited: bool = (
         False  # a tool without a limit would be compared with nothing: items wait, or the limit is the point
     )
     only_gather: bool = False  # the tool must be a gather(limit, *coroutines)
     item: Item | None = None  # where it is all that there is, so that coroutines can be made before the timed region
+    first: Prepare | None = None  # for the untimed first run, which looks closer at the limit
+    waits: float = 0.0  # seconds that an item waits at least
+    within: tuple[str, ...] = ()  # the command that the measuring process is started by
+    without: Callable[[], str | None] = lambda: None  # why its server cannot be had
 
     def missing(self) -> str | None:
-        if self.needs is not None and importlib.util.find_spec(self.needs) is None:
-            return f"{self.needs} is not installed"
-        return None
+        for package in (self.needs or "").split():
+            if importlib.util.find_spec(package) is None:
+                return f"{package} is not installed"
+        return self.without()
 
 
 def plain(item: Item) -> Prepare:

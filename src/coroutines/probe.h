@@ -435,9 +435,13 @@ probe_run(core_state *state, PyObject *asyncio, CatcherObject *catcher,
     PyObject *kwargs = NULL, *task = NULL;
     PyObject *context = PyContext_CopyCurrent();
     PyTypeObject *type = state->probe_type;
-    ProbeObject *probe = (ProbeObject *)type->tp_alloc(type, 0);
-    if (context == NULL || probe == NULL
+    ProbeObject *probe = NULL;
+    if (context == NULL
         || probe_find_means(state, asyncio, (PyObject *)catcher) < 0) {
+        goto done;
+    }
+    probe = (ProbeObject *)type->tp_alloc(type, 0);
+    if (probe == NULL) {
         goto done;
     }
     coroutine_init(&probe->base, &probe_kind);
