@@ -315,7 +315,7 @@ gathering_starts_later(GatheringObject *self)
 {
     if (gathering_has_room(self) && !slice_is_under_way(&self->slice)
         && gathering_schedule_pump(self) < 0) {
-        return gathering_pass_failed(self);
+        return interrupt_is_raised() ? -1 : gathering_pass_failed(self);
     }
     return gathering_has_room(self);
 }

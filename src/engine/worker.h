@@ -330,6 +330,7 @@ static const CoroutineKind worker_kind = {
     .discard = worker_discard,
     .refused = worker_refused,
     .dropped = worker_dropped,
+    .is_over = worker_is_over,
     .cancelled = worker_cancelled,
     .represented = worker_represented,
     .context = worker_context,

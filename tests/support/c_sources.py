@@ -36,7 +36,7 @@ WIDTH = 79
 
 # The tables of function pointers, with their members: the only way in which anything is called upward.
 TABLES = {
-    "CoroutineKind": "step discard detach refused dropped cancelled represented context name shown awaited",
+    "CoroutineKind": "step discard is_over detach refused dropped cancelled represented context name shown awaited",
     "KeeperOwnerCalls": "needs_it cancelled ended",
     "GatedOwnerCalls": "told",
     "Runner": "start release",
