@@ -35,9 +35,10 @@
 
 /* Was the Task cancelled while the item ran to its end?  The outcome is then a
    CancelledError: new reference.  NULL without an exception: it was not.
-   Runs Python code. */
+   `*asked` is the Task: new reference, or NULL.  Runs Python code. */
 static PyObject *
-worker_pending_cancellation(core_state *state, WorkerObject *self)
+worker_pending_cancellation(core_state *state, WorkerObject *self,
+                            PyObject **asked)
 {
     PyObject *task = Py_XNewRef(self->link.target);
     PyObject *must_cancel = NULL;
@@ -45,7 +46,7 @@ worker_pending_cancellation(core_state *state, WorkerObject *self)
         must_cancel = state->task_get_must_cancel(task, NULL);
         if (must_cancel == Py_False) {
             Py_DECREF(must_cancel);
-            Py_DECREF(task);
+            *asked = task;
             return NULL;
         }
     }
@@ -68,7 +69,7 @@ worker_pending_cancellation(core_state *state, WorkerObject *self)
         }
     }
     Py_XDECREF(must_cancel);
-    Py_XDECREF(task);
+    *asked = task;
     if (PyErr_Occurred()) {
         PyErr_WriteUnraisable((PyObject *)self);
     }
@@ -84,7 +85,7 @@ static int
 worker_deliver(core_state *state, WorkerObject *self, PyObject *result,
                PyObject **raised)
 {
-    PyObject *exception;
+    PyObject *exception, *child = NULL;
     if (result == NULL) {
         make_raisable();
         *raised = fetch_exception();
@@ -92,12 +93,12 @@ worker_deliver(core_state *state, WorkerObject *self, PyObject *result,
         gathering_note_interrupt(self->gathering, exception);
     }
     else {
-        exception = worker_pending_cancellation(state, self);
+        exception = worker_pending_cancellation(state, self, &child);
     }
     Outcome outcome = {
         .value = exception == NULL ? result : NULL,
         .exception = exception,
-        .child = *raised == NULL ? self->link.target : NULL,
+        .child = child,
         .is_cancellation =
             exception != NULL
             && PyErr_GivenExceptionMatches(exception, state->cancelled_error),
@@ -105,6 +106,7 @@ worker_deliver(core_state *state, WorkerObject *self, PyObject *result,
     int status =
         gathering_deliver(state, self->gathering, &self->link, &outcome);
     Py_XDECREF(exception);
+    Py_XDECREF(child);
     if (status == 0 && *raised != NULL && is_interrupt(*raised)) {
         raise_exception(Py_NewRef(*raised));
         status = -1;
