@@ -10,7 +10,7 @@ items race within one virtual instant. What is known to differ, on purpose, is t
 * When every running item swallows the cancellation, or errors are returned, ours raises CancelledError with the
   caller's message; `asyncio.gather` takes that of one item, which may have none. So the messages of
   CancelledErrors are compared only in programs that neither swallow one nor return errors.
-* Within an instant the order may differ (a slot that frees is taken in the same step).
+* Within an instant the order may differ (a slot that frees is taken in the same step, or together with others in the next turn).
 """
 
 import pytest

@@ -95,6 +95,20 @@ def test_items_that_leave_nothing_behind_share_a_task(impl, item, first):
     assert len({result.args[0] if isinstance(result, LookupError) else result for result in run(main)}) == 1
 
 
+@pytest.mark.parametrize("item", UNSEEN)
+@pytest.mark.parametrize("limit", [2, 3])
+def test_so_do_items_that_run_side_by_side(impl, item, limit):
+    """A Task that waits for its next item keeps its address."""
+    if not reuses_tasks(impl):
+        pytest.skip("Tasks are not reused here")
+
+    async def main():
+        return await impl.gather(*[item() for _ in range(4 * limit)], limit=limit, return_exceptions=True)
+
+    addresses = {result.args[0] if isinstance(result, LookupError) else result for result in run(main)}
+    assert len(addresses) <= limit
+
+
 # --- What can be done to a Task ----------------------------------------------------------------------------------
 
 
@@ -212,6 +226,12 @@ def test_what_was_done_to_a_task_the_next_items_do_not_see(impl, kept, trace, tu
 @pytest.mark.parametrize("trace", TRACES)
 def test_nor_do_they_where_items_have_a_gate(impl, kept, trace, turns):
     check_that_later_items_see_nothing(impl, trace, turns, lambda: asyncio.Semaphore(1))
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+@pytest.mark.parametrize("trace", TRACES)
+def test_nor_do_they_where_tasks_wait_for_them(impl, kept, trace, turns):
+    check_that_later_items_see_nothing(impl, trace, turns, lambda: 2)
 
 
 def settle(task):

@@ -20,6 +20,7 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import inspect
 import itertools
 import random
 import re
@@ -54,6 +55,30 @@ ERRORS = {
     "GeneratorExit": GeneratorExit,
 }
 PLAIN_ERRORS = ("ValueError", "KeyError", "Cancelled", "Base", "Timeout")
+
+
+def cancel_it(task):
+    assert task.cancel("meddling") is False
+    return []
+
+
+def cancel_it_around_its_class(task):
+    asyncio.Task.cancel(task, "meddling")
+    return [task]
+
+
+def annotate_it(task):
+    task.note = "meddling"
+    return []
+
+
+def have_it_called_back(task):
+    task.add_done_callback(id)
+    return []
+
+
+# What is done to a Task that waits for its next item; each returns the Tasks that are to be kept.
+MEDDLING = [lambda task: [task], cancel_it, cancel_it_around_its_class, annotate_it, have_it_called_back]
 
 
 class Program(NamedTuple):
@@ -130,15 +155,17 @@ class Awaitable:
 class Interpreter:
     """Runs one program on one engine. `engine(front, n, options, items)` returns what to await."""
 
-    def __init__(self, program, engine, *, tasks_are_held=False):
+    def __init__(self, program, engine, *, tasks_are_held=False, task_factory=None):
         self.program = program
         self.engine = engine
+        self.task_factory = task_factory
         self.trace = []
         self.closed = False
         self.tasks = {}
         self.weak_tasks = {}
         self.open_timeouts = []
         self.held = {}
+        self.met = []
         self.tasks_are_held = tasks_are_held or any(strike[0] == "item" for strike in program.strikes)
         self.started = set()
         self.first_early_release = None
@@ -443,6 +470,19 @@ class Interpreter:
         task = asyncio.current_task()
         self.loop.call_later(delay, lambda: self.log(label, "poked", task.cancel(label), show_end(task)))
 
+    async def op_meddle_soon(self, label, how):
+        """In the next turn, do something to every Task whose item has ended: those that wait for the next one. It must not show."""
+        self.loop.call_soon(self.meddle, how)
+
+    async def op_meddle(self, label, how):
+        self.meddle(how)
+
+    def meddle(self, how):
+        for task in asyncio.all_tasks():
+            coro = task.get_coro()
+            if coro.__name__ == "run_item" and inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED:
+                self.met += MEDDLING[how % len(MEDDLING)](task)
+
     async def op_stack(self, label):
         return len(asyncio.current_task().get_stack()) > 0
 
@@ -460,6 +500,7 @@ class Interpreter:
         for label, task in sorted({**self.tasks, **self.held}.items()):
             self.log(label, "held task", show_end(task))
         self.log("", "context", CONTEXT_VALUE.get())
+        assert all(task.done() for task in self.met), "a Task that was taken while it waited has not ended"
         self.closed = True
         return caller
 
@@ -485,6 +526,8 @@ class Interpreter:
         async def main():
             self.loop = asyncio.get_running_loop()
             self.loop.set_exception_handler(report)
+            if self.task_factory is not None:
+                self.loop.set_task_factory(self.task_factory)
             return await self.drive()
 
         outcome = None
@@ -499,6 +542,7 @@ class Interpreter:
                 outcome = outcome or ("hangs",)
             self.tasks.clear()
             self.held.clear()
+            self.met.clear()
             self.open_timeouts.clear()
             gc.collect()
         reports += [("warning", str(warning.message)) for warning in caught]
@@ -554,8 +598,8 @@ def baseline_engine(front, n, options, arguments):
     return asyncio.gather(*[langchain_algorithm.gated_coro(slots, item) for item in arguments], **options)
 
 
-def run_program(program, engine):
-    return Interpreter(program, engine).run()
+def run_program(program, engine, **options):
+    return Interpreter(program, engine, **options).run()
 
 
 def by_instant(trace, until=None):
@@ -574,10 +618,12 @@ TOUCHES_OF_OWN_TASK = (
     " await_self stack cancel_self yield get set"
 ).split()
 TOUCHES_OF_OTHERS = "cancel_other await_other watch_other name_of_other uncancel_other".split()
+TOUCHES_OF_THE_WAITING = "meddle meddle_soon meddle_soon".split()
 TOUCHING_LEAVES = [
     *RACING_LEAVES,
     *TOUCHES_OF_OWN_TASK,
     *TOUCHES_OF_OTHERS,
+    *TOUCHES_OF_THE_WAITING,
     "leave_timeout_open",
     "poke_later",
 ]
@@ -652,7 +698,7 @@ class ProgramMaker:
             return ("seq", (("sleep", self.delay()), ("raise", self.random.choice(PLAIN_ERRORS))))
         if name == "cancel_self_later":
             return ("seq", (("sleep", self.delay()), ("cancel_self",)))
-        if name in TOUCHES_OF_OTHERS:
+        if name in TOUCHES_OF_OTHERS or name in TOUCHES_OF_THE_WAITING:
             return (name, self.random.randint(0, 5))
         return (name,)
 
