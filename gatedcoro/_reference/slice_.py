@@ -14,6 +14,12 @@ SLICE_SECONDS = 0.001
 PASS_SECONDS = 0.010
 """How long items may start at all."""
 
+SPARSE_PASSES = 4
+"""So many passes in a row that are scheduled for one end show that turns are not full."""
+
+ENDS_IN_PLACE = 16
+"""So many ends then go without a pass, until one is tried again."""
+
 _clock = time.monotonic
 
 
@@ -96,3 +102,37 @@ class Slice:
         self._read = now
         self._suspended = False
         return self._counted >= SLICE_SECONDS or now - self._began >= PASS_SECONDS
+
+
+class Turns:
+    """How many items end in a turn of the event loop.
+
+    Where there are several, what they make room for starts together, in the next turn.  Where there is mostly one, there
+    is nothing to collect, and a turn for each item would be had for nothing.
+    """
+
+    def __init__(self):
+        self._ends = 0  # for which the next pass has been scheduled
+        self._sparse_passes = 0
+        self._in_place = 0
+
+    def end_waits(self):
+        """Another end waits for the pass that has been scheduled."""
+        self._ends += 1
+
+    def pass_begins(self):
+        """The pass that has been scheduled does."""
+        if self._ends > 1:
+            self._sparse_passes = 0
+        elif self._ends == 1:
+            self._sparse_passes = min(self._sparse_passes + 1, SPARSE_PASSES)
+            if self._sparse_passes == SPARSE_PASSES:
+                self._in_place = ENDS_IN_PLACE
+        self._ends = 0
+
+    def end_goes_without(self):
+        """Whether this end is one for which no pass is scheduled."""
+        if not self._in_place:
+            return False
+        self._in_place -= 1
+        return True

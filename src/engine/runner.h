@@ -259,14 +259,17 @@ worker_step_now(core_state *state, WorkerObject *self)
 {
     PyObject *waiter = Py_NewRef(self->waiter);
     GatheringObject *gathering = self->gathering;
+    self->is_resumed = true;
     int status =
         task_resume(state, self->link.target, waiter, gathering->loop);
+    self->is_resumed = false;
     if (self->gathering == gathering && link_is_idle(&self->link)) {
         /* Where the loop does not run, say. */
         PyObject *failure = NULL;
         if (status < 0 && forget_ordinary_error() < 0) {
             collect_exception(&failure);
         }
+        self->link.run = RUN_IDLE; /* it is not called any more */
         if (link_is_on(&self->link)) {
             running_remove(&gathering->idle, &self->link);
             Py_DECREF(self);

@@ -135,7 +135,14 @@ idle_add(Running *idle, RunningLink *link)
 static inline RunningLink *
 idle_first(const Running *idle)
 {
-    return idle->count > 0 ? idle->ring.next : NULL;
+    if (idle->count == 0) {
+        return NULL;
+    }
+    RunningLink *link = idle->ring.next;
+    while (link->owner == NULL) {
+        link = link->next; /* of a walk */
+    }
+    return link;
 }
 
 /* What the link stands for takes the item in hand. */
@@ -293,12 +300,17 @@ running_traverse(Running *self, visitproc visit, void *arg)
 static void
 running_clear(Running *self)
 {
-    while (self->ring.next != NULL && self->ring.next != &self->ring) {
-        RunningLink *link = self->ring.next;
+    RunningLink *link = self->ring.next;
+    while (link != NULL && link != &self->ring) {
         PyObject *owner = link->owner;
+        if (owner == NULL) {
+            link = link->next; /* of a walk */
+            continue;
+        }
         running_remove(self, link);
         Py_CLEAR(link->awaiter);
         Py_DECREF(owner);
+        link = self->ring.next;
     }
 }
 

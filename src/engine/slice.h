@@ -48,6 +48,56 @@ typedef struct {
     double read;       /* when the clock was read last */
 } Slice;
 
+/* How many items end in a turn of the loop?  Where there are several, what they
+   make room for is started together, in the next turn: equal work stands together,
+   and there are fewer and fuller turns .  Where there is mostly
+   one, there is nothing to collect, and a turn for each item would be had for
+   nothing; some clients also look over whatever is idle in their pool with each
+   request, so that the sooner the next one starts, the less there is.
+
+   So after a few passes in a row that were scheduled for one end, a number of ends
+   goes without one, until it is tried again. */
+#define SPARSE_PASSES 4
+#define ENDS_IN_PLACE 16
+
+typedef struct {
+    int ends;          /* for which the next pass has been scheduled */
+    int sparse_passes; /* scheduled for one, in a row */
+    int in_place;      /* so many more ends go without a pass */
+} Turns;
+
+/* Another end waits for the pass that has been scheduled. */
+static inline void
+turns_note_end(Turns *self)
+{
+    self->ends++;
+}
+
+/* The pass that has been scheduled begins. */
+static inline void
+turns_note_pass(Turns *self)
+{
+    if (self->ends > 1) {
+        self->sparse_passes = 0;
+    }
+    else if (self->ends == 1 && ++self->sparse_passes >= SPARSE_PASSES) {
+        self->sparse_passes = SPARSE_PASSES;
+        self->in_place = ENDS_IN_PLACE;
+    }
+    self->ends = 0;
+}
+
+/* Is this end one that goes without a pass? */
+static inline bool
+turns_take_in_place(Turns *self)
+{
+    if (self->in_place == 0) {
+        return false;
+    }
+    self->in_place--;
+    return true;
+}
+
 /* May one more item start in this pass? */
 typedef enum {
     SLICE_ERROR = -1, /* with an exception */

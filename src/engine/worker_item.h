@@ -18,6 +18,7 @@ typedef struct {
     GatheringObject *gathering; /* owned; NULL when the last item has ended */
     ItemDrive drive;
     bool in_first_step; /* of a Task of ours */
+    bool is_resumed;    /* by who called or released it, and has a reference */
     bool
         begun_by_starter; /* its first step was in the call that made its Task */
     PyObject *delegate;   /* what is driven; NULL before the first step */

@@ -18,13 +18,13 @@
 
 /* Does nobody hold or watch the worker, whose item has ended?  get_coro() hands it
    out for an item that is no coroutine, and whoever steps it by hand holds it.
-   The list's reference is the caller's, and who starts or calls the Task in this
+   The list's reference is the caller's, and who starts or resumes the Task in this
    step has one. */
 static inline bool
 worker_is_unseen(WorkerObject *self)
 {
     bool first_step = self->in_first_step;
-    bool is_ours = first_step || self->link.run == RUN_CALLED;
+    bool is_ours = first_step || self->is_resumed;
     return Py_REFCNT(self) == task_driver_references(first_step) + 1 + is_ours
            && self->base.weakreflist == NULL;
 }
@@ -129,6 +129,9 @@ worker_finish(WorkerObject *self)
    exactly one item would start: were there more, they would be scheduled before
    this Task is, though they come after its item.
 
+   Within a pass that began elsewhere, what the Task cannot take is left to that:
+   it would be started in here, and so on.
+
    If nobody holds the Task, nobody will see how it ends: what the item left
    is dropped before the next one starts, so that destructors run as they
    would with a Task for each item; and they may touch the Task, too, as may what
@@ -140,9 +143,9 @@ worker_goes_on(core_state *state, WorkerObject *self, bool began_pass,
     GatheringObject *gathering = self->gathering;
     if (gathering->tasks != TASKS_OWN_REUSED
         || !ended_ordinarily(state, *raised)
-        || (began_pass
-            && !limit_is_filled_by_one(&gathering->limit,
-                                       gathering->running.count))
+        || (began_pass ? !limit_is_filled_by_one(&gathering->limit,
+                                                 gathering->running.count)
+                       : task_has_attributes(state, self->link.target))
         || !task_ends_unseen(state, self->link.target, self->in_first_step)
         || !task_is_current(state, self->link.target, gathering->loop)) {
         return 0;
@@ -188,6 +191,9 @@ worker_waits(core_state *state, WorkerObject *self, PyObject **result,
     if (self->waiter == NULL) {
         self->waiter = task_waiter_new(state, gathering->loop);
         if (self->waiter == NULL) {
+            if (interrupt_is_raised()) {
+                return -1;
+            }
             PyErr_Clear();
             return 0;
         }
