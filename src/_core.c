@@ -51,6 +51,7 @@
       import.h             what is taken from other modules
       call.h               calling helpers, errors that belong to no item
       state.h              module state
+      spares.h             the memory of objects that have gone, for the next
       compat.h             CPython 3.11 to 3.15 */
 
 #include "surface/function.h"
