@@ -347,8 +347,8 @@ static const CoroutineKind worker_kind = {
 static WorkerObject *
 worker_new(core_state *state, GatheringObject *gathering)
 {
-    PyTypeObject *type = state->worker_type;
-    WorkerObject *self = (WorkerObject *)type->tp_alloc(type, 0);
+    WorkerObject *self =
+        (WorkerObject *)spares_alloc(&state->workers, state->worker_type);
     if (self != NULL) {
         coroutine_init(&self->base, &worker_kind);
         self->gathering = (GatheringObject *)Py_NewRef(gathering);
@@ -397,8 +397,18 @@ worker_tp_dealloc(PyObject *op)
     coroutine_dealloc(op, worker_tp_clear);
 }
 
+/* The type may have lost its module to the collector, which frees them both. */
+static void
+worker_tp_free(void *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    bool has_module = ((PyHeapTypeObject *)type)->ht_module != NULL;
+    spares_free(has_module ? &state_of_type(type)->workers : NULL, op);
+}
+
 static PyType_Slot worker_slots[] = {
     COROUTINE_SLOTS,
+    {Py_tp_free, worker_tp_free},
     {Py_tp_dealloc, worker_tp_dealloc},
     {Py_tp_traverse, worker_tp_traverse},
     {Py_tp_clear, worker_tp_clear},
