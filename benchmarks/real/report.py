@@ -107,7 +107,7 @@ class Judged:
 
     @property
     def title(self) -> str:
-        others = " or ".join(title(tool) for tool in self.goal.of)
+        others = "the best by hand" if len(self.goal.of) > 1 else title(*self.goal.of)
         return f"{self.cell.title}: {PARTS[self.goal.part][0]} / {others}"
 
 
@@ -213,7 +213,8 @@ def written(results: Results, processor_time: bool) -> str:
         "A ratio is the median over the interleaved rounds of the other tool's figure over gatedcoro's within a round; ± is half "
         "the distance between the quartiles. Above 1, gatedcoro is ahead.\n",
         "### Goals\n",
-        f"{len(found) - len(missed)} of {len(found)} met. A figure is gatedcoro's part over that of the best of those named.\n",
+        f"{len(found) - len(missed)} of {len(found)} met. A figure is gatedcoro's part over that of the other; the best by "
+        "hand is the best of LangChain's helper, the lazy pump and the pool.\n",
         goal_table(found),
     ]
     for python in results.pythons:
