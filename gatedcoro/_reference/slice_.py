@@ -14,11 +14,12 @@ SLICE_SECONDS = 0.001
 PASS_SECONDS = 0.010
 """How long items may start at all."""
 
-SPARSE_PASSES = 4
-"""So many passes in a row that are scheduled for one end show that turns are not full."""
+PASSES_WATCHED = 4
+FULL_ENDS = 8
+"""Turns are full where so many passes are scheduled for so many ends, two each."""
 
-ENDS_IN_PLACE = 16
-"""So many ends then go without a pass, until one is tried again."""
+ENDS_IN_PLACE = 64
+"""So many ends go without a pass where turns are not full, until it is tried again."""
 
 _clock = time.monotonic
 
@@ -112,8 +113,9 @@ class Turns:
     """
 
     def __init__(self):
-        self._ends = 0  # for which the next pass has been scheduled
-        self._sparse_passes = 0
+        self._passes = 0  # which have been watched
+        self._ends = 0  # for which they were scheduled, and the next one is
+        self._seen = 0  # of them, when the last pass began
         self._in_place = 0
 
     def end_waits(self):
@@ -122,13 +124,13 @@ class Turns:
 
     def pass_begins(self):
         """The pass that has been scheduled does."""
-        if self._ends > 1:
-            self._sparse_passes = 0
-        elif self._ends == 1:
-            self._sparse_passes = min(self._sparse_passes + 1, SPARSE_PASSES)
-            if self._sparse_passes == SPARSE_PASSES:
-                self._in_place = ENDS_IN_PLACE
-        self._ends = 0
+        if self._ends == self._seen:
+            return  # it was scheduled for something else
+        self._seen = self._ends
+        self._passes += 1
+        if self._passes == PASSES_WATCHED:
+            self._in_place = ENDS_IN_PLACE if self._ends < FULL_ENDS else 0
+            self._passes = self._ends = self._seen = 0
 
     def end_goes_without(self):
         """Whether this end is one for which no pass is scheduled."""

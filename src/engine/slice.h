@@ -49,21 +49,22 @@ typedef struct {
 } Slice;
 
 /* How many items end in a turn of the loop?  Where there are several, what they
-   make room for is started together, in the next turn: equal work stands together,
-   and there are fewer and fuller turns .  Where there is mostly
+   make room for is started together, in the next turn.  Where there is mostly
    one, there is nothing to collect, and a turn for each item would be had for
-   nothing; some clients also look over whatever is idle in their pool with each
-   request, so that the sooner the next one starts, the less there is.
+   nothing; and a client that looks over whatever is idle in its pool whenever a
+   request begins finds the less there, the sooner the next one does.
 
-   So after a few passes in a row that were scheduled for one end, a number of ends
-   goes without one, until it is tried again. */
-#define SPARSE_PASSES 4
-#define ENDS_IN_PLACE 16
+   So if a few passes together were scheduled for few ends, a number of ends goes
+   without one, until that is tried again. */
+#define PASSES_WATCHED 4
+#define FULL_ENDS      8 /* for which they are scheduled, two each */
+#define ENDS_IN_PLACE  64
 
 typedef struct {
-    int ends;          /* for which the next pass has been scheduled */
-    int sparse_passes; /* scheduled for one, in a row */
-    int in_place;      /* so many more ends go without a pass */
+    int passes;   /* which have been watched */
+    int ends;     /* for which they were scheduled, and the next one is */
+    int seen;     /* of them, when the last pass began */
+    int in_place; /* so many more ends go without a pass */
 } Turns;
 
 /* Another end waits for the pass that has been scheduled. */
@@ -77,14 +78,15 @@ turns_note_end(Turns *self)
 static inline void
 turns_note_pass(Turns *self)
 {
-    if (self->ends > 1) {
-        self->sparse_passes = 0;
+    if (self->ends == self->seen) {
+        return; /* it was scheduled for something else */
     }
-    else if (self->ends == 1 && ++self->sparse_passes >= SPARSE_PASSES) {
-        self->sparse_passes = SPARSE_PASSES;
-        self->in_place = ENDS_IN_PLACE;
+    self->seen = self->ends;
+    self->passes++;
+    if (self->passes == PASSES_WATCHED) {
+        self->in_place = self->ends < FULL_ENDS ? ENDS_IN_PLACE : 0;
+        self->passes = self->ends = self->seen = 0;
     }
-    self->ends = 0;
 }
 
 /* Is this end one that goes without a pass? */
