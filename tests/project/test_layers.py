@@ -287,6 +287,7 @@ typedef struct {
     /* May be NULL. */
     int (*step)(int argument);
     int (*discard)(int argument, int more);
+    bool (*is_over)(int argument);
     int (*detach)(int argument);
     void (*refused)(int argument);
     void (*dropped)(int argument);
