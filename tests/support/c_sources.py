@@ -66,7 +66,7 @@ RUNS_NOT = set(
     PyFunction_GET_DEFAULTS PyFunction_GET_GLOBALS PyFunction_GET_KW_DEFAULTS PyGen_CheckExact PyGen_GetCode PyIndex_Check PyIter_Check
     PyList_CheckExact PyList_GET_ITEM PyList_GET_SIZE PyList_SET_ITEM PyLong_AsLongAndOverflow PyLong_AsLongLongAndOverflow
     PyLong_AsSsize_t PyLong_CheckExact PyMethod_Check PyMethod_GET_FUNCTION PyModuleDef_Init PyModule_AddObjectRef PyModule_Check
-    PyModule_GetDict PyModule_GetState PyObject_GC_Track PyObject_GC_UnTrack PyObject_TypeCheck PySequence_Fast_GET_ITEM
+    PyModule_GetDict PyModule_GetState PyObject_GC_IsFinalized PyObject_GC_Track PyObject_GC_UnTrack PyObject_TypeCheck PySequence_Fast_GET_ITEM
     PySequence_Fast_GET_SIZE PySet_CheckExact PyThreadState_Get PyThread_get_thread_ident PyTime_MonotonicRaw PyTraceBack_Check
     PyTuple_CheckExact PyTuple_GET_ITEM PyTuple_GET_SIZE PyTuple_SET_ITEM PyType_Check PyType_GetModuleState PyType_HasFeature
     PyType_IsSubtype PyUnicode_Check PyUnicode_CompareWithASCIIString PyVectorcall_NARGS _PyObject_GetDictPtr
