@@ -25,7 +25,10 @@ from .harness import Samples, difference, ratio, value
 COUNT, LIMIT, LARGE, HUGE = 20_000, 10, 100_000, 1_000_000
 MOST_ROUNDS, ENOUGH_SECONDS = 41, 1.0  # of a contest in one process: short rounds are noisy, and cheap to repeat
 WORKS = {"nothing": "nothing", "sleep(0)": "sleep0", "future": "future"}
-OURS, PER_ITEM = "gatedcoro", "gatedcoro-per-item"
+OURS, PER_ITEM, FROM_C = "gatedcoro", "gatedcoro-per-item", "task-from-c"
+RUN_ALL, LOOP, LOOP_OF_CALLS, PARTIALS = "gatedcoro-run-all", "loop", "loop-of-calls", "making-partials"
+TASKS_FROM_C = "n=10, nothing, only Tasks"
+BESIDE_LOOPS, PARTIALS_MADE = "run_all beside plain loops, nothing", "run_all, nothing, what is called made inside"
 
 
 # --- Contests -----------------------------------------------------------------------------------------------------
@@ -57,6 +60,7 @@ CONTESTS = [
         made_before(f"n=None, {title}", work, COUNT, None, "asyncio-gather", OURS, PER_ITEM)
         for title, work in WORKS.items()
     ],
+    made_before(TASKS_FROM_C, "nothing", COUNT, LIMIT, FROM_C, PER_ITEM),
     made_before("20 items, n=5, sleep(0)", "sleep0", 20, 5, "langchain", "pool", OURS, PER_ITEM),
     made_before(
         "gated_coro, free semaphore, nothing", "nothing", COUNT, LIMIT, "langchain-gated-coro", "gatedcoro-gated-coro"
@@ -69,10 +73,12 @@ CONTESTS = [
         Contest(
             f"run_all, nothing, N={count:,}",
             Cell("nothing", count, LIMIT, made=CALLABLES),
-            (OURS, "gatedcoro-run-all"),  # the first calls the callables, and gathers what they return
+            (OURS, RUN_ALL),  # the first calls the callables, and gathers what they return
         )
         for count in (COUNT, 200_000)
     ],
+    Contest(BESIDE_LOOPS, Cell("nothing", COUNT, LIMIT, made=CALLABLES), (OURS, RUN_ALL, LOOP, LOOP_OF_CALLS)),
+    Contest(PARTIALS_MADE, Cell("nothing", COUNT, LIMIT), (OURS, RUN_ALL, PARTIALS)),
     large("extra RSS", "rss", LARGE, "langchain"),
     large("extra traced", "added", LARGE, "langchain"),
     large("stall", "stall", LARGE, "langchain"),
@@ -122,6 +128,21 @@ def at_most(contest: str, what: str, figure: Callable[[Samples], float], wanted:
     return Goal(contest, f"{contest}: {what}", figure, {"": wanted}, unit, True, mode)
 
 
+def beyond_gather(samples: Samples) -> float:
+    """us: what `run_all` costs above a loop that calls and awaits the same, less what `gather_with_concurrency` costs above a loop that
+    awaits the same coroutines. Each calls every function once; the last two before they await anything."""
+    rounds = zip(*(samples[tool] for tool in (RUN_ALL, LOOP_OF_CALLS, OURS, LOOP)), strict=True)
+    beyond: list[float] = [(run_all - calls) - (ours - loop) for run_all, calls, ours, loop in rounds]
+    return statistics.median(beyond)
+
+
+def share_of_partials(samples: Samples) -> float:
+    """Making and freeing the partials, of what `run_all` costs above `gather_with_concurrency`, both with making what they are given."""
+    rounds = zip(*(samples[tool] for tool in (PARTIALS, RUN_ALL, OURS)), strict=True)
+    shares: list[float] = [made / (run_all - ours) for made, run_all, ours in rounds]
+    return statistics.median(shares)
+
+
 def small_and_smooth(tool: str) -> Iterator[Goal]:
     """With and without Task reuse."""
     for contest, wanted in (("extra RSS", 0.1), ("extra traced", 0.1), ("stall", 0.05)):
@@ -151,6 +172,14 @@ GOALS = [
     faster("20 items, n=5, sleep(0)", "langchain", PER_ITEM, 1.8, 2.5, 3),
     faster("gated_coro, free semaphore, nothing", "langchain-gated-coro", "gatedcoro-gated-coro", 2.5, 3, 3),
     *[at_most(f"n=10, {work}", f"{OURS} - pool", difference(OURS, "pool"), 0.2, "us", OURS) for work in WORKS],
+    at_most(
+        TASKS_FROM_C,
+        f"{PER_ITEM} - {FROM_C}",
+        difference(PER_ITEM, FROM_C),
+        0.15,
+        "us",
+        PER_ITEM,
+    ),
     *[
         at_most(
             f"gather(limit=10), {work}",
@@ -163,9 +192,11 @@ GOALS = [
         for work in WORKS
     ],
     *[
-        at_most(f"run_all, nothing, N={count:,}", f"run_all / {OURS}", ratio("gatedcoro-run-all", OURS), 0.8, "x", "")
+        at_most(f"run_all, nothing, N={count:,}", f"run_all / {OURS}", ratio(RUN_ALL, OURS), 0.8, "x", "")
         for count in (COUNT, 200_000)
     ],
+    at_most(BESIDE_LOOPS, f"({RUN_ALL} - {LOOP_OF_CALLS}) - ({OURS} - {LOOP})", beyond_gather, 0.05, "us", ""),
+    Goal(PARTIALS_MADE, f"{PARTIALS_MADE}: {PARTIALS} / ({RUN_ALL} - {OURS})", share_of_partials, {}),
     *small_and_smooth(OURS),
     *small_and_smooth(PER_ITEM),
 ]

@@ -89,6 +89,9 @@ OTHERS: dict[str, CodePath] = {  # for comparison; they have no baseline
     )
     for name, item in WORKS.items()
 }
+TASKS_FROM_C = "only a Task per item, from C, nothing"
+OTHERS[TASKS_FROM_C] = other("task-from-c", nothing, 10)
+OTHERS["a plain loop that calls, nothing"] = other("loop-of-calls", nothing, None)
 
 
 # --- Counting -----------------------------------------------------------------------------------------------------
@@ -170,6 +173,11 @@ def main(options: argparse.Namespace) -> int:
         return 2
     lacking = {"gather(limit=10), sleep(0)": "gather", "run_all(limit=10), nothing": "run_all"}
     names = [name for name in names if hasattr(subject, lacking.get(name, "gather_with_concurrency"))]
+    if TASKS_FROM_C in names and (
+        absent := competitors.BY_NAME["task-from-c"].absent()
+    ):  # else compiled, for the children
+        names.remove(TASKS_FROM_C)
+        print(f"not counted: {TASKS_FROM_C}: {absent}")
     counts: dict[str, float] = {}
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as threads:
         for name, count in zip(

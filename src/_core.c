@@ -51,6 +51,7 @@
       import.h             what is taken from other modules
       call.h               calling helpers, errors that belong to no item
       state.h              module state
+      spares.h             the memory of objects that have gone, for the next
       compat.h             CPython 3.11 to 3.15 */
 
 #include "surface/function.h"
@@ -126,6 +127,7 @@ static int
 core_clear(PyObject *module)
 {
     core_state *state = state_of_module(module);
+    spares_close(&state->workers);
 #define CLEAR(name)              Py_CLEAR(state->name);
 #define CLEAR_STRING(name, text) Py_CLEAR(state->str_##name);
     FOR_EACH_TYPE(CLEAR)
@@ -133,6 +135,7 @@ core_clear(PyObject *module)
     FOR_EACH_STRING(CLEAR_STRING)
 #undef CLEAR
 #undef CLEAR_STRING
+    Py_CLEAR(state->task_args);
     Py_CLEAR(state->create_task.function);
     Py_CLEAR(state->create_task.code);
     Py_CLEAR(state->create_task.keyword_defaults);

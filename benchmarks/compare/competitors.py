@@ -23,6 +23,7 @@ from typing import Any
 
 from gatedcoro._demo_measure import langchain_gated, langchain_gather
 
+from .. import task_from_c
 from .works import Item
 
 Run = Callable[[Item, int, int | None], Awaitable[list[int]]]
@@ -197,6 +198,35 @@ async def ours_of_callables(item: Item, count: int, limit: int | None) -> list[i
     return await ours_run_all(limit, [functools.partial(item, index) for index in range(count)])
 
 
+async def in_a_loop(n: int | None, *coros: Coroutine[Any, Any, Any]) -> list[Any]:
+    results = []
+    for coro in coros:
+        results.append(await coro)
+    return results
+
+
+async def called_first_in_a_loop(n: int | None, functions: Functions) -> list[Any]:
+    results = []
+    for awaitable in [function() for function in functions]:
+        results.append(await awaitable)
+    return results
+
+
+async def called_in_a_loop(n: int | None, functions: Functions) -> list[Any]:
+    results = []
+    for function in functions:
+        results.append(await function())
+    return results
+
+
+async def of_callables_in_a_loop(item: Item, count: int, limit: int | None) -> list[int]:
+    return await called_in_a_loop(limit, [functools.partial(item, index) for index in range(count)])
+
+
+async def making_partials(item: Item, count: int, limit: int | None) -> list[int]:
+    return [index for index, _ in enumerate([functools.partial(item, index) for index in range(count)])]
+
+
 def through_a_free_gate(gated_coro: Callable[[asyncio.Semaphore, Any], Awaitable[Any]]) -> Gather:
     """Awaits `gated_coro(semaphore, coro)`, one after another, in one Task."""
 
@@ -222,6 +252,7 @@ class Competitor:
     gather: Gather | None = None  # gather(n, *coroutines), where it has this shape
     needs: str | None = None  # the module that must be importable
     since: tuple[int, int] = (3, 11)  # the Python that it asks for
+    missing: Callable[[], str | None] | None = None  # says what else is missing here
     limits: bool = True  # keeps to a limit
     unlimited: bool = True  # can do without one
     own_task: bool = True  # asyncio.current_task() is another one in each item
@@ -238,6 +269,8 @@ class Competitor:
         """Why the running interpreter cannot have it, or None."""
         if sys.version_info < self.since:
             return "does not support Python {}.{}".format(*sys.version_info)
+        if self.missing is not None and (missing := self.missing()):
+            return missing
         if self.needs is None:
             return None
         try:
@@ -341,6 +374,23 @@ ASIDE = [
         unlimited=False,
     ),
     gathering("langchain-gated-coro", "LangChain's gated_coro", through_a_free_gate(langchain_gated), unlimited=False),
+    gathering("loop", "a plain loop", in_a_loop, limits=False, call_all=called_first_in_a_loop),
+    Competitor(
+        "loop-of-calls",
+        "a plain loop that calls",
+        of_callables_in_a_loop,
+        limits=False,
+        call_all=called_in_a_loop,
+    ),
+    Competitor("making-partials", "only making partials", making_partials, limits=False),
+    gathering(
+        "task-from-c",
+        "only an eager Task per item, from C",
+        task_from_c.gather,
+        since=(3, 12),
+        missing=task_from_c.missing,
+        own_error=False,
+    ),
 ]
 BY_NAME = {competitor.name: competitor for competitor in [*COMPETITORS, *ASIDE]}
 

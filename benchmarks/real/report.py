@@ -8,6 +8,7 @@ of a call (compare/cells.py: time, turns, latencies), and, in rounds of their ow
 import argparse
 import datetime
 import json
+import os
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -107,7 +108,7 @@ class Judged:
 
     @property
     def title(self) -> str:
-        others = " or ".join(title(tool) for tool in self.goal.of)
+        others = "the best by hand" if len(self.goal.of) > 1 else title(*self.goal.of)
         return f"{self.cell.title}: {PARTS[self.goal.part][0]} / {others}"
 
 
@@ -203,17 +204,20 @@ def written(results: Results, processor_time: bool) -> str:
     machine = results.machine
     found = list(judged(results, processor_time))
     missed = [one for one in found if not met(one)]
+    judged_by = " Judged by processor time, since other processes were busy." if processor_time else ""
     parts = [
         FIGURES,
         f"Made on {results.made} by `{results.command}` on {machine['cpu']}, {machine['cores']} cores, {machine['system']} "
         f"({machine['architecture']}), with {'; '.join(python['build'] for python in results.pythons)}. "
         + ", ".join(f"{name} {version}" for name, version in results.pythons[0]["versions"].items())
         + ".\n",
-        " ".join(machine["notes"]) + "\n",
+        " ".join(filter(None, machine["notes"])) + "\n",
         "A ratio is the median over the interleaved rounds of the other tool's figure over gatedcoro's within a round; ± is half "
         "the distance between the quartiles. Above 1, gatedcoro is ahead.\n",
         "### Goals\n",
-        f"{len(found) - len(missed)} of {len(found)} met. A figure is gatedcoro's part over that of the best of those named.\n",
+        f"{len(found) - len(missed)} of {len(found)} met. A figure is gatedcoro's part over that of the other; the best by "
+        "hand is the best of LangChain's helper, the lazy pump and the pool."
+        f"{judged_by}\n",
         goal_table(found),
     ]
     for python in results.pythons:
@@ -252,6 +256,7 @@ def notes() -> list[str]:
         if pinned
         else "Clients and servers share what cores there are.",
         f"Servers: aiohttp's and httpx's is benchmarks/http_server.py; {'; '.join(servers.versions()) or 'no others'}.",
+        f"Load of the machine at the start: {os.getloadavg()[0]:.1f}." if hasattr(os, "getloadavg") else "",
         system_calls.described(),
         f"Delays: by the server's call_later; by tc netem not ({reason})."
         if (reason := works.no_netem())

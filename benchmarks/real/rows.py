@@ -17,7 +17,7 @@ from ..harness import Samples
 BY_HAND = ("langchain", "lazy-pump", "pool")
 FEW, MANY = (10, 50), 1_000
 LONGEST_SAMPLE = 0.5  # seconds that a sample's items should wait for a server behind a delay
-SAMPLE = 2_000  # items, at most, but where the limit alone asks for more
+FEWEST, MOST = 200, 2_000  # items in a sample, and at least two for each that may run at once
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ class Row:
     def cells(self, quick: bool) -> Iterator[Cell]:
         work = WORKS[self.work]
         for limit in self.limits[:1] if quick else self.limits:
-            most = min(work.count, SAMPLE)
+            most = min(work.count, MOST)
             if work.waits:
                 most = min(most, int(limit * LONGEST_SAMPLE / work.waits))
-            count = max(3 * limit if quick else 2 * limit, 0 if quick else most)
+            count = 3 * limit if quick else max(most, FEWEST, 2 * limit)
             yield Cell(self.work, count, limit, self.loop, "parts")
 
     def goals_of(self, cell: Cell, processor_time: bool) -> Iterator[Goal]:

@@ -160,8 +160,12 @@ async def held(
             await release()
 
     watch = asyncio.create_task(keep_watch())
-    yield
-    found = await watch
+    try:
+        yield
+        found = await watch
+    finally:
+        watch.cancel()
+        await asyncio.wait([watch])
     if found != expected:
         raise AssertionError(f"{tool.name}: {found} at once instead of {expected}")
 

@@ -26,7 +26,7 @@ from .keeper import _Keeper
 from .limit import LIMIT_NONE, Limit
 from .running import Running
 from .sink import NOWHERE
-from .slice_ import Slice, Timer
+from .slice_ import Slice, Timer, Turns
 from .source import SOURCE_OPEN, TAKE_LATER, TAKE_NONE
 from .state import cancelled_error, running_loop_or_none
 
@@ -68,6 +68,7 @@ class _Gathering:
         self.source = source
         self.policy = policy
         self.slice = Slice()
+        self.turns = Turns()
         self.running = Running()
         self.sink = NOWHERE
         self.state = GATHERING_OPEN
@@ -112,6 +113,7 @@ class _Gathering:
 
     def _scheduled_pump(self):
         self.pump_is_scheduled = False
+        self.turns.pass_begins()
         self.pump()
 
     def pump(self):
@@ -332,14 +334,17 @@ class _Gathering:
         """An item has ended: start what may start now.
 
         If it had suspended, that is left to one pass in the next turn, for all that ends in this one.  Where nothing
-        else runs there is nothing to wait for.
+        else runs, or turns are not full, there is nothing to wait for.
         """
         if isinstance(error, INTERRUPTS):
             self.interrupted()
-        elif had_suspended and (self.running or self.pump_is_scheduled):
+        elif had_suspended and self._collects():
             self._start_in_the_next_turn()
         else:
             self.pump()
+
+    def _collects(self):
+        return self.pump_is_scheduled or (bool(self.running) and not self.turns.end_goes_without())
 
     def _start_in_the_next_turn(self):
         if self.slice.is_in_use or not self.has_room():
@@ -351,6 +356,8 @@ class _Gathering:
             raise
         except Exception as error:
             self._pass_failed(error)
+        else:
+            self.turns.end_waits()
 
     def interrupted(self):
         """An interrupt leaves the loop; if that is run again, the queue goes on."""

@@ -14,6 +14,13 @@ SLICE_SECONDS = 0.001
 PASS_SECONDS = 0.010
 """How long items may start at all."""
 
+PASSES_WATCHED = 4
+FULL_ENDS = 8
+"""Turns are full where so many passes are scheduled for so many ends, two each."""
+
+ENDS_IN_PLACE = 64
+"""So many ends go without a pass where turns are not full, until it is tried again."""
+
 _clock = time.monotonic
 
 
@@ -96,3 +103,38 @@ class Slice:
         self._read = now
         self._suspended = False
         return self._counted >= SLICE_SECONDS or now - self._began >= PASS_SECONDS
+
+
+class Turns:
+    """How many items end in a turn of the event loop.
+
+    Where there are several, what they make room for starts together, in the next turn.  Where there is mostly one, there
+    is nothing to collect, and a turn for each item would be had for nothing.
+    """
+
+    def __init__(self):
+        self._passes = 0  # which have been watched
+        self._ends = 0  # for which they were scheduled, and the next one is
+        self._seen = 0  # of them, when the last pass began
+        self._in_place = 0
+
+    def end_waits(self):
+        """Another end waits for the pass that has been scheduled."""
+        self._ends += 1
+
+    def pass_begins(self):
+        """The pass that has been scheduled does."""
+        if self._ends == self._seen:
+            return  # it was scheduled for something else
+        self._seen = self._ends
+        self._passes += 1
+        if self._passes == PASSES_WATCHED:
+            self._in_place = ENDS_IN_PLACE if self._ends < FULL_ENDS else 0
+            self._passes = self._ends = self._seen = 0
+
+    def end_goes_without(self):
+        """Whether this end is one for which no pass is scheduled."""
+        if not self._in_place:
+            return False
+        self._in_place -= 1
+        return True

@@ -63,6 +63,9 @@
 #define TASKS_HAVE_ONE_COUNT 1
 #endif
 
+/* Nor is there anything then that keeps other threads from the module's state. */
+#define KEEPS_SPARES TASKS_HAVE_ONE_COUNT
+
 /* Each interpreter may import the module under a GIL of its own.  There is no
    Py_mod_gil: importing it in a free-threaded build enables the GIL. */
 #if PY_VERSION_HEX >= 0x030C0000

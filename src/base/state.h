@@ -5,7 +5,7 @@
 #ifndef GATEDCORO_STATE_H
 #define GATEDCORO_STATE_H
 
-#include "base/compat.h"
+#include "base/spares.h"
 
 /* Our types; the specs and bases are in _core.c. */
 #define FOR_EACH_TYPE(X) \
@@ -178,6 +178,9 @@ typedef struct {
     Py_ssize_t future_callback; /* the offset of a Future's first one */
     bool reuse_works;           /* Tasks look as expected (probe.h) */
     bool reuse_wanted; /* GATEDCORO_TASK_REUSE, and a switch for the tests */
+
+    Spares workers;      /* of our own Tasks */
+    PyObject *task_args; /* for the next one's __init__(); owned, or NULL */
 
     unsigned long long task_names; /* the last number in a Task's name */
 

@@ -3,7 +3,8 @@
    Our fields lie behind the base's, at an offset that is known at run time.
    The base's traverse, clear and dealloc are called by ours; on 3.11, where
    the base is a static type, its dealloc neither runs the finalizer of a
-   subclass nor drops the type, so ours does both. */
+   subclass nor drops the type, so ours does both.  The last that the base's
+   dealloc does is to call tp_free(), which drops our fields. */
 
 #ifndef GATEDCORO_SUBCLASS_H
 #define GATEDCORO_SUBCLASS_H
@@ -33,20 +34,16 @@ subclass_traverse_base(PyObject *op, visitproc visit, void *arg)
     return Py_TYPE(op)->tp_base->tp_traverse(op, visit, arg);
 }
 
-/* `clear` drops the fields that the subclass added. */
+/* The tp_dealloc of a type whose tp_free() drops the fields that it added. */
 static void
-subclass_dealloc(PyObject *op, void (*clear)(PyObject *))
+subclass_tp_dealloc(PyObject *op)
 {
-    if (PyObject_CallFinalizerFromDealloc(op) < 0) {
-        return; /* resurrected */
-    }
     PyTypeObject *type = Py_TYPE(op);
-    bool drop_type = base_is_static(op);
-    PyObject_GC_UnTrack(op);
-    clear(op);
-    PyObject_GC_Track(op); /* the base's dealloc expects it, in debug builds */
-    type->tp_base->tp_dealloc(op);
-    if (drop_type) {
+    if (!base_is_static(op)) {
+        type->tp_base->tp_dealloc(op);
+    }
+    else if (PyObject_CallFinalizerFromDealloc(op) == 0) {
+        type->tp_base->tp_dealloc(op);
         Py_DECREF(type);
     }
 }

@@ -55,6 +55,10 @@ typedef struct {
        has to take its place.  Runs Python code. */
     int (*discard)(CoroutineObject *self, PyObject *exception,
                    DiscardList *rest);
+    /* It is suspended.  Is it over, for whoever wants to step or close it now?  He
+       is answered as if it were closed, and nothing changes.  May be NULL.
+       Runs Python code. */
+    bool (*is_over)(CoroutineObject *self);
     /* Takes away what it drives, if that is a suspended coroutine of ours and the
        whole of what it does at the moment: owned, or NULL.  It will then be
        stepped with what that one raised.  May be NULL. */
@@ -123,14 +127,31 @@ coroutine_init(CoroutineObject *self, const CoroutineKind *kind)
 
 /*** Transitions ***/
 
+/* It is suspended: is it over, for the one who asks?  Runs Python code. */
+static inline bool
+coroutine_is_over(CoroutineObject *self)
+{
+    return self->kind->is_over != NULL && self->kind->is_over(self);
+}
+
 /* CREATED|SUSPENDED -> RUNNING.  Returns -1 with the state untouched.
    Runs Python code. */
 static int
 coroutine_claim(CoroutineObject *self)
 {
     switch (self->state) {
-    case CORO_CREATED:
     case CORO_SUSPENDED:
+        if (coroutine_is_over(self)) {
+            PyErr_SetString(PyExc_RuntimeError,
+                            "cannot reuse already awaited coroutine");
+            return -1;
+        }
+        if (self->state != CORO_SUSPENDED) { /* by what ran in between */
+            return coroutine_claim(self);
+        }
+        self->state = CORO_RUNNING;
+        return 0;
+    case CORO_CREATED:
         self->state = CORO_RUNNING;
         return 0;
     case CORO_RUNNING:
@@ -351,14 +372,15 @@ coroutine_close_suspended(CoroutineObject *self)
     if (exiting == NULL) {
         exiting = fetch_exception(); /* no memory: it must end all the same */
     }
-    (void)coroutine_claim(self);
+    self->state = CORO_RUNNING;
     CoroutineObject *inner = (CoroutineObject *)Py_NewRef(self);
     while (inner->kind->detach != NULL) {
         CoroutineObject *driven = inner->kind->detach(inner);
         if (driven == NULL) {
             break;
         }
-        (void)coroutine_claim(driven); /* it is suspended */
+        assert(driven->state == CORO_SUSPENDED);
+        driven->state = CORO_RUNNING;
         driven->next_discarded = inner;
         inner = driven;
     }
@@ -396,7 +418,11 @@ coroutine_close(CoroutineObject *self)
         (void)coroutine_claim(self);
         return NULL;
     case CORO_SUSPENDED:
-        return coroutine_close_suspended(self);
+        if (coroutine_is_over(self)) {
+            Py_RETURN_NONE;
+        }
+        return self->state == CORO_SUSPENDED ? coroutine_close_suspended(self)
+                                             : coroutine_close(self);
     }
     Py_UNREACHABLE();
 }

@@ -142,11 +142,21 @@ coroutine_close_method(PyObject *op, PyObject *Py_UNUSED(ignored))
     return coroutine_close(CoroutineObject_CAST(op));
 }
 
-/* `await` drives the object itself. */
+/* The state, as whoever asks is to see it.  Runs Python code. */
+static CoroutineState
+coroutine_shown_state(PyObject *op)
+{
+    CoroutineObject *self = CoroutineObject_CAST(op);
+    return self->state == CORO_SUSPENDED && coroutine_is_over(self)
+               ? CORO_CLOSED
+               : self->state;
+}
+
+/* `await` drives the object itself.  Runs Python code. */
 static PyObject *
 coroutine_am_await(PyObject *op)
 {
-    if (CoroutineObject_CAST(op)->state == CORO_SUSPENDED) {
+    if (coroutine_shown_state(op) == CORO_SUSPENDED) {
         PyErr_SetString(PyExc_RuntimeError,
                         "coroutine is being awaited already");
         return NULL;
@@ -206,18 +216,19 @@ coroutine_get_running(PyObject *op, void *Py_UNUSED(closure))
     return PyBool_FromLong(CoroutineObject_CAST(op)->state == CORO_RUNNING);
 }
 
+/* Runs Python code. */
 static PyObject *
 coroutine_get_suspended(PyObject *op, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(CoroutineObject_CAST(op)->state == CORO_SUSPENDED);
+    return PyBool_FromLong(coroutine_shown_state(op) == CORO_SUSPENDED);
 }
 
-/* The names of inspect.getcoroutinestate(). */
+/* The names of inspect.getcoroutinestate().  Runs Python code. */
 static PyObject *
 coroutine_get_state(PyObject *op, void *Py_UNUSED(closure))
 {
     const char *name = NULL;
-    switch (CoroutineObject_CAST(op)->state) {
+    switch (coroutine_shown_state(op)) {
     case CORO_CREATED:
         name = "CORO_CREATED";
         break;
@@ -241,7 +252,7 @@ coroutine_get_shown(PyObject *op, PyObject *name)
 {
     CoroutineObject *self = CoroutineObject_CAST(op);
     PyObject *shown = self->kind->shown(self);
-    if (shown == NULL || self->state == CORO_CLOSED) {
+    if (shown == NULL || coroutine_shown_state(op) == CORO_CLOSED) {
         Py_RETURN_NONE;
     }
     PyObject *value;
@@ -296,7 +307,7 @@ coroutine_get_await(PyObject *op, void *Py_UNUSED(closure))
         return coroutine_get_shown(op, state_of(op)->str_cr_await);
     }
     PyObject *awaited = self->kind->awaited(self);
-    if (awaited == NULL || self->state != CORO_SUSPENDED) {
+    if (awaited == NULL || coroutine_shown_state(op) != CORO_SUSPENDED) {
         Py_RETURN_NONE;
     }
     return Py_NewRef(awaited);

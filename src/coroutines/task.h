@@ -75,6 +75,39 @@ task_silence(core_state *state, PyObject *task)
     }
 }
 
+/* (driver,), for the Task's __init__(): new reference.  The tuple of an earlier
+   Task, if there is one.  The collector does not see it: nor does anybody who
+   asks that for its objects, so that nobody else has it. */
+static PyObject *
+task_args_new(core_state *state, CoroutineObject *driver)
+{
+    PyObject *args = state->task_args;
+    state->task_args = NULL;
+    if (args == NULL) {
+        args = PyTuple_New(1);
+        if (args == NULL) {
+            return NULL;
+        }
+        PyObject_GC_UnTrack(args);
+    }
+    PyTuple_SET_ITEM(args, 0, Py_NewRef(driver));
+    return args;
+}
+
+/* Keeps the tuple (stolen) for another Task, without what it held. */
+static void
+task_args_done(core_state *state, PyObject *args)
+{
+    if (!KEEPS_SPARES || state->task_args != NULL || Py_REFCNT(args) != 1) {
+        Py_DECREF(args);
+        return;
+    }
+    PyObject *driver = PyTuple_GET_ITEM(args, 0);
+    PyTuple_SET_ITEM(args, 0, NULL);
+    state->task_args = args;
+    Py_DECREF(driver);
+}
+
 /* Task.__init__(driver, loop=..., name=..., context=..., [eager_start=True]).
    Runs Python code; when eager, the first step of the driver, which may
    initialise other Tasks with the same `kwargs`: the base class has taken all
@@ -83,18 +116,20 @@ static int
 task_init(core_state *state, PyObject *task, PyObject *kwargs)
 {
     TaskFields *fields = task_fields(task);
-    PyObject *args = PyTuple_Pack(1, (PyObject *)fields->driver);
+    PyObject *args = task_args_new(state, fields->driver);
     int status = -1;
     if (args != NULL
         && PyDict_SetItem(kwargs, state->str_context, fields->context) == 0) {
         status = state->task_base->tp_init(task, args, kwargs);
     }
-    Py_XDECREF(args);
-    if (status < 0) {
-        PyObject *raised = fetch_exception();
+    PyObject *raised = status < 0 ? fetch_exception() : NULL;
+    if (raised != NULL) {
         task_silence(state, task);
-        raise_exception(raised);
     }
+    if (args != NULL) {
+        task_args_done(state, args);
+    }
+    restore_exception(raised);
     return status;
 }
 
@@ -348,15 +383,6 @@ task_get_context(PyObject *op, PyObject *Py_UNUSED(ignored))
 
 /*** Lifecycle ***/
 
-static void
-task_clear_fields(PyObject *op)
-{
-    TaskFields *fields = task_fields(op);
-    Py_CLEAR(fields->driver);
-    Py_CLEAR(fields->context);
-    Py_CLEAR(fields->name);
-}
-
 static int
 task_tp_traverse(PyObject *op, visitproc visit, void *arg)
 {
@@ -370,7 +396,10 @@ task_tp_traverse(PyObject *op, visitproc visit, void *arg)
 static int
 task_tp_clear(PyObject *op)
 {
-    task_clear_fields(op);
+    TaskFields *fields = task_fields(op);
+    Py_CLEAR(fields->driver);
+    Py_CLEAR(fields->context);
+    Py_CLEAR(fields->name);
     return Py_TYPE(op)->tp_base->tp_clear(op);
 }
 
@@ -384,10 +413,16 @@ task_tp_finalize(PyObject *op)
     Py_TYPE(op)->tp_base->tp_finalize(op);
 }
 
+/* The last of what the base's tp_dealloc() does: the fields are there until its
+   finalizer has run. */
 static void
-task_tp_dealloc(PyObject *op)
+task_tp_free(void *op)
 {
-    subclass_dealloc(op, task_clear_fields);
+    TaskFields fields = *task_fields(op);
+    PyObject_GC_Del(op);
+    Py_XDECREF(fields.driver);
+    Py_XDECREF(fields.context);
+    Py_XDECREF(fields.name);
 }
 
 #define TASK_METHOD(name) \
@@ -414,7 +449,8 @@ static PyGetSetDef task_getset[] = {
 
 static PyType_Slot task_slots[] = {
     {Py_tp_doc, (void *)PyDoc_STR("The asyncio.Task of an item.")},
-    {Py_tp_dealloc, task_tp_dealloc},
+    {Py_tp_dealloc, subclass_tp_dealloc},
+    {Py_tp_free, task_tp_free},
     {Py_tp_finalize, task_tp_finalize},
     {Py_tp_traverse, task_tp_traverse},
     {Py_tp_clear, task_tp_clear},

@@ -61,6 +61,18 @@ task_leaves_waiter(core_state *state, PyObject *waiter, PyObject *task)
     return ignored == NULL ? -1 : 0;
 }
 
+/* Has the Task begun to wait, so that it will make another step? */
+static bool
+task_has_wakeup(core_state *state, PyObject *waiter)
+{
+    if (task_waiter_callback(state, waiter) != NULL) {
+        return true;
+    }
+    PyObject *done = state->future_done(waiter, NULL); /* cannot fail */
+    Py_XDECREF(done);
+    return done == Py_True;
+}
+
 /* A Task of `loop` (borrowed, and kept by nobody here, for its references are
    counted) makes the step for which it waits, in the middle of that of another
    one, if there is one.  1; 0 if the loop has that step; -1 with an exception, of
@@ -101,10 +113,9 @@ task_resume_soon(core_state *state, PyObject *waiter)
 {
     PyObject *done = state->future_done(waiter, NULL); /* cannot fail */
     Py_XDECREF(done);
-    if (done == Py_True) {
-        return 0;
-    }
-    return call_method_for_effect(waiter, state->str_set_result, Py_None);
+    return done == Py_True ? 0
+                           : call_method_for_effect(
+                               waiter, state->str_set_result, Py_None);
 }
 
 #endif /* GATEDCORO_TASK_WAIT_H */

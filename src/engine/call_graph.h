@@ -62,17 +62,24 @@ call_graph_open(core_state *state, CallGraph *self)
 }
 
 /* Adds or discards the edge "`awaiter` awaits `target`"; `function` is one of
-   asyncio.futures.  Keeps the exception being raised.  Runs Python code. */
+   asyncio.futures.  No exception is being raised.  Runs Python code. */
 static void
 change_edge(PyObject *function, PyObject *target, PyObject *awaiter)
 {
-    PyObject *raised = fetch_exception();
     PyObject *args[] = {target, awaiter};
     PyObject *ignored = PyObject_Vectorcall(function, args, 2, NULL);
     if (ignored == NULL) {
         PyErr_WriteUnraisable(target);
     }
     Py_XDECREF(ignored);
+}
+
+/* Discards it.  Keeps the exception being raised.  Runs Python code. */
+static void
+discard_edge(PyObject *function, PyObject *target, PyObject *awaiter)
+{
+    PyObject *raised = fetch_exception();
+    change_edge(function, target, awaiter);
     restore_exception(raised);
 }
 
@@ -86,7 +93,7 @@ call_graph_leave(CallGraph *self, RunningLink *link)
     if (awaiter != NULL && link->target != NULL && self->discard != NULL) {
         PyObject *target = Py_NewRef(link->target);
         link->awaiter = NULL;
-        change_edge(self->discard, target, awaiter);
+        discard_edge(self->discard, target, awaiter);
         Py_DECREF(target);
         Py_DECREF(awaiter);
     }
@@ -101,7 +108,7 @@ call_graph_leave_item(core_state *state, CallGraph *self, RunningLink *link,
     PyObject *item = Py_XNewRef(link->item);
     int future = item == NULL ? 0 : is_future(state, item);
     if (future > 0) {
-        change_edge(self->discard, item, task);
+        discard_edge(self->discard, item, task);
     }
     else if (future < 0) {
         PyErr_WriteUnraisable(item);

@@ -31,7 +31,8 @@
    everything for which there is room by then.  So the requests that answers make
    room for are sent together, once all answers of a turn have been read, which
    makes fewer and fuller turns here and at the other end.  Until then a Task that
-   may be reused waits, idle.
+   may be reused waits, idle.  While turns are not full, one end starts the next
+   item at once (slice.h).
 
    The caller is not suspended on a pending future, and the queue is not empty?
    Then a keeper Task stands for the queue, so that asyncio.run() can close it.
@@ -125,6 +126,7 @@ struct GatheringObject {
     Source source;
     Limit limit;
     Slice slice;
+    Turns turns;
     Running running;
     Running idle; /* Tasks that wait for the next item */
     CallGraph call_graph;

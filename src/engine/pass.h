@@ -269,6 +269,7 @@ gathering_pump_callback(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     GatheringObject *self = GatheringObject_CAST(op);
     self->pump_scheduled = false;
+    turns_note_pass(&self->turns);
     if (gathering_pump(self) < 0) {
         return NULL;
     }
@@ -300,11 +301,12 @@ typedef enum {
 
 /* An item that had suspended has ended in a step.  Does what starts next do so in
    the next turn, with all that there is room for by then?  Where nothing else
-   runs there is nothing to wait for. */
+   runs, or turns are not full, there is nothing to wait for. */
 static inline bool
-gathering_collects(const GatheringObject *self)
+gathering_collects(GatheringObject *self)
 {
-    return self->running.count > 0 || self->pump_scheduled;
+    return self->pump_scheduled
+           || (self->running.count > 0 && !turns_take_in_place(&self->turns));
 }
 
 /* Is there something to start in the next turn, or later in the pass that is
@@ -313,9 +315,11 @@ gathering_collects(const GatheringObject *self)
 static int
 gathering_starts_later(GatheringObject *self)
 {
-    if (gathering_has_room(self) && !slice_is_under_way(&self->slice)
-        && gathering_schedule_pump(self) < 0) {
-        return gathering_pass_failed(self);
+    if (gathering_has_room(self) && !slice_is_under_way(&self->slice)) {
+        if (gathering_schedule_pump(self) < 0) {
+            return interrupt_is_raised() ? -1 : gathering_pass_failed(self);
+        }
+        turns_note_end(&self->turns);
     }
     return gathering_has_room(self);
 }

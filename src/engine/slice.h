@@ -48,6 +48,58 @@ typedef struct {
     double read;       /* when the clock was read last */
 } Slice;
 
+/* How many items end in a turn of the loop?  Where there are several, what they
+   make room for is started together, in the next turn.  Where there is mostly
+   one, there is nothing to collect, and a turn for each item would be had for
+   nothing; and a client that looks over whatever is idle in its pool whenever a
+   request begins finds the less there, the sooner the next one does.
+
+   So if a few passes together were scheduled for few ends, a number of ends goes
+   without one, until that is tried again. */
+#define PASSES_WATCHED 4
+#define FULL_ENDS      8 /* for which they are scheduled, two each */
+#define ENDS_IN_PLACE  64
+
+typedef struct {
+    int passes;   /* which have been watched */
+    int ends;     /* for which they were scheduled, and the next one is */
+    int seen;     /* of them, when the last pass began */
+    int in_place; /* so many more ends go without a pass */
+} Turns;
+
+/* Another end waits for the pass that has been scheduled. */
+static inline void
+turns_note_end(Turns *self)
+{
+    self->ends++;
+}
+
+/* The pass that has been scheduled begins. */
+static inline void
+turns_note_pass(Turns *self)
+{
+    if (self->ends == self->seen) {
+        return; /* it was scheduled for something else */
+    }
+    self->seen = self->ends;
+    self->passes++;
+    if (self->passes == PASSES_WATCHED) {
+        self->in_place = self->ends < FULL_ENDS ? ENDS_IN_PLACE : 0;
+        self->passes = self->ends = self->seen = 0;
+    }
+}
+
+/* Is this end one that goes without a pass? */
+static inline bool
+turns_take_in_place(Turns *self)
+{
+    if (self->in_place == 0) {
+        return false;
+    }
+    self->in_place--;
+    return true;
+}
+
 /* May one more item start in this pass? */
 typedef enum {
     SLICE_ERROR = -1, /* with an exception */

@@ -35,9 +35,10 @@
 
 /* Was the Task cancelled while the item ran to its end?  The outcome is then a
    CancelledError: new reference.  NULL without an exception: it was not.
-   Runs Python code. */
+   `*asked` is the Task: new reference, or NULL.  Runs Python code. */
 static PyObject *
-worker_pending_cancellation(core_state *state, WorkerObject *self)
+worker_pending_cancellation(core_state *state, WorkerObject *self,
+                            PyObject **asked)
 {
     PyObject *task = Py_XNewRef(self->link.target);
     PyObject *must_cancel = NULL;
@@ -45,7 +46,7 @@ worker_pending_cancellation(core_state *state, WorkerObject *self)
         must_cancel = state->task_get_must_cancel(task, NULL);
         if (must_cancel == Py_False) {
             Py_DECREF(must_cancel);
-            Py_DECREF(task);
+            *asked = task;
             return NULL;
         }
     }
@@ -68,7 +69,7 @@ worker_pending_cancellation(core_state *state, WorkerObject *self)
         }
     }
     Py_XDECREF(must_cancel);
-    Py_XDECREF(task);
+    *asked = task;
     if (PyErr_Occurred()) {
         PyErr_WriteUnraisable((PyObject *)self);
     }
@@ -84,7 +85,7 @@ static int
 worker_deliver(core_state *state, WorkerObject *self, PyObject *result,
                PyObject **raised)
 {
-    PyObject *exception;
+    PyObject *exception, *child = NULL;
     if (result == NULL) {
         make_raisable();
         *raised = fetch_exception();
@@ -92,12 +93,12 @@ worker_deliver(core_state *state, WorkerObject *self, PyObject *result,
         gathering_note_interrupt(self->gathering, exception);
     }
     else {
-        exception = worker_pending_cancellation(state, self);
+        exception = worker_pending_cancellation(state, self, &child);
     }
     Outcome outcome = {
         .value = exception == NULL ? result : NULL,
         .exception = exception,
-        .child = *raised == NULL ? self->link.target : NULL,
+        .child = child,
         .is_cancellation =
             exception != NULL
             && PyErr_GivenExceptionMatches(exception, state->cancelled_error),
@@ -105,6 +106,7 @@ worker_deliver(core_state *state, WorkerObject *self, PyObject *result,
     int status =
         gathering_deliver(state, self->gathering, &self->link, &outcome);
     Py_XDECREF(exception);
+    Py_XDECREF(child);
     if (status == 0 && *raised != NULL && is_interrupt(*raised)) {
         raise_exception(Py_NewRef(*raised));
         status = -1;
@@ -330,6 +332,7 @@ static const CoroutineKind worker_kind = {
     .discard = worker_discard,
     .refused = worker_refused,
     .dropped = worker_dropped,
+    .is_over = worker_is_over,
     .cancelled = worker_cancelled,
     .represented = worker_represented,
     .context = worker_context,
@@ -344,8 +347,8 @@ static const CoroutineKind worker_kind = {
 static WorkerObject *
 worker_new(core_state *state, GatheringObject *gathering)
 {
-    PyTypeObject *type = state->worker_type;
-    WorkerObject *self = (WorkerObject *)type->tp_alloc(type, 0);
+    WorkerObject *self =
+        (WorkerObject *)spares_alloc(&state->workers, state->worker_type);
     if (self != NULL) {
         coroutine_init(&self->base, &worker_kind);
         self->gathering = (GatheringObject *)Py_NewRef(gathering);
@@ -394,8 +397,18 @@ worker_tp_dealloc(PyObject *op)
     coroutine_dealloc(op, worker_tp_clear);
 }
 
+/* The type may have lost its module to the collector, which frees them both. */
+static void
+worker_tp_free(void *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    bool has_module = ((PyHeapTypeObject *)type)->ht_module != NULL;
+    spares_free(has_module ? &state_of_type(type)->workers : NULL, op);
+}
+
 static PyType_Slot worker_slots[] = {
     COROUTINE_SLOTS,
+    {Py_tp_free, worker_tp_free},
     {Py_tp_dealloc, worker_tp_dealloc},
     {Py_tp_traverse, worker_tp_traverse},
     {Py_tp_clear, worker_tp_clear},

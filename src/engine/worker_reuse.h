@@ -237,6 +237,22 @@ worker_takes_up(core_state *state, WorkerObject *self)
     return true;
 }
 
+/* To anybody but its Task, and to that before it waits, an idle worker is over, as
+   its item is: a step by hand would leave the Task waiting for ever.
+   Runs Python code. */
+static bool
+worker_is_over(CoroutineObject *op)
+{
+    WorkerObject *self = (WorkerObject *)op;
+    if (!link_is_idle(&self->link) || self->gathering == NULL) {
+        return false;
+    }
+    core_state *state = state_of((PyObject *)op);
+    return !task_has_wakeup(state, self->waiter)
+           || !task_is_current(state, self->link.target,
+                               self->gathering->loop);
+}
+
 /* A Task that was idle makes a step.  1 if it goes on with the item in hand; else
    it ends as its item did: 0 with `*result` or `*raised`.  Runs Python code. */
 static int
@@ -254,25 +270,9 @@ worker_wakes(core_state *state, WorkerObject *self, PyObject *exception,
         && worker_takes_up(state, self)) {
         return 1;
     }
-    PyObject *kept = self->kept;
+    *(self->kept_raised ? raised : result) = self->kept;
     self->kept = NULL;
-    if (self->base.closing) { /* by somebody who closes what he got */
-        Py_SETREF(kept, Py_NewRef(Py_None));
-        self->kept_raised = false;
-    }
-    *(self->kept_raised ? raised : result) = kept;
-    PyObject *waiter = NULL;
-    if (!self->is_resumed && !PyObject_GC_IsFinalized((PyObject *)self)) {
-        waiter = Py_XNewRef(self->waiter);
-    }
     worker_finish(self);
-    if (waiter != NULL) {
-        /* If it was not the loop, the Task waits on. */
-        if (task_resume_soon(state, waiter) < 0) {
-            PyErr_WriteUnraisable((PyObject *)self);
-        }
-        Py_DECREF(waiter);
-    }
     return 0;
 }
 

@@ -204,9 +204,11 @@ outer_tp_clear(PyObject *op)
 }
 
 static void
-outer_tp_dealloc(PyObject *op)
+outer_tp_free(void *op)
 {
-    subclass_dealloc(op, outer_forget);
+    GatheringObject *gathering = outer_fields(op)->gathering;
+    PyObject_GC_Del(op);
+    Py_XDECREF(gathering);
 }
 
 static PyMethodDef outer_methods[] = {
@@ -221,7 +223,8 @@ static PyMethodDef outer_methods[] = {
 
 static PyType_Slot outer_slots[] = {
     {Py_tp_doc, (void *)PyDoc_STR("The future of a gathering.")},
-    {Py_tp_dealloc, outer_tp_dealloc},
+    {Py_tp_dealloc, subclass_tp_dealloc},
+    {Py_tp_free, outer_tp_free},
     {Py_tp_traverse, outer_tp_traverse},
     {Py_tp_clear, outer_tp_clear},
     {Py_tp_methods, outer_methods},

@@ -139,8 +139,7 @@ def test_whoever_makes_the_tasks_programs_give_the_same_trace(core, factory, ste
         range(4000, 4200),
         check_made_by_it,
         fronts=FRONTS,
-        # The C loses the message of a cancellation that comes in the only step of an item whose Task another's factory begins at once.
-        leaves=[leaf for leaf in rp.RACING_LEAVES if not leaf.startswith("cancel_self")],
+        leaves=rp.RACING_LEAVES,
         options=OPTIONS,
     )
 

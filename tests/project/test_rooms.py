@@ -24,6 +24,7 @@ LAYERS = {
 IN_C_ONLY = {
     "subclass": "how subclasses of C types are made",
     "hidden_list": "a Python list has no holes",
+    "spares": "Python does so itself",
     "import": "told in state",
     "delegate": "what `yield from` does",
     "async_with": "what `async with` does",

@@ -175,6 +175,20 @@ async def tasks_that_are_held_and_touched(impl):
     assert all(task.done() for task in tasks)
 
 
+async def tasks_that_are_watched(impl):
+    """As cancel scopes watch them: each item has a Task of its own."""
+    watched = weakref.WeakSet()
+
+    async def is_watched(turns):
+        watched.add(asyncio.current_task())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return turns
+
+    for n in (2, None):
+        assert await impl.gather_with_concurrency(n, *map(is_watched, [0, 1, 0, 2, 0])) == [0, 1, 0, 2, 0]
+
+
 async def items_with_timeouts(impl):
     async def times_out():
         with contextlib.suppress(TimeoutError):
@@ -328,6 +342,7 @@ SCENARIOS = [
     callables,
     nested,
     tasks_that_are_held_and_touched,
+    tasks_that_are_watched,
     items_with_timeouts,
     under_a_task_factory,
     a_free_semaphore,

@@ -36,7 +36,7 @@ WIDTH = 79
 
 # The tables of function pointers, with their members: the only way in which anything is called upward.
 TABLES = {
-    "CoroutineKind": "step discard detach refused dropped cancelled represented context name shown awaited",
+    "CoroutineKind": "step discard is_over detach refused dropped cancelled represented context name shown awaited",
     "KeeperOwnerCalls": "needs_it cancelled ended",
     "GatedOwnerCalls": "told",
     "Runner": "start release",
@@ -66,7 +66,8 @@ RUNS_NOT = set(
     PyFunction_GET_DEFAULTS PyFunction_GET_GLOBALS PyFunction_GET_KW_DEFAULTS PyGen_CheckExact PyGen_GetCode PyIndex_Check PyIter_Check
     PyList_CheckExact PyList_GET_ITEM PyList_GET_SIZE PyList_SET_ITEM PyLong_AsLongAndOverflow PyLong_AsLongLongAndOverflow
     PyLong_AsSsize_t PyLong_CheckExact PyMethod_Check PyMethod_GET_FUNCTION PyModuleDef_Init PyModule_AddObjectRef PyModule_Check
-    PyModule_GetDict PyModule_GetState PyObject_GC_IsFinalized PyObject_GC_Track PyObject_GC_UnTrack PyObject_TypeCheck PySequence_Fast_GET_ITEM
+    PyModule_GetDict PyModule_GetState PyObject_GC_Del PyObject_GC_IsFinalized PyObject_GC_Track PyObject_GC_UnTrack PyObject_Init
+    PyObject_TypeCheck PySequence_Fast_GET_ITEM
     PySequence_Fast_GET_SIZE PySet_CheckExact PyThreadState_Get PyThread_get_thread_ident PyTime_MonotonicRaw PyTraceBack_Check
     PyTuple_CheckExact PyTuple_GET_ITEM PyTuple_GET_SIZE PyTuple_SET_ITEM PyType_Check PyType_GetModuleState PyType_HasFeature
     PyType_IsSubtype PyUnicode_Check PyUnicode_CompareWithASCIIString PyVectorcall_NARGS _PyObject_GetDictPtr
@@ -85,7 +86,7 @@ RELEASES_OR_ALLOCATES = set(
     PyDict_Copy PyDict_New PyErr_Clear PyErr_Fetch PyErr_Restore PyErr_SetRaisedException PyErr_SetString PyException_SetCause
     PyException_SetContext PyException_SetTraceback PyList_Append PyList_New PyList_SetItem PyList_SetSlice PyLong_FromLong
     PyLong_FromSsize_t PyMem_Calloc PyMem_Free PyMem_New PyObject_CallFinalizerFromDealloc PyObject_ClearWeakRefs
-    PyObject_GenericGetDict PySet_New PyTuple_New PyTuple_Pack PyType_FromModuleAndSpec PyType_GetName PyUnicode_FromString
+    PyObject_GenericGetDict PySet_New PyTuple_New PyTuple_Pack PyType_FromModuleAndSpec PyType_GenericAlloc PyType_GetName PyUnicode_FromString
     PyUnicode_InternFromString
     clear ->tp_alloc ->tp_clear ->tp_dealloc ->tp_free ->future_get_callbacks ->task_get_name
     """.split()
