@@ -390,11 +390,18 @@ probe_resume(core_state *state, ProbeObject *probe)
     }
     else {
         status = probe_find_callback(state, future);
-        if (status > 0) {
-            status = task_resume(state, probe->task, future, probe->loop);
+        PyObject *wakeup = status > 0 ? task_take_wakeup(state, future) : NULL;
+        bool as_expected =
+            wakeup != NULL && task_waiter_callback(state, future) == NULL;
+        if (as_expected) {
+            status =
+                task_resume(state, probe->task, future, wakeup, probe->loop);
         }
-        probe->as_expected &=
-            status > 0 && task_waiter_callback(state, future) == NULL;
+        else if (PyErr_Occurred()) {
+            status = -1;
+        }
+        probe->as_expected &= as_expected && status == 0;
+        Py_XDECREF(wakeup);
     }
     Py_XDECREF(future);
     return status < 0 ? -1 : 0;

@@ -2,8 +2,8 @@
 
    It awaits a Future of asyncio's own type: for that asyncio looks nothing up by
    name.  The Future gets no result.  It keeps the Task's wake-up, as the callback
-   that it was given, and we call that, with a Future that is done, as the loop
-   would.  So nothing is scheduled for the Task, and it makes its step when we
+   that it was given; we take that, and call it with a Future that is done, as the
+   loop would.  So nothing is scheduled for the Task, and it makes its step when we
    say so.
 
    Anybody may find the Future, and cancel it or give it a result: then the loop
@@ -73,44 +73,59 @@ task_has_wakeup(core_state *state, PyObject *waiter)
     return done == Py_True;
 }
 
+/* Takes the wake-up of the Task that awaits it: new reference; NULL if there is
+   none, or with an exception: it is left there.  Runs Python code. */
+static PyObject *
+task_take_wakeup(core_state *state, PyObject *waiter)
+{
+    PyObject *wakeup = Py_XNewRef(task_waiter_callback(state, waiter));
+    if (wakeup == NULL) {
+        return NULL;
+    }
+    PyObject *args[] = {waiter, wakeup};
+    PyObject *removed =
+        PyObject_Vectorcall(state->future_remove_done_callback, args, 2, NULL);
+    if (removed == NULL) {
+        Py_CLEAR(wakeup);
+    }
+    Py_XDECREF(removed);
+    return wakeup;
+}
+
 /* A Task of `loop` (borrowed, and kept by nobody here, for its references are
    counted) makes the step for which it waits, in the middle of that of another
-   one, if there is one.  1; 0 if the loop has that step; -1 with an exception, of
-   the step or because it could not be made.  Runs Python code. */
+   one, if there is one; `wakeup` has been taken.  -1 with an exception, of the
+   step or because it could not be made.  Runs Python code. */
 static int
 task_resume(core_state *state, PyObject *task, PyObject *waiter,
-            PyObject *loop)
+            PyObject *wakeup, PyObject *loop)
 {
-    PyObject *callback = Py_XNewRef(task_waiter_callback(state, waiter));
-    if (callback == NULL) {
-        return 0;
-    }
     PyObject *context = Py_NewRef(task_fields(task)->context);
-    Py_INCREF(waiter);
     int status = task_leaves_waiter(state, waiter, task);
     if (status == 0) {
-        status = run_nested_step(state, loop, callback, state->done_future,
-                                 context);
+        status =
+            run_nested_step(state, loop, wakeup, state->done_future, context);
     }
-    if (status == 0) {
-        PyObject *args[] = {waiter, callback};
-        PyObject *removed = PyObject_Vectorcall(
-            state->future_remove_done_callback, args, 2, NULL);
-        status = removed == NULL ? -1 : 1;
-        Py_XDECREF(removed);
-    }
-    Py_DECREF(waiter);
     Py_DECREF(context);
-    Py_DECREF(callback);
     return status;
 }
 
 /* It could not be resumed: the loop has its next step, or will have it, should the
-   Task be in the middle of the step that yields the Future.
-   Runs Python code. */
+   Task be in the middle of the step that yields the Future.  `wakeup` is put back,
+   if it has been taken.  Runs Python code. */
 static int
-task_resume_soon(core_state *state, PyObject *waiter)
+task_resume_soon(core_state *state, PyObject *task, PyObject *waiter,
+                 PyObject *wakeup)
 {
+    if (wakeup != NULL) {
+        PyObject *args[] = {waiter, wakeup, task_fields(task)->context};
+        PyObject *added = PyObject_VectorcallMethod(
+            state->str_add_done_callback, args, 2, state->context_kwname);
+        if (added == NULL) {
+            return -1;
+        }
+        Py_DECREF(added);
+    }
     PyObject *done = state->future_done(waiter, NULL); /* cannot fail */
     Py_XDECREF(done);
     return done == Py_True ? 0

@@ -50,6 +50,9 @@ gathering_pass_failed(GatheringObject *self)
     if (gathering_has_room(self) && !self->pump_scheduled) {
         return gathering_fail_call(self);
     }
+    if (!self->pump_scheduled) {
+        gathering_release_idle(self);
+    }
     return report_error((PyObject *)self);
 }
 

@@ -259,10 +259,14 @@ worker_step_now(core_state *state, WorkerObject *self)
 {
     PyObject *waiter = Py_NewRef(self->waiter);
     GatheringObject *gathering = self->gathering;
-    self->is_resumed = true;
-    int status =
-        task_resume(state, self->link.target, waiter, gathering->loop);
-    self->is_resumed = false;
+    PyObject *wakeup = task_take_wakeup(state, waiter);
+    int status = PyErr_Occurred() ? -1 : 0;
+    if (wakeup != NULL) {
+        self->is_resumed = true;
+        status = task_resume(state, self->link.target, waiter, wakeup,
+                             gathering->loop);
+        self->is_resumed = false;
+    }
     if (self->gathering == gathering && link_is_idle(&self->link)) {
         /* Where the loop does not run, say. */
         PyObject *failure = NULL;
@@ -274,11 +278,12 @@ worker_step_now(core_state *state, WorkerObject *self)
             running_remove(&gathering->idle, &self->link);
             Py_DECREF(self);
         }
-        if (task_resume_soon(state, waiter) < 0) {
+        if (task_resume_soon(state, self->link.target, waiter, wakeup) < 0) {
             collect_exception(&failure);
         }
         status = raise_collected(failure);
     }
+    Py_XDECREF(wakeup);
     Py_DECREF(waiter);
     return status;
 }

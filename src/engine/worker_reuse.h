@@ -248,7 +248,7 @@ worker_is_over(CoroutineObject *op)
         return false;
     }
     core_state *state = state_of((PyObject *)op);
-    return !task_has_wakeup(state, self->waiter)
+    return (!self->is_resumed && !task_has_wakeup(state, self->waiter))
            || !task_is_current(state, self->link.target,
                                self->gathering->loop);
 }
