@@ -1,6 +1,7 @@
 """When one item ends, the next starts in the same step if that one never suspended, otherwise in the next turn.
 
-One pass then starts everything for which slots became free in a turn. Where nothing else runs there is nothing to collect.
+One pass then starts everything for which slots became free in a turn. Where nothing else runs, or turns are not full, there is
+nothing to collect.
 """
 
 import asyncio
@@ -119,9 +120,13 @@ def test_so_do_tasks_that_an_eager_factory_makes(impl, case, debug):
     assert run(main, loop_factory=Loop, debug=debug) == (expected[1:], passes - 1)
 
 
+def argument_of(coroutine, name):
+    """What the item was given."""
+    return coroutine.cr_frame.f_locals.get(name)
+
+
 def name_of(coroutine):
-    """The name that the item was given."""
-    return coroutine.cr_frame.f_locals.get("name")
+    return argument_of(coroutine, "name")
 
 
 def making_factory(trace):
@@ -371,3 +376,272 @@ def test_nothing_starts_if_the_call_ends_before_that_turn(impl, what, name):
         return trace.turns
 
     assert run_on_it(main) == ["", "", "+a +b +c", "-a -b"]
+
+
+# --- Where turns are not full ---------------------------------------------------------------------------------------
+
+# A turn in which items end, and the one after it: "-" for each end, "+" for each start.
+WAITS = "-|+"
+IN_PLACE = "-+|"
+SPARSE = [WAITS] * 4
+SIXTEEN = [IN_PLACE] * 16
+
+
+class Call:
+    """A call whose items end when they are told to; `special` are functions that take the place of some."""
+
+    def __init__(self, impl, limit, *, way="run_all", special={}, **options):
+        self.running = {}
+        self.events = []
+        functions = [special.get(number, functools.partial(self.item, number)) for number in range(100)]
+        if options:
+            self.caller = asyncio.ensure_future(impl.run_all(functions, limit=limit, **options))
+        else:
+            self.caller = asyncio.ensure_future(WAYS[way](impl, limit, functions))
+
+    async def item(self, number):
+        self.events.append("+")
+        self.running[number] = asyncio.get_running_loop().create_future()
+        try:
+            await self.running[number]
+        finally:
+            self.events.append("-")
+
+    def end(self, count, how=lambda future: future.set_result(None)):
+        """Have so many items end in the next turn, the oldest first."""
+        for number in list(self.running)[:count]:
+            how(self.running.pop(number))
+
+    def look(self):
+        events = "".join(self.events)
+        self.events.clear()
+        return events
+
+    async def begin(self):
+        await idle(3)
+        return self.look()
+
+    async def turns(self, counts, *how):
+        """What happens where so many items end in one turn, and none in the next."""
+        return [turns for [turns] in await turns_of([self], [[count] for count in counts], *how)]
+
+    async def finish(self):
+        while not self.caller.done():
+            self.end(len(self.running))
+            await asyncio.sleep(0)
+        return await self.caller
+
+
+async def turns_of(calls, rounds, *how):
+    """What happens in each call where so many of its items end in one turn, and none in the next."""
+    seen = []
+    for counts in rounds:
+        for call, count in zip(calls, counts, strict=True):
+            call.end(count, *how)
+        await asyncio.sleep(0)
+        ends = [call.look() for call in calls]
+        await asyncio.sleep(0)
+        seen.append([f"{end}|{call.look()}" for end, call in zip(ends, calls, strict=True)])
+    return seen
+
+
+# {what: (how many items end in each turn, what happens)}
+ROUNDS = {
+    "the fourth pass for one end is the last": ([1] * 6, [*SPARSE, IN_PLACE, IN_PLACE]),
+    "sixteen start in place, then a pass is tried": (
+        [1] * 56,
+        [*SPARSE, *SIXTEEN, WAITS, *SIXTEEN, WAITS, *SIXTEEN, WAITS, IN_PLACE],
+    ),
+    "a pass for several begins the count anew": (
+        [1, 1, 1, 2, 1, 1, 1, 1, 1],
+        [*SPARSE[:3], "--|++", *SPARSE, IN_PLACE],
+    ),
+    "each does": (
+        [1, 1, 3, 1, 1, 1, 2, 4, 1, 1, 1, 1, 1],
+        [*SPARSE[:2], "---|+++", *SPARSE[:3], "--|++", "----|++++", *SPARSE, IN_PLACE],
+    ),
+    "if several wait for the pass that is tried, ends wait again": (
+        [1] * 20 + [2, 1, 1, 1, 1, 1],
+        [*SPARSE, *SIXTEEN, "--|++", *SPARSE, IN_PLACE],
+    ),
+    "and sixteen start in place again": (
+        [1] * 20 + [2] + [1] * 21,
+        [*SPARSE, *SIXTEEN, "--|++", *SPARSE, *SIXTEEN, WAITS],
+    ),
+    "where turns are full, ends wait": ([2] * 30, ["--|++"] * 30),
+    "several in one turn start in place, each in its own step": (
+        [1] * 4 + [2, 3, 2, 1, 3, 3, 2, 1],
+        [*SPARSE, *["-+" * count + "|" for count in (2, 3, 2, 1, 3, 3, 2)], WAITS],
+    ),
+    "the sixteenth starts in place, the others of that turn wait": (
+        [1] * 4 + [3] * 6 + [1],
+        [*SPARSE, *["-+-+-+|"] * 5, "-+--|++", WAITS],
+    ),
+    "the sixteenth starts in place, the other of that turn waits": (
+        [1] * 4 + [3] * 5 + [2, 1],
+        [*SPARSE, *["-+-+-+|"] * 5, "-+-|+", IN_PLACE],
+    ),
+}
+
+
+def check_rounds(impl, what, makes_tasks="gatedcoro", how=(), **options):
+    if makes_tasks == "eager" and not HAS_EAGER_TASKS:
+        pytest.skip("eager_task_factory is new in 3.12")
+    counts, expected = ROUNDS[what]
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(asyncio.eager_task_factory if makes_tasks == "eager" else None)
+        call = Call(impl, 4, **options)
+        assert await call.begin() == "++++"
+        passes = loop.passes
+        assert await call.turns(counts, *how) == expected
+        assert loop.passes - passes == sum(not turns.endswith("|") for turns in expected)
+        await call.finish()
+
+    run_on_it(main)
+
+
+@pytest.mark.parametrize("makes_tasks", ["gatedcoro", "eager"])
+@pytest.mark.parametrize("what", ROUNDS)
+def test_where_turns_are_not_full_the_next_starts_in_the_same_step(impl, what, makes_tasks):
+    check_rounds(impl, what, makes_tasks)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_in_every_function(impl, way):
+    check_rounds(impl, "sixteen start in place, then a pass is tried", way=way)
+
+
+@pytest.mark.parametrize("makes_tasks", ["gatedcoro", "eager"])
+@pytest.mark.parametrize("how", [lambda future: future.set_exception(ValueError()), asyncio.Future.cancel])
+def test_items_that_end_with_an_error_count_as_well(impl, how, makes_tasks):
+    check_rounds(impl, "sixteen start in place, then a pass is tried", makes_tasks, how=[how], return_exceptions=True)
+
+
+def test_items_that_take_one_turn_each_beside_one_that_lasts(impl):
+    async def main():
+        trace = Trace()
+        trace.start()
+        await impl.gather_with_concurrency(2, item(trace, "z", 50), *[item(trace, number) for number in range(30)])
+        trace.stop()
+        return trace.turns
+
+    waits = [turn for number in range(4) for turn in (f"-{number}", f"+{number + 1}")]
+    in_place = [f"-{number} +{number + 1}" for number in range(4, 20)]
+    again = ["-20", "+21", *[f"-{number} +{number + 1}" for number in range(21, 29)], "-29"]
+    turns = run_on_it(main)
+    assert turns[:37] == ["", "+z +0", *waits, *in_place, *again]
+    assert turns[37:] == [""] * 14 + ["-z"]
+
+
+def test_a_call_in_which_nothing_else_runs_tries_no_pass(impl):
+    async def main():
+        loop = asyncio.get_running_loop()
+        call = Call(impl, 1)
+        assert await call.begin() == "+"
+        passes = loop.passes
+        assert await call.turns([1] * 60) == [IN_PLACE] * 60
+        assert loop.passes == passes
+        await call.finish()
+
+    run_on_it(main)
+
+
+def test_each_call_counts_its_own(impl):
+    async def main():
+        calls = [Call(impl, 4), Call(impl, 4)]
+        assert [await call.begin() for call in calls] == ["++++"] * 2
+        counts = [[1, 1]] * 3 + [[0, 2]] + [[1, 1]] * 20
+        assert await turns_of(calls, counts) == [
+            *[[WAITS, WAITS]] * 3,
+            ["|", "--|++"],
+            [WAITS, WAITS],
+            *[[IN_PLACE, WAITS]] * 3,
+            *[[IN_PLACE, IN_PLACE]] * 13,
+            *[[WAITS, IN_PLACE]],
+            *[[IN_PLACE, IN_PLACE]] * 2,
+        ]
+        for call in calls:
+            await call.finish()
+
+    run_on_it(main)
+
+
+def test_an_end_waits_for_a_pass_that_is_scheduled_anyway(impl):
+    """By the slice, here, in the step of an item that ends before it in the same turn."""
+
+    async def main():
+        now = 0.0
+        impl._set_clock(lambda: now)
+
+        async def takes_long():
+            nonlocal now
+            now += 0.002
+            call.events.append("!")
+
+        loop = asyncio.get_running_loop()
+        call = Call(impl, 4, special={9: takes_long})
+        assert await call.begin() == "++++"
+        passes = loop.passes
+        assert await call.turns([1] * 5 + [3] + [1] * 19) == [
+            *SPARSE,
+            IN_PLACE,
+            "-!--|+++",
+            *[IN_PLACE] * 14,  # those that waited are none of the sixteen
+            *SPARSE,
+            IN_PLACE,
+        ]
+        assert loop.passes == passes + 9
+        await call.finish()
+
+    run_on_it(main)
+
+
+def test_tasks_that_take_a_turn_to_begin_are_not_counted(impl):
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(lambda loop, coroutine, **options: asyncio.Task(coroutine, loop=loop, **options))
+        call = Call(impl, 4)
+        assert await call.begin() == "++++"
+        assert await call.turns([1] * 30) == ["-|+"] * 30
+        assert loop.passes == 0
+        await call.finish()
+
+    run_on_it(main)
+
+
+@pytest.mark.skipif(not HAS_EAGER_TASKS, reason="Tasks can begin at once from 3.12 on")
+def test_nor_are_they_among_others(impl):
+    begin_later = {3, 4, 5, 12}
+
+    async def main():
+        loop = asyncio.get_running_loop()
+
+        def factory(loop, coroutine, **options):
+            eager = argument_of(coroutine, "number") not in begin_later
+            return asyncio.Task(coroutine, loop=loop, eager_start=eager, **options)
+
+        loop.set_task_factory(factory)
+        call = Call(impl, 3, way="gather")
+        assert await call.begin() == "+++"
+        seen, passes = [], loop.passes
+        for _ in range(25):
+            [turns] = await call.turns([1])
+            await asyncio.sleep(0)
+            seen.append(f"{turns}|{call.look()}")
+        assert seen == [
+            *["-||+"] * 3,  # three passes, each of which has a Task made: of 3, 4, 5
+            *["-+||"] * 3,  # these end
+            "-|+|",
+            *["-+||"] * 2,
+            "-|+|",  # the third of the sixteen, which has a Task made: of 12
+            *["-+||"] * 2,
+            "-+||",  # 12 ends
+            *["-+||"] * 11,
+            "-|+|",
+        ]
+        assert loop.passes == passes + 5
+        await call.finish()
+
+    run_on_it(main)
