@@ -5,6 +5,7 @@ nothing to collect.
 """
 
 import asyncio
+import contextlib
 import functools
 import sys
 
@@ -383,8 +384,9 @@ def test_nothing_starts_if_the_call_ends_before_that_turn(impl, what, name):
 # A turn in which items end, and the one after it: "-" for each end, "+" for each start.
 WAITS = "-|+"
 IN_PLACE = "-+|"
-SPARSE = [WAITS] * 4
-SIXTEEN = [IN_PLACE] * 16
+# Over four passes together it is judged whether turns are full: that is for eight ends.  Otherwise, so many go without.
+FOUR = [WAITS] * 4
+SIXTY_FOUR = [IN_PLACE] * 64
 
 
 class Call:
@@ -393,7 +395,7 @@ class Call:
     def __init__(self, impl, limit, *, way="run_all", special={}, **options):
         self.running = {}
         self.events = []
-        functions = [special.get(number, functools.partial(self.item, number)) for number in range(100)]
+        functions = [special.get(number, functools.partial(self.item, number)) for number in range(300)]
         if options:
             self.caller = asyncio.ensure_future(impl.run_all(functions, limit=limit, **options))
         else:
@@ -447,39 +449,41 @@ async def turns_of(calls, rounds, *how):
 
 # {what: (how many items end in each turn, what happens)}
 ROUNDS = {
-    "the fourth pass for one end is the last": ([1] * 6, [*SPARSE, IN_PLACE, IN_PLACE]),
-    "sixteen start in place, then a pass is tried": (
-        [1] * 56,
-        [*SPARSE, *SIXTEEN, WAITS, *SIXTEEN, WAITS, *SIXTEEN, WAITS, IN_PLACE],
+    "four passes for one end each": ([1] * 6, [*FOUR, IN_PLACE, IN_PLACE]),
+    "sixty-four start in place, then four passes are tried": (
+        [1] * 141,
+        [*FOUR, *SIXTY_FOUR, *FOUR, *SIXTY_FOUR, *FOUR, IN_PLACE],
     ),
-    "a pass for several begins the count anew": (
-        [1, 1, 1, 2, 1, 1, 1, 1, 1],
-        [*SPARSE[:3], "--|++", *SPARSE, IN_PLACE],
+    "four passes for seven ends": ([2, 2, 2, 1, 1], [*["--|++"] * 3, WAITS, IN_PLACE]),
+    "four passes for eight ends": ([2, 2, 2, 2, 1, 1, 1, 1, 1], [*["--|++"] * 4, *FOUR, IN_PLACE]),
+    "whichever pass has most": (
+        [1, 1, 1, 5, 5, 1, 1, 1, 1, 1, 4, 2, 1, 1, 1, 1, 1],
+        [*FOUR[:3], "-----|+++++", "-----|+++++", *FOUR[:3], *FOUR[:2], "----|++++", "--|++", *FOUR, IN_PLACE],
     ),
-    "each does": (
-        [1, 1, 3, 1, 1, 1, 2, 4, 1, 1, 1, 1, 1],
-        [*SPARSE[:2], "---|+++", *SPARSE[:3], "--|++", "----|++++", *SPARSE, IN_PLACE],
+    "each four are judged by themselves": (
+        [5, 5, 5, 5, 1, 1, 1, 4, 1],
+        [*["-----|+++++"] * 4, *FOUR[:3], "----|++++", IN_PLACE],
     ),
-    "if several wait for the pass that is tried, ends wait again": (
-        [1] * 20 + [2, 1, 1, 1, 1, 1],
-        [*SPARSE, *SIXTEEN, "--|++", *SPARSE, IN_PLACE],
+    "where the passes that are tried are full, ends wait again": (
+        [1] * 68 + [2] * 4 + [1] * 5,
+        [*FOUR, *SIXTY_FOUR, *["--|++"] * 4, *FOUR, IN_PLACE],
     ),
-    "and sixteen start in place again": (
-        [1] * 20 + [2] + [1] * 21,
-        [*SPARSE, *SIXTEEN, "--|++", *SPARSE, *SIXTEEN, WAITS],
-    ),
-    "where turns are full, ends wait": ([2] * 30, ["--|++"] * 30),
+    "where turns are full, ends wait": ([2] * 80, ["--|++"] * 80),
     "several in one turn start in place, each in its own step": (
-        [1] * 4 + [2, 3, 2, 1, 3, 3, 2, 1],
-        [*SPARSE, *["-+" * count + "|" for count in (2, 3, 2, 1, 3, 3, 2)], WAITS],
+        [1] * 4 + [2, 3, 2, 1] * 8 + [1],
+        [*FOUR, *["-+" * count + "|" for count in [2, 3, 2, 1] * 8], WAITS],
     ),
-    "the sixteenth starts in place, the others of that turn wait": (
-        [1] * 4 + [3] * 6 + [1],
-        [*SPARSE, *["-+-+-+|"] * 5, "-+--|++", WAITS],
+    "the sixty-fourth starts in place, the others of that turn wait": (
+        [1] * 4 + [3] * 22 + [1, 1, 1, 1],
+        [*FOUR, *["-+-+-+|"] * 21, "-+--|++", *FOUR[:3], IN_PLACE],
     ),
-    "the sixteenth starts in place, the other of that turn waits": (
-        [1] * 4 + [3] * 5 + [2, 1],
-        [*SPARSE, *["-+-+-+|"] * 5, "-+-|+", IN_PLACE],
+    "the one that waits in that turn is counted": (
+        [1] * 4 + [3] * 21 + [2, 2, 2, 3, 1],
+        [*FOUR, *["-+-+-+|"] * 21, "-+-|+", "--|++", "--|++", "---|+++", WAITS],
+    ),
+    "and no more than that one": (
+        [1] * 4 + [3] * 21 + [2, 2, 2, 2, 1],
+        [*FOUR, *["-+-+-+|"] * 21, "-+-|+", *["--|++"] * 3, IN_PLACE],
     ),
 }
 
@@ -492,8 +496,8 @@ def check_rounds(impl, what, makes_tasks="gatedcoro", how=(), **options):
     async def main():
         loop = asyncio.get_running_loop()
         loop.set_task_factory(asyncio.eager_task_factory if makes_tasks == "eager" else None)
-        call = Call(impl, 4, **options)
-        assert await call.begin() == "++++"
+        call = Call(impl, 5, **options)
+        assert await call.begin() == "+++++"
         passes = loop.passes
         assert await call.turns(counts, *how) == expected
         assert loop.passes - passes == sum(not turns.endswith("|") for turns in expected)
@@ -510,29 +514,41 @@ def test_where_turns_are_not_full_the_next_starts_in_the_same_step(impl, what, m
 
 @pytest.mark.parametrize("way", WAYS)
 def test_in_every_function(impl, way):
-    check_rounds(impl, "sixteen start in place, then a pass is tried", way=way)
+    check_rounds(impl, "sixty-four start in place, then four passes are tried", way=way)
 
 
 @pytest.mark.parametrize("makes_tasks", ["gatedcoro", "eager"])
 @pytest.mark.parametrize("how", [lambda future: future.set_exception(ValueError()), asyncio.Future.cancel])
 def test_items_that_end_with_an_error_count_as_well(impl, how, makes_tasks):
-    check_rounds(impl, "sixteen start in place, then a pass is tried", makes_tasks, how=[how], return_exceptions=True)
+    check_rounds(
+        impl, "sixty-four start in place, then four passes are tried", makes_tasks, how=[how], return_exceptions=True
+    )
 
 
 def test_items_that_take_one_turn_each_beside_one_that_lasts(impl):
     async def main():
         trace = Trace()
         trace.start()
-        await impl.gather_with_concurrency(2, item(trace, "z", 50), *[item(trace, number) for number in range(30)])
+        await impl.gather_with_concurrency(2, item(trace, "z", 120), *[item(trace, number) for number in range(80)])
         trace.stop()
         return trace.turns
 
-    waits = [turn for number in range(4) for turn in (f"-{number}", f"+{number + 1}")]
-    in_place = [f"-{number} +{number + 1}" for number in range(4, 20)]
-    again = ["-20", "+21", *[f"-{number} +{number + 1}" for number in range(21, 29)], "-29"]
+    def wait(numbers):
+        return [turn for number in numbers for turn in (f"-{number}", f"+{number + 1}")]
+
+    def start_in_place(numbers):
+        return [f"-{number} +{number + 1}" for number in numbers]
+
     turns = run_on_it(main)
-    assert turns[:37] == ["", "+z +0", *waits, *in_place, *again]
-    assert turns[37:] == [""] * 14 + ["-z"]
+    items = [
+        *wait(range(4)),
+        *start_in_place(range(4, 68)),
+        *wait(range(68, 72)),
+        *start_in_place(range(72, 79)),
+        "-79",
+    ]
+    assert turns[:90] == ["", "+z +0", *items]
+    assert turns[90:] == [""] * 31 + ["-z"]
 
 
 def test_a_call_in_which_nothing_else_runs_tries_no_pass(impl):
@@ -541,7 +557,7 @@ def test_a_call_in_which_nothing_else_runs_tries_no_pass(impl):
         call = Call(impl, 1)
         assert await call.begin() == "+"
         passes = loop.passes
-        assert await call.turns([1] * 60) == [IN_PLACE] * 60
+        assert await call.turns([1] * 100) == [IN_PLACE] * 100
         assert loop.passes == passes
         await call.finish()
 
@@ -550,17 +566,18 @@ def test_a_call_in_which_nothing_else_runs_tries_no_pass(impl):
 
 def test_each_call_counts_its_own(impl):
     async def main():
-        calls = [Call(impl, 4), Call(impl, 4)]
-        assert [await call.begin() for call in calls] == ["++++"] * 2
-        counts = [[1, 1]] * 3 + [[0, 2]] + [[1, 1]] * 20
+        calls = [Call(impl, 5), Call(impl, 5)]
+        assert [await call.begin() for call in calls] == ["+++++"] * 2
+        counts = [[1, 1]] * 3 + [[0, 5]] + [[1, 1]] * 70
         assert await turns_of(calls, counts) == [
             *[[WAITS, WAITS]] * 3,
-            ["|", "--|++"],
+            ["|", "-----|+++++"],
             [WAITS, WAITS],
             *[[IN_PLACE, WAITS]] * 3,
-            *[[IN_PLACE, IN_PLACE]] * 13,
-            *[[WAITS, IN_PLACE]],
-            *[[IN_PLACE, IN_PLACE]] * 2,
+            *[[IN_PLACE, IN_PLACE]] * 61,
+            *[[WAITS, IN_PLACE]] * 3,
+            [WAITS, WAITS],
+            [IN_PLACE, WAITS],
         ]
         for call in calls:
             await call.finish()
@@ -568,32 +585,68 @@ def test_each_call_counts_its_own(impl):
     run_on_it(main)
 
 
+@contextlib.contextmanager
+def call_with_long_items(impl, limit, numbers):
+    """A call some of whose items never suspend, and use up the slice, so that the next pass is scheduled."""
+    now = 0.0
+
+    def clock():
+        return now
+
+    async def takes_long():
+        nonlocal now
+        now += 0.002
+        call.events.append("!")
+
+    impl._set_clock(clock)
+    call = Call(impl, limit, special=dict.fromkeys(numbers, takes_long))
+    yield call
+    impl._set_clock(lambda: 0.0)
+
+
 def test_an_end_waits_for_a_pass_that_is_scheduled_anyway(impl):
     """By the slice, here, in the step of an item that ends before it in the same turn."""
 
     async def main():
-        now = 0.0
-        impl._set_clock(lambda: now)
-
-        async def takes_long():
-            nonlocal now
-            now += 0.002
-            call.events.append("!")
-
         loop = asyncio.get_running_loop()
-        call = Call(impl, 4, special={9: takes_long})
-        assert await call.begin() == "++++"
-        passes = loop.passes
-        assert await call.turns([1] * 5 + [3] + [1] * 19) == [
-            *SPARSE,
-            IN_PLACE,
-            "-!--|+++",
-            *[IN_PLACE] * 14,  # those that waited are none of the sixteen
-            *SPARSE,
-            IN_PLACE,
-        ]
-        assert loop.passes == passes + 9
-        await call.finish()
+        with call_with_long_items(impl, 5, [10]) as call:
+            assert await call.begin() == "+++++"
+            passes = loop.passes
+            assert (
+                await call.turns([1] * 5 + [3] + [1] * 66)
+                == [
+                    *FOUR,
+                    IN_PLACE,
+                    "-!--|+++",
+                    *[IN_PLACE] * 62,  # those that waited are none of the sixty-four
+                    *FOUR[:3],  # but the pass for which they did is one of these
+                    IN_PLACE,
+                ]
+            )
+            assert loop.passes == passes + 8
+            await call.finish()
+
+    run_on_it(main)
+
+
+def test_where_such_passes_are_full_ends_wait_again(impl):
+    async def main():
+        with call_with_long_items(impl, 5, [9, 13, 17, 21]) as call:
+            assert await call.begin() == "+++++"
+            assert await call.turns([1] * 4 + [3] * 4 + [1] * 5) == [*FOUR, *["-!--|+++"] * 4, *FOUR, IN_PLACE]
+            await call.finish()
+
+    run_on_it(main)
+
+
+def test_a_pass_for_which_no_end_waits_is_not_counted(impl):
+    async def main():
+        with call_with_long_items(impl, 3, [3]) as call:
+            assert await call.begin() == "+++"
+            assert await call.turns([1]) == ["-|!"]
+            assert await call.turns([0]) == ["+|"]  # in the pass that the slice has scheduled
+            assert await call.turns([1, 1, 1, 1]) == [*FOUR[:3], IN_PLACE]
+            await call.finish()
 
     run_on_it(main)
 
@@ -604,7 +657,7 @@ def test_tasks_that_take_a_turn_to_begin_are_not_counted(impl):
         loop.set_task_factory(lambda loop, coroutine, **options: asyncio.Task(coroutine, loop=loop, **options))
         call = Call(impl, 4)
         assert await call.begin() == "++++"
-        assert await call.turns([1] * 30) == ["-|+"] * 30
+        assert await call.turns([1] * 100) == ["-|+"] * 100
         assert loop.passes == 0
         await call.finish()
 
@@ -626,7 +679,7 @@ def test_nor_are_they_among_others(impl):
         call = Call(impl, 3, way="gather")
         assert await call.begin() == "+++"
         seen, passes = [], loop.passes
-        for _ in range(25):
+        for _ in range(73):
             [turns] = await call.turns([1])
             await asyncio.sleep(0)
             seen.append(f"{turns}|{call.look()}")
@@ -635,10 +688,10 @@ def test_nor_are_they_among_others(impl):
             *["-+||"] * 3,  # these end
             "-|+|",
             *["-+||"] * 2,
-            "-|+|",  # the third of the sixteen, which has a Task made: of 12
+            "-|+|",  # the third of the sixty-four, which has a Task made: of 12
             *["-+||"] * 2,
             "-+||",  # 12 ends
-            *["-+||"] * 11,
+            *["-+||"] * 59,
             "-|+|",
         ]
         assert loop.passes == passes + 5
