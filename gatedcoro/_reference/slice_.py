@@ -19,7 +19,8 @@ FULL_ENDS = 8
 """Turns are full where so many passes are scheduled for so many ends, two each."""
 
 ENDS_IN_PLACE = 64
-"""So many ends go without a pass where turns are not full, until it is tried again."""
+MOST_ENDS_IN_PLACE = 1024
+"""So many ends go without a pass where turns are not full, until it is tried again: twice as many each further time."""
 
 _clock = time.monotonic
 
@@ -117,6 +118,7 @@ class Turns:
         self._ends = 0  # for which they were scheduled, and the next one is
         self._seen = 0  # of them, when the last pass began
         self._in_place = 0
+        self._patience = 0  # so many went without, or will
 
     def end_waits(self):
         """Another end waits for the pass that has been scheduled."""
@@ -129,7 +131,11 @@ class Turns:
         self._seen = self._ends
         self._passes += 1
         if self._passes == PASSES_WATCHED:
-            self._in_place = ENDS_IN_PLACE if self._ends < FULL_ENDS else 0
+            if self._ends >= FULL_ENDS:
+                self._patience = 0
+            else:
+                self._patience = min(self._patience * 2, MOST_ENDS_IN_PLACE) or ENDS_IN_PLACE
+            self._in_place = self._patience
             self._passes = self._ends = self._seen = 0
 
     def end_goes_without(self):

@@ -55,16 +55,19 @@ typedef struct {
    request begins finds the less there, the sooner the next one does.
 
    So if a few passes together were scheduled for few ends, a number of ends goes
-   without one, until that is tried again. */
-#define PASSES_WATCHED 4
-#define FULL_ENDS      8 /* for which they are scheduled, two each */
-#define ENDS_IN_PLACE  64
+   without one until that is tried again, and twice as many each further time:
+   trying disturbs the order into which such a client and its server have come. */
+#define PASSES_WATCHED     4
+#define FULL_ENDS          8 /* for which they are scheduled, two each */
+#define ENDS_IN_PLACE      64
+#define MOST_ENDS_IN_PLACE 1024
 
 typedef struct {
     int passes;   /* which have been watched */
     int ends;     /* for which they were scheduled, and the next one is */
     int seen;     /* of them, when the last pass began */
     int in_place; /* so many more ends go without a pass */
+    int patience; /* so many did, or will; 0 while turns are full */
 } Turns;
 
 /* Another end waits for the pass that has been scheduled. */
@@ -84,7 +87,12 @@ turns_note_pass(Turns *self)
     self->seen = self->ends;
     self->passes++;
     if (self->passes == PASSES_WATCHED) {
-        self->in_place = self->ends < FULL_ENDS ? ENDS_IN_PLACE : 0;
+        self->patience = self->ends >= FULL_ENDS ? 0
+                         : self->patience == 0   ? ENDS_IN_PLACE
+                         : self->patience < MOST_ENDS_IN_PLACE
+                             ? self->patience * 2
+                             : MOST_ENDS_IN_PLACE;
+        self->in_place = self->patience;
         self->passes = self->ends = self->seen = 0;
     }
 }
