@@ -468,6 +468,10 @@ ROUNDS = {
         [1] * 68 + [2] * 4 + [1] * 5,
         [*FOUR, *SIXTY_FOUR, *["--|++"] * 4, *FOUR, IN_PLACE],
     ),
+    "a pass for as many as the four before it": (
+        [1] * 68 + [4, 1, 1, 1, 1],
+        [*FOUR, *SIXTY_FOUR, "----|++++", *FOUR[:3], IN_PLACE],
+    ),
     "where turns are full, ends wait": ([2] * 80, ["--|++"] * 80),
     "several in one turn start in place, each in its own step": (
         [1] * 4 + [2, 3, 2, 1] * 8 + [1],
