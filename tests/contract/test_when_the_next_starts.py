@@ -384,7 +384,8 @@ def test_nothing_starts_if_the_call_ends_before_that_turn(impl, what, name):
 # A turn in which items end, and the one after it: "-" for each end, "+" for each start.
 WAITS = "-|+"
 IN_PLACE = "-+|"
-# Over four passes together it is judged whether turns are full: that is for eight ends.  Otherwise, so many go without.
+# Over four passes together it is judged whether turns are full: that is for eight ends.  Otherwise, so many go without,
+# and twice as many each further time.
 FOUR = [WAITS] * 4
 SIXTY_FOUR = [IN_PLACE] * 64
 
@@ -392,10 +393,10 @@ SIXTY_FOUR = [IN_PLACE] * 64
 class Call:
     """A call whose items end when they are told to; `special` are functions that take the place of some."""
 
-    def __init__(self, impl, limit, *, way="run_all", special={}, **options):
+    def __init__(self, impl, limit, *, way="run_all", special={}, length=300, **options):
         self.running = {}
         self.events = []
-        functions = [special.get(number, functools.partial(self.item, number)) for number in range(300)]
+        functions = [special.get(number, functools.partial(self.item, number)) for number in range(length)]
         if options:
             self.caller = asyncio.ensure_future(impl.run_all(functions, limit=limit, **options))
         else:
@@ -451,8 +452,8 @@ async def turns_of(calls, rounds, *how):
 ROUNDS = {
     "four passes for one end each": ([1] * 6, [*FOUR, IN_PLACE, IN_PLACE]),
     "sixty-four start in place, then four passes are tried": (
-        [1] * 141,
-        [*FOUR, *SIXTY_FOUR, *FOUR, *SIXTY_FOUR, *FOUR, IN_PLACE],
+        [1] * 205,
+        [*FOUR, *SIXTY_FOUR, *FOUR, *SIXTY_FOUR * 2, *FOUR, IN_PLACE],
     ),
     "four passes for seven ends": ([2, 2, 2, 1, 1], [*["--|++"] * 3, WAITS, IN_PLACE]),
     "four passes for eight ends": ([2, 2, 2, 2, 1, 1, 1, 1, 1], [*["--|++"] * 4, *FOUR, IN_PLACE]),
@@ -465,8 +466,8 @@ ROUNDS = {
         [*["-----|+++++"] * 4, *FOUR[:3], "----|++++", IN_PLACE],
     ),
     "where the passes that are tried are full, ends wait again": (
-        [1] * 68 + [2] * 4 + [1] * 5,
-        [*FOUR, *SIXTY_FOUR, *["--|++"] * 4, *FOUR, IN_PLACE],
+        [1] * 68 + [2] * 4 + [1] * 69,
+        [*FOUR, *SIXTY_FOUR, *["--|++"] * 4, *FOUR, *SIXTY_FOUR, WAITS],
     ),
     "a pass for as many as the four before it": (
         [1] * 68 + [4, 1, 1, 1, 1],
@@ -514,6 +515,19 @@ def check_rounds(impl, what, makes_tasks="gatedcoro", how=(), **options):
 @pytest.mark.parametrize("what", ROUNDS)
 def test_where_turns_are_not_full_the_next_starts_in_the_same_step(impl, what, makes_tasks):
     check_rounds(impl, what, makes_tasks)
+
+
+def test_passes_are_tried_less_and_less(impl):
+    async def main():
+        call = Call(impl, 2, length=3100)
+        assert await call.begin() == "++"
+        for number in (64, 128, 256, 512, 1024, 1024):
+            assert await call.turns([1] * 4) == FOUR
+            assert await call.turns([1] * number) == [IN_PLACE] * number
+        assert await call.turns([1]) == [WAITS]
+        await call.finish()
+
+    run_on_it(main)
 
 
 @pytest.mark.parametrize("way", WAYS)
