@@ -1,9 +1,11 @@
 """When one item ends, the next starts in the same step if that one never suspended, otherwise in the next turn.
 
-One pass then starts everything for which slots became free in a turn. Where nothing else runs there is nothing to collect.
+One pass then starts everything for which slots became free in a turn. Where nothing else runs, or turns are not full, there is
+nothing to collect.
 """
 
 import asyncio
+import contextlib
 import functools
 import sys
 
@@ -119,9 +121,13 @@ def test_so_do_tasks_that_an_eager_factory_makes(impl, case, debug):
     assert run(main, loop_factory=Loop, debug=debug) == (expected[1:], passes - 1)
 
 
+def argument_of(coroutine, name):
+    """What the item was given."""
+    return coroutine.cr_frame.f_locals.get(name)
+
+
 def name_of(coroutine):
-    """The name that the item was given."""
-    return coroutine.cr_frame.f_locals.get("name")
+    return argument_of(coroutine, "name")
 
 
 def making_factory(trace):
@@ -371,3 +377,342 @@ def test_nothing_starts_if_the_call_ends_before_that_turn(impl, what, name):
         return trace.turns
 
     assert run_on_it(main) == ["", "", "+a +b +c", "-a -b"]
+
+
+# --- Where turns are not full ---------------------------------------------------------------------------------------
+
+# A turn in which items end, and the one after it: "-" for each end, "+" for each start.
+WAITS = "-|+"
+IN_PLACE = "-+|"
+# Over four passes together it is judged whether turns are full: that is for eight ends.  Otherwise, so many go without,
+# and twice as many each further time.
+FOUR = [WAITS] * 4
+SIXTY_FOUR = [IN_PLACE] * 64
+
+
+class Call:
+    """A call whose items end when they are told to; `special` are functions that take the place of some."""
+
+    def __init__(self, impl, limit, *, way="run_all", special={}, length=300, **options):
+        self.running = {}
+        self.events = []
+        functions = [special.get(number, functools.partial(self.item, number)) for number in range(length)]
+        if options:
+            self.caller = asyncio.ensure_future(impl.run_all(functions, limit=limit, **options))
+        else:
+            self.caller = asyncio.ensure_future(WAYS[way](impl, limit, functions))
+
+    async def item(self, number):
+        self.events.append("+")
+        self.running[number] = asyncio.get_running_loop().create_future()
+        try:
+            await self.running[number]
+        finally:
+            self.events.append("-")
+
+    def end(self, count, how=lambda future: future.set_result(None)):
+        """Have so many items end in the next turn, the oldest first."""
+        for number in list(self.running)[:count]:
+            how(self.running.pop(number))
+
+    def look(self):
+        events = "".join(self.events)
+        self.events.clear()
+        return events
+
+    async def begin(self):
+        await idle(3)
+        return self.look()
+
+    async def turns(self, counts, *how):
+        """What happens where so many items end in one turn, and none in the next."""
+        return [turns for [turns] in await turns_of([self], [[count] for count in counts], *how)]
+
+    async def finish(self):
+        while not self.caller.done():
+            self.end(len(self.running))
+            await asyncio.sleep(0)
+        return await self.caller
+
+
+async def turns_of(calls, rounds, *how):
+    """What happens in each call where so many of its items end in one turn, and none in the next."""
+    seen = []
+    for counts in rounds:
+        for call, count in zip(calls, counts, strict=True):
+            call.end(count, *how)
+        await asyncio.sleep(0)
+        ends = [call.look() for call in calls]
+        await asyncio.sleep(0)
+        seen.append([f"{end}|{call.look()}" for end, call in zip(ends, calls, strict=True)])
+    return seen
+
+
+# {what: (how many items end in each turn, what happens)}
+ROUNDS = {
+    "four passes for one end each": ([1] * 6, [*FOUR, IN_PLACE, IN_PLACE]),
+    "sixty-four start in place, then four passes are tried": (
+        [1] * 205,
+        [*FOUR, *SIXTY_FOUR, *FOUR, *SIXTY_FOUR * 2, *FOUR, IN_PLACE],
+    ),
+    "four passes for seven ends": ([2, 2, 2, 1, 1], [*["--|++"] * 3, WAITS, IN_PLACE]),
+    "four passes for eight ends": ([2, 2, 2, 2, 1, 1, 1, 1, 1], [*["--|++"] * 4, *FOUR, IN_PLACE]),
+    "whichever pass has most": (
+        [1, 1, 1, 5, 5, 1, 1, 1, 1, 1, 4, 2, 1, 1, 1, 1, 1],
+        [*FOUR[:3], "-----|+++++", "-----|+++++", *FOUR[:3], *FOUR[:2], "----|++++", "--|++", *FOUR, IN_PLACE],
+    ),
+    "each four are judged by themselves": (
+        [5, 5, 5, 5, 1, 1, 1, 4, 1],
+        [*["-----|+++++"] * 4, *FOUR[:3], "----|++++", IN_PLACE],
+    ),
+    "where the passes that are tried are full, ends wait again": (
+        [1] * 68 + [2] * 4 + [1] * 69,
+        [*FOUR, *SIXTY_FOUR, *["--|++"] * 4, *FOUR, *SIXTY_FOUR, WAITS],
+    ),
+    "a pass for as many as the four before it": (
+        [1] * 68 + [4, 1, 1, 1, 1],
+        [*FOUR, *SIXTY_FOUR, "----|++++", *FOUR[:3], IN_PLACE],
+    ),
+    "where turns are full, ends wait": ([2] * 80, ["--|++"] * 80),
+    "several in one turn start in place, each in its own step": (
+        [1] * 4 + [2, 3, 2, 1] * 8 + [1],
+        [*FOUR, *["-+" * count + "|" for count in [2, 3, 2, 1] * 8], WAITS],
+    ),
+    "the sixty-fourth starts in place, the others of that turn wait": (
+        [1] * 4 + [3] * 22 + [1, 1, 1, 1],
+        [*FOUR, *["-+-+-+|"] * 21, "-+--|++", *FOUR[:3], IN_PLACE],
+    ),
+    "the one that waits in that turn is counted": (
+        [1] * 4 + [3] * 21 + [2, 2, 2, 3, 1],
+        [*FOUR, *["-+-+-+|"] * 21, "-+-|+", "--|++", "--|++", "---|+++", WAITS],
+    ),
+    "and no more than that one": (
+        [1] * 4 + [3] * 21 + [2, 2, 2, 2, 1],
+        [*FOUR, *["-+-+-+|"] * 21, "-+-|+", *["--|++"] * 3, IN_PLACE],
+    ),
+}
+
+
+def check_rounds(impl, what, makes_tasks="gatedcoro", how=(), **options):
+    if makes_tasks == "eager" and not HAS_EAGER_TASKS:
+        pytest.skip("eager_task_factory is new in 3.12")
+    counts, expected = ROUNDS[what]
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(asyncio.eager_task_factory if makes_tasks == "eager" else None)
+        call = Call(impl, 5, **options)
+        assert await call.begin() == "+++++"
+        passes = loop.passes
+        assert await call.turns(counts, *how) == expected
+        assert loop.passes - passes == sum(not turns.endswith("|") for turns in expected)
+        await call.finish()
+
+    run_on_it(main)
+
+
+@pytest.mark.parametrize("makes_tasks", ["gatedcoro", "eager"])
+@pytest.mark.parametrize("what", ROUNDS)
+def test_where_turns_are_not_full_the_next_starts_in_the_same_step(impl, what, makes_tasks):
+    check_rounds(impl, what, makes_tasks)
+
+
+def test_passes_are_tried_less_and_less(impl):
+    async def main():
+        call = Call(impl, 2, length=3100)
+        assert await call.begin() == "++"
+        for number in (64, 128, 256, 512, 1024, 1024):
+            assert await call.turns([1] * 4) == FOUR
+            assert await call.turns([1] * number) == [IN_PLACE] * number
+        assert await call.turns([1]) == [WAITS]
+        await call.finish()
+
+    run_on_it(main)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_in_every_function(impl, way):
+    check_rounds(impl, "sixty-four start in place, then four passes are tried", way=way)
+
+
+@pytest.mark.parametrize("makes_tasks", ["gatedcoro", "eager"])
+@pytest.mark.parametrize("how", [lambda future: future.set_exception(ValueError()), asyncio.Future.cancel])
+def test_items_that_end_with_an_error_count_as_well(impl, how, makes_tasks):
+    check_rounds(
+        impl, "sixty-four start in place, then four passes are tried", makes_tasks, how=[how], return_exceptions=True
+    )
+
+
+def test_items_that_take_one_turn_each_beside_one_that_lasts(impl):
+    async def main():
+        trace = Trace()
+        trace.start()
+        await impl.gather_with_concurrency(2, item(trace, "z", 120), *[item(trace, number) for number in range(80)])
+        trace.stop()
+        return trace.turns
+
+    def wait(numbers):
+        return [turn for number in numbers for turn in (f"-{number}", f"+{number + 1}")]
+
+    def start_in_place(numbers):
+        return [f"-{number} +{number + 1}" for number in numbers]
+
+    turns = run_on_it(main)
+    items = [
+        *wait(range(4)),
+        *start_in_place(range(4, 68)),
+        *wait(range(68, 72)),
+        *start_in_place(range(72, 79)),
+        "-79",
+    ]
+    assert turns[:90] == ["", "+z +0", *items]
+    assert turns[90:] == [""] * 31 + ["-z"]
+
+
+def test_a_call_in_which_nothing_else_runs_tries_no_pass(impl):
+    async def main():
+        loop = asyncio.get_running_loop()
+        call = Call(impl, 1)
+        assert await call.begin() == "+"
+        passes = loop.passes
+        assert await call.turns([1] * 100) == [IN_PLACE] * 100
+        assert loop.passes == passes
+        await call.finish()
+
+    run_on_it(main)
+
+
+def test_each_call_counts_its_own(impl):
+    async def main():
+        calls = [Call(impl, 5), Call(impl, 5)]
+        assert [await call.begin() for call in calls] == ["+++++"] * 2
+        counts = [[1, 1]] * 3 + [[0, 5]] + [[1, 1]] * 70
+        assert await turns_of(calls, counts) == [
+            *[[WAITS, WAITS]] * 3,
+            ["|", "-----|+++++"],
+            [WAITS, WAITS],
+            *[[IN_PLACE, WAITS]] * 3,
+            *[[IN_PLACE, IN_PLACE]] * 61,
+            *[[WAITS, IN_PLACE]] * 3,
+            [WAITS, WAITS],
+            [IN_PLACE, WAITS],
+        ]
+        for call in calls:
+            await call.finish()
+
+    run_on_it(main)
+
+
+@contextlib.contextmanager
+def call_with_long_items(impl, limit, numbers):
+    """A call some of whose items never suspend, and use up the slice, so that the next pass is scheduled."""
+    now = 0.0
+
+    def clock():
+        return now
+
+    async def takes_long():
+        nonlocal now
+        now += 0.002
+        call.events.append("!")
+
+    impl._set_clock(clock)
+    call = Call(impl, limit, special=dict.fromkeys(numbers, takes_long))
+    yield call
+    impl._set_clock(lambda: 0.0)
+
+
+def test_an_end_waits_for_a_pass_that_is_scheduled_anyway(impl):
+    """By the slice, here, in the step of an item that ends before it in the same turn."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        with call_with_long_items(impl, 5, [10]) as call:
+            assert await call.begin() == "+++++"
+            passes = loop.passes
+            assert (
+                await call.turns([1] * 5 + [3] + [1] * 66)
+                == [
+                    *FOUR,
+                    IN_PLACE,
+                    "-!--|+++",
+                    *[IN_PLACE] * 62,  # those that waited are none of the sixty-four
+                    *FOUR[:3],  # but the pass for which they did is one of these
+                    IN_PLACE,
+                ]
+            )
+            assert loop.passes == passes + 8
+            await call.finish()
+
+    run_on_it(main)
+
+
+def test_where_such_passes_are_full_ends_wait_again(impl):
+    async def main():
+        with call_with_long_items(impl, 5, [9, 13, 17, 21]) as call:
+            assert await call.begin() == "+++++"
+            assert await call.turns([1] * 4 + [3] * 4 + [1] * 5) == [*FOUR, *["-!--|+++"] * 4, *FOUR, IN_PLACE]
+            await call.finish()
+
+    run_on_it(main)
+
+
+def test_a_pass_for_which_no_end_waits_is_not_counted(impl):
+    async def main():
+        with call_with_long_items(impl, 3, [3]) as call:
+            assert await call.begin() == "+++"
+            assert await call.turns([1]) == ["-|!"]
+            assert await call.turns([0]) == ["+|"]  # in the pass that the slice has scheduled
+            assert await call.turns([1, 1, 1, 1]) == [*FOUR[:3], IN_PLACE]
+            await call.finish()
+
+    run_on_it(main)
+
+
+def test_tasks_that_take_a_turn_to_begin_are_not_counted(impl):
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(lambda loop, coroutine, **options: asyncio.Task(coroutine, loop=loop, **options))
+        call = Call(impl, 4)
+        assert await call.begin() == "++++"
+        assert await call.turns([1] * 100) == ["-|+"] * 100
+        assert loop.passes == 0
+        await call.finish()
+
+    run_on_it(main)
+
+
+@pytest.mark.skipif(not HAS_EAGER_TASKS, reason="Tasks can begin at once from 3.12 on")
+def test_nor_are_they_among_others(impl):
+    begin_later = {3, 4, 5, 12}
+
+    async def main():
+        loop = asyncio.get_running_loop()
+
+        def factory(loop, coroutine, **options):
+            eager = argument_of(coroutine, "number") not in begin_later
+            return asyncio.Task(coroutine, loop=loop, eager_start=eager, **options)
+
+        loop.set_task_factory(factory)
+        call = Call(impl, 3, way="gather")
+        assert await call.begin() == "+++"
+        seen, passes = [], loop.passes
+        for _ in range(73):
+            [turns] = await call.turns([1])
+            await asyncio.sleep(0)
+            seen.append(f"{turns}|{call.look()}")
+        assert seen == [
+            *["-||+"] * 3,  # three passes, each of which has a Task made: of 3, 4, 5
+            *["-+||"] * 3,  # these end
+            "-|+|",
+            *["-+||"] * 2,
+            "-|+|",  # the third of the sixty-four, which has a Task made: of 12
+            *["-+||"] * 2,
+            "-+||",  # 12 ends
+            *["-+||"] * 59,
+            "-|+|",
+        ]
+        assert loop.passes == passes + 5
+        await call.finish()
+
+    run_on_it(main)

@@ -5,12 +5,14 @@ cancel, annotate, await, watch). What one item leaves on its Task must never be 
 """
 
 import asyncio
+import re
 import sys
 
 import pytest
 
 import random_programs as rp
 from contract_tools import two_argument_factory
+from effort import SHORT
 from gatedcoro import _reference
 from implementations import load_implementation
 
@@ -111,6 +113,15 @@ def test_nested_and_cancelled_programs_that_touch_tasks_give_the_same_trace(core
     )
 
 
+LONG = {
+    "fronts": FRONTS,
+    "leaves": [*rp.TOUCHING_LEAVES, *rp.TOUCHES_OF_THE_WAITING],
+    "options": {"gather": ["return_exceptions"], "run_all": ["return_exceptions"]},
+    "maker": rp.LongProgramMaker,
+}
+LONG_SEEDS = range(5000, 5300)
+
+
 def some_begin_at_once(loop, coroutine, **options):
     """A task factory that makes eager Tasks of coroutines, and others of what is none."""
     return asyncio.Task(coroutine, loop=loop, eager_start=coroutine.__name__ == "run_item", **options)
@@ -142,6 +153,45 @@ def test_whoever_makes_the_tasks_programs_give_the_same_trace(core, factory, ste
         leaves=rp.RACING_LEAVES,
         options=OPTIONS,
     )
+
+
+@pytest.mark.parametrize("step", CLOCK_STEPS)
+def test_long_programs_whose_turns_are_now_full_now_not_give_the_same_trace(core, step):
+    rp.check_programs(LONG_SEEDS, lambda program: check(core, program, step), **LONG)
+
+
+@pytest.mark.skipif(SHORT, reason="a part of the programs says little of them all")
+def test_such_programs_go_from_one_to_the_other(monkeypatch):
+    """Guards the test above: what it is about comes up often."""
+    histories = []
+
+    class Turns(_reference.gathering.Turns):
+        def __init__(self):
+            super().__init__()
+            histories.append("")
+
+        def end_waits(self):
+            super().end_waits()
+            histories[-1] += "w"
+
+        def end_goes_without(self):
+            goes_without = super().end_goes_without()
+            histories[-1] += "-" if goes_without else ""
+            return goes_without
+
+    monkeypatch.setattr(_reference.gathering, "Turns", Turns)
+    rp.check_programs(LONG_SEEDS, lambda program: run(program, _reference, reuse=True, step=0.0), **LONG)
+    assert len(histories) == len(rp.part_of(LONG_SEEDS))
+    for pattern, least in {
+        "-": 0.7,  # ends go without a pass
+        "-w{4}": 0.3,  # passes are tried again
+        "-w{4,7}-": 0.3,  # in vain
+        "-w{8}": 0.03,  # they are full
+        "-w{8,}-": 0.03,  # for a while
+        "w{8,}-": 0.3,  # turns were full before
+    }.items():
+        share = sum(re.search(pattern, history) is not None for history in histories) / len(histories)
+        assert share >= least, pattern
 
 
 LOOKS = (("notes",), ("name",), ("cancelling",), ("get",), ("context_of_task",), ("own_task",))

@@ -710,12 +710,44 @@ class ProgramMaker:
         return (name, self.body(depth))
 
 
+class LongProgramMaker(ProgramMaker):
+    """Makes long programs of short items, in phases: they end in turns of their own, or several in one turn.
+
+    Delays are short, so that some are the same.
+    """
+
+    def program(self):
+        front = self.random.choice(self.fronts)
+        n = self.random.choice([2, 2, 3, 4, 5])
+        options = tuple((name, self.random.random() < 0.3) for name in self.options.get(front, ()))
+        self.sleeps = self.random.random() < 0.5  # what sleeps ends after all that only yields
+        size = self.random.randint(60, 300)
+        items = []
+        while len(items) < size:
+            most = self.random.choice([1, 1, 3 * n])
+            items += [self.short_item(most) for _ in range(self.random.randint(20, 120))]
+        strikes = (("caller", self.random.randint(0, 100)),) if self.random.random() < 0.1 else ()
+        return Program(front, n, options, tuple(items[:size]), strikes)
+
+    def short_item(self, most):
+        length = self.random.randint(1, most)
+        waits = (("sleep", length),) if self.sleeps else (("yield",),) * length
+        if self.random.random() < 0.02:
+            return ("future", self.delay(), "value")
+        if self.random.random() < 0.03:
+            return ("coro", ())
+        return ("coro", (*waits, self.op(0)) if self.random.random() < 0.1 else waits)
+
+
 def without_one_part(part):
-    """All copies of nested tuples of items and ops that lack one element somewhere, the largest parts first."""
+    """All copies of nested tuples of items and ops that lack something somewhere, the largest parts first."""
     holds_parts = bool(part) and all(isinstance(inner, tuple) for inner in part)
     if holds_parts:
-        for index in range(len(part)):
-            yield part[:index] + part[index + 1 :]
+        size = len(part)
+        while size > 0:
+            for index in range(0, len(part), size):
+                yield part[:index] + part[index + size :]
+            size //= 2
     for index, inner in enumerate(part):
         if isinstance(inner, tuple):
             for smaller in without_one_part(inner):
@@ -741,10 +773,10 @@ def smallest_failing(program, fails):
     return program
 
 
-def check_programs(seeds, check, **kinds):
+def check_programs(seeds, check, *, maker=ProgramMaker, **kinds):
     """Call `check` on the program of each seed; report the first failure with the smallest such program."""
     for seed in part_of(seeds):
-        program = ProgramMaker(seed, **kinds).program()
+        program = maker(seed, **kinds).program()
         try:
             check(program)
         except Exception as error:
