@@ -153,6 +153,7 @@ def test_whoever_makes_the_tasks_programs_give_the_same_trace(core, factory, ste
         leaves=rp.RACING_LEAVES,
         options=OPTIONS,
     )
+    rp.check_programs(range(5300, 5340), check_made_by_it, **{**LONG, "leaves": rp.RACING_LEAVES})
 
 
 @pytest.mark.parametrize("step", CLOCK_STEPS)
