@@ -268,6 +268,13 @@ MARK = "getloadavg"
 """A function that nobody else calls: where callgrind may be told to begin a new count."""
 
 
+def stored(results: Path) -> Any:
+    """What an earlier run has stored, for those who want it written anew."""
+    if not results.exists():
+        raise SystemExit(f"{results} is not there: run the same without --redraw first")
+    return json.loads(results.read_text())
+
+
 def no_valgrind() -> bool:
     if shutil.which("valgrind") is not None:
         return False

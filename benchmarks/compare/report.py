@@ -218,7 +218,7 @@ def main(options: argparse.Namespace) -> int:
     output = Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
     if options.redraw:
-        results = Results.from_json(json.loads((output / "results.json").read_text()))
+        results = Results.from_json(harness.stored(output / "results.json"))
     else:
         old = json.loads(Path(options.compare).read_text()) if options.compare else None
         pythons = [harness.described(path) for path in options.python or [sys.executable]]

@@ -251,7 +251,7 @@ def main(options: argparse.Namespace) -> int:
     output = Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
     if options.redraw:
-        results = json.loads((output / "programs.json").read_text())
+        results = harness.stored(output / "programs.json")
     else:
         command = ["programs", *["--quick"] * options.quick]
         command += [f"--only {name}" for name in options.only or []]

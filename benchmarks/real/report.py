@@ -7,7 +7,6 @@ of a call (compare/cells.py: time, turns, latencies), and, in rounds of their ow
 
 import argparse
 import datetime
-import json
 import os
 import statistics
 import sys
@@ -248,7 +247,7 @@ def written(results: Results, processor_time: bool) -> str:
     return "\n".join(parts)
 
 
-def notes() -> list[str]:
+def notes(calls: bool) -> list[str]:
     """What this machine can and cannot show."""
     pinned = measure.cores()
     return [
@@ -257,7 +256,7 @@ def notes() -> list[str]:
         else "Clients and servers share what cores there are.",
         f"Servers: aiohttp's and httpx's is benchmarks/http_server.py; {'; '.join(servers.versions()) or 'no others'}.",
         f"Load of the machine at the start: {os.getloadavg()[0]:.1f}." if hasattr(os, "getloadavg") else "",
-        system_calls.described(),
+        system_calls.described() if calls else "",
         f"Delays: by the server's call_later; by tc netem not ({reason})."
         if (reason := works.no_netem())
         else "Delays: by the server's call_later, and by tc netem.",
@@ -293,9 +292,12 @@ def main(options: argparse.Namespace) -> int:
     output = Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
     if options.redraw:
-        results = Results.from_json(json.loads((output / "results.json").read_text()))
+        results = Results.from_json(harness.stored(output / "results.json"))
     else:
         results = measured(options, output)
+        if not results.samples and not results.reasons:
+            print(f"no row has what is asked for: {results.command}", file=sys.stderr)
+            return 2
     text = written(results, options.processor_time)
     (output / "summary.md").write_text("# Real work\n\n" + text)
     if options.docs:
@@ -327,7 +329,7 @@ def measured(options: argparse.Namespace, output: Path) -> Results:
     results = Results(
         made=datetime.date.today().isoformat(),
         command=" ".join(words),
-        machine={**measure.machine(), "notes": notes()},
+        machine={**measure.machine(), "notes": notes(options.calls)},
         pythons=[{"name": python.name, "build": python.build, "versions": python.versions} for python in pythons],
         quick=options.quick,
     )

@@ -55,9 +55,9 @@ PASS_NONE, PASS_BEGUN, PASS_STARTED, PASS_TIMED, PASS_OVER = PassState
 class Slice:
     """What a pass, which starts items, may still do in this turn of the event loop.
 
-    What items do before they suspend is work that has to begin, and the more of it begins in one turn, the fewer turns
-    it takes; so only the time of starts counts that ended without suspending, measured from one reading of the clock to
-    the next: not at all where something has suspended in between.
+    Items that suspend are no more than the limit allows, and what became free together is to start together; so only the
+    time of starts counts that ended without suspending, measured from one reading of the clock to the next: not at all
+    where something has suspended in between.
     """
 
     def __init__(self):

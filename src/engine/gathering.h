@@ -29,10 +29,10 @@
 
    What makes room by suspending and ending has the next pass scheduled: it starts
    everything for which there is room by then.  So the requests that answers make
-   room for are sent together, once all answers of a turn have been read, which
-   makes fewer and fuller turns here and at the other end.  Until then a Task that
-   may be reused waits, idle.  While turns are not full, one end starts the next
-   item at once (slice.h).
+   room for are sent together, once all answers of a turn have been read: no answer
+   waits for them, and the server that gets them has to be woken less often.  Until
+   then a Task that may be reused waits, idle.  While turns are not full, one end
+   starts the next item at once (slice.h).
 
    The caller is not suspended on a pending future, and the queue is not empty?
    Then a keeper Task stands for the queue, so that asyncio.run() can close it.

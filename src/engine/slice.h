@@ -10,9 +10,8 @@
    so that items which never suspend do not starve the loop; the other passes of
    that turn then start one item each.
 
-   Items that suspend are no more than the limit allows, and starting together
-   what became free together makes fewer and fuller turns: for them a pass lasts
-   longer.  But a first step may be long (a tenth of a millisecond, of an HTTP
+   Items that suspend are no more than the limit allows, and what became free
+   together is to start together: for them a pass lasts longer.  But a first step may be long (a tenth of a millisecond, of an HTTP
    request), and the limit a thousand. */
 
 #ifndef GATEDCORO_SLICE_H

@@ -278,6 +278,15 @@ def test_a_missed_goal_is_an_exit_status_where_it_is_asked_for(goals, status, tm
     assert "MISSED" in capsys.readouterr().out and (tmp_path / "summary.md").exists()
 
 
+def test_what_there_is_not_is_an_exit_status_and_a_sentence(tmp_path, capsys):
+    parser = argparse.ArgumentParser()
+    report.add_arguments(parser)
+    assert report.main(parser.parse_args(["--only", "no such row", "--quick", "--output", str(tmp_path)])) == 2
+    assert "no row" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="without --redraw first"):
+        report.main(parser.parse_args(["--redraw", "--output", str(tmp_path / "nothing")]))
+
+
 def test_the_command_runs(tmp_path):
     command = [sys.executable, "-m", "benchmarks", "real", "--quick", "--only", "aiosqlite", "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
@@ -290,8 +299,9 @@ def test_notes_say_what_the_machine_cannot_show(monkeypatch):
     monkeypatch.setattr(system_calls, "perf_counts", frozenset)
     monkeypatch.setattr(system_calls, "_strace_attaches", bool)
     monkeypatch.setattr(measure, "cores", lambda: None)
-    text = " ".join(report.notes())
+    text = " ".join(report.notes(calls=True))
     assert "no such kernel" in text and "neither perf" in text and "share what cores there are" in text
+    assert "neither perf" not in " ".join(report.notes(calls=False))
 
 
 def test_an_absent_package_or_server_is_named():
