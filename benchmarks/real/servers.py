@@ -133,13 +133,22 @@ async def redis() -> AsyncIterator[int]:
             yield port
 
 
+def root_for(user: str | None) -> str | None:
+    """Where temporary folders are that another user can reach; None for where they are anyway."""
+    for root in (tempfile.gettempdir(), "/tmp", "/var/tmp") if user is not None else ():
+        folder = Path(root).resolve()
+        if all(path.exists() and path.stat().st_mode & 0o001 for path in (folder, *folder.parents)):
+            return root
+    return None
+
+
 @contextlib.asynccontextmanager
 async def postgres() -> AsyncIterator[str]:
     """A PostgreSQL that may forget: where to connect."""
     programs = postgres_folder()
     assert programs is not None, no_postgres()
     user = NOBODY if hasattr(os, "geteuid") and os.geteuid() == 0 else None
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=root_for(user)) as name:
         folder = Path(name)
         if user is not None:
             shutil.chown(folder, user)

@@ -333,78 +333,54 @@ probe_run_caught(CatcherObject *catcher, PyObject *arg)
     return 0;
 }
 
+/* What the Task waits on: new reference. */
+static PyObject *
+probe_awaited(ProbeObject *probe)
+{
+    if (probe->future == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the Task waits on nothing");
+    }
+    return Py_XNewRef(probe->future);
+}
+
 /* Settles what the Task waits on by that method, and runs the step that this
    schedules.  Runs Python code. */
 static int
 probe_run_after(CatcherObject *catcher, ProbeObject *probe, PyObject *method,
                 PyObject *arg)
 {
-    PyObject *future = Py_XNewRef(probe->future);
-    int status = -1;
+    PyObject *future = probe_awaited(probe);
     if (future == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "the Task waits on nothing");
-    }
-    else if (call_method_for_effect(future, method, arg) == 0) {
-        status = probe_run_caught(catcher, future);
-    }
-    Py_XDECREF(future);
-    return status;
-}
-
-/* Where does a Future have the callback that it got first?  Here it is a Task's
-   wake-up.  1, 0 if it is not as expected, or -1. */
-static int
-probe_find_callback(core_state *state, PyObject *future)
-{
-    PyObject *callbacks = state->future_get_callbacks(future, NULL);
-    if (callbacks == NULL) {
         return -1;
     }
-    int found = 0;
-    if (PyList_CheckExact(callbacks) && PyList_GET_SIZE(callbacks) == 1) {
-        PyObject *first = PyList_GET_ITEM(callbacks, 0);
-        PyObject *callback =
-            PyTuple_CheckExact(first) && PyTuple_GET_SIZE(first) > 0
-                ? PyTuple_GET_ITEM(first, 0)
-                : NULL;
-        Py_ssize_t end = Py_TYPE(future)->tp_basicsize;
-        for (size_t i = 0; word_offset(i + 1) <= end; i++) {
-            if (task_word(future, word_offset(i)) == (uintptr_t)callback) {
-                state->future_callback = word_offset(i);
-                found++;
-            }
-        }
+    int status = call_method_for_effect(future, method, arg);
+    if (status == 0) {
+        status = probe_run_caught(catcher, future);
     }
-    Py_DECREF(callbacks);
-    return found == 1;
+    Py_DECREF(future);
+    return status;
 }
 
 /* Has the Task make a step as one that waits for us.  Runs Python code. */
 static int
 probe_resume(core_state *state, ProbeObject *probe)
 {
-    PyObject *future = Py_XNewRef(probe->future);
-    int status = -1;
+    PyObject *future = probe_awaited(probe);
     if (future == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "the Task waits on nothing");
+        return -1;
+    }
+    int status = task_find_callback(state, future);
+    PyObject *wakeup = status > 0 ? task_take_wakeup(state, future) : NULL;
+    if (wakeup != NULL && task_waiter_callback(state, future) == NULL) {
+        status = task_resume(state, probe->task, future, wakeup, probe->loop);
     }
     else {
-        status = probe_find_callback(state, future);
-        PyObject *wakeup = status > 0 ? task_take_wakeup(state, future) : NULL;
-        bool as_expected =
-            wakeup != NULL && task_waiter_callback(state, future) == NULL;
-        if (as_expected) {
-            status =
-                task_resume(state, probe->task, future, wakeup, probe->loop);
-        }
-        else if (PyErr_Occurred()) {
-            status = -1;
-        }
-        probe->as_expected &= as_expected && status == 0;
-        Py_XDECREF(wakeup);
+        status = PyErr_Occurred() ? -1 : 0;
+        probe->as_expected = false;
     }
-    Py_XDECREF(future);
-    return status < 0 ? -1 : 0;
+    Py_XDECREF(wakeup);
+    Py_DECREF(future);
+    return status;
 }
 
 /* What Tasks are resumed with.  Runs Python code. */

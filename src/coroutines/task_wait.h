@@ -12,7 +12,7 @@
 #ifndef GATEDCORO_TASK_WAIT_H
 #define GATEDCORO_TASK_WAIT_H
 
-#include "coroutines/task.h"
+#include "coroutines/task_reuse.h"
 
 /* A Future that is to be yielded to a Task of `loop`: new reference.
    Runs Python code. */
@@ -32,6 +32,34 @@ task_waiter_yield(core_state *state, PyObject *waiter)
     /* Cannot fail: it is a bool. */
     (void)state->future_set_blocking(waiter, Py_True, NULL);
     return Py_NewRef(waiter);
+}
+
+/* Where does a Future have the callback that it got first?  This one has
+   the wake-up of the Task that awaits it.  1, 0 if it is not as expected, or -1. */
+static int
+task_find_callback(core_state *state, PyObject *future)
+{
+    PyObject *callbacks = state->future_get_callbacks(future, NULL);
+    if (callbacks == NULL) {
+        return -1;
+    }
+    int found = 0;
+    if (PyList_CheckExact(callbacks) && PyList_GET_SIZE(callbacks) == 1) {
+        PyObject *first = PyList_GET_ITEM(callbacks, 0);
+        PyObject *callback =
+            PyTuple_CheckExact(first) && PyTuple_GET_SIZE(first) > 0
+                ? PyTuple_GET_ITEM(first, 0)
+                : NULL;
+        Py_ssize_t end = Py_TYPE(future)->tp_basicsize;
+        for (size_t i = 0; word_offset(i + 1) <= end; i++) {
+            if (task_word(future, word_offset(i)) == (uintptr_t)callback) {
+                state->future_callback = word_offset(i);
+                found++;
+            }
+        }
+    }
+    Py_DECREF(callbacks);
+    return found == 1;
 }
 
 /* The wake-up of the Task that awaits it (borrowed); NULL if that has been called,

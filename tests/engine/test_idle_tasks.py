@@ -3,6 +3,8 @@
 Each scenario crashed or hung an earlier engine, or had it lose something.
 """
 
+import sys
+
 import pytest
 
 from contract_tools import HAS_CALL_GRAPH
@@ -121,6 +123,8 @@ print("ok")
 
 def test_an_interrupt_leaves_the_loop_though_a_task_is_made_to_wait(impl):
     """It comes in a function of the loop's that asyncio.Future() calls."""
+    if impl.__name__.endswith("_reference") and (3, 12) <= sys.version_info < (3, 14):
+        pytest.skip("the start of an eager Task hides it in a SystemError")
     check_script(
         impl,
         COMMON
