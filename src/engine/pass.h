@@ -42,7 +42,8 @@ gathering_has_room(GatheringObject *self)
 /* The loop or the clock has failed, so no pass is scheduled.  If there is room
    for an item nevertheless, nobody would start it, and what runs may wait for
    it: the call ends with the exception being raised.  Otherwise that is
-   reported, and a pass begins at the next end.  -1 on an interrupt.
+   reported, idle Tasks end, and a pass begins at the next end.  -1 on an
+   interrupt.
    Runs Python code. */
 static int
 gathering_pass_failed(GatheringObject *self)
