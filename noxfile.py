@@ -300,7 +300,7 @@ def benchmarks(session: nox.Session) -> None:
     pytest(session, *[f"tests/project/test_{name}.py" for name in ("benchmarks", "real_work", "programs")])
     pytest(session, "benchmarks", "--benchmark-max-time=0.02", "--benchmark-min-rounds=1", "--benchmark-warmup=off")
     # It starts the servers that it needs, of the machine or of the packages.
-    session.run("python", "-m", "benchmarks", "real", "--quick", "--calls", "--output", session.create_tmp())
+    session.run("python", "-m", "benchmarks", "real", "--quick", "--output", session.create_tmp())
     session.run("python", "-m", "benchmarks", "programs", "--quick", "--output", session.create_tmp())
     session.run("python", "-m", "benchmarks", "http-clients", "--quick")
     session.run("python", "-m", "benchmarks", "instructions")
