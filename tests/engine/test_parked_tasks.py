@@ -11,6 +11,7 @@ import gc
 import inspect
 import itertools
 import sys
+import sysconfig
 import threading
 import weakref
 
@@ -144,7 +145,8 @@ def check(impl, meddle, *, gives, in_pass, **options):
 
 
 def reuses_tasks_here(impl):
-    return reuses_tasks(impl) and impl.__name__.endswith("_core")
+    in_c = impl.__name__.endswith("_core")
+    return in_c and reuses_tasks(impl) and not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
 takings = pytest.mark.parametrize(
