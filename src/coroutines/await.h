@@ -42,6 +42,16 @@ is_future(core_state *state, PyObject *op)
     return answer_of(state->isfuture, op);
 }
 
+/* Is it done?  It is of asyncio's own type: neither Python code runs, nor can it
+   fail. */
+static inline bool
+future_is_done(core_state *state, PyObject *future)
+{
+    PyObject *done = state->future_done(future, NULL);
+    Py_DECREF(done);
+    return done == Py_True;
+}
+
 /* Can a Task be made of it?  asyncio.iscoroutine() looks at __class__, which
    may be made up, and on 3.11 takes plain generators, too.
    Runs Python code. */

@@ -12,6 +12,7 @@
 #ifndef GATEDCORO_TASK_WAIT_H
 #define GATEDCORO_TASK_WAIT_H
 
+#include "coroutines/await.h"
 #include "coroutines/task_reuse.h"
 
 /* A Future that is to be yielded to a Task of `loop`: new reference.
@@ -93,12 +94,8 @@ task_leaves_waiter(core_state *state, PyObject *waiter, PyObject *task)
 static bool
 task_has_wakeup(core_state *state, PyObject *waiter)
 {
-    if (task_waiter_callback(state, waiter) != NULL) {
-        return true;
-    }
-    PyObject *done = state->future_done(waiter, NULL); /* cannot fail */
-    Py_XDECREF(done);
-    return done == Py_True;
+    return task_waiter_callback(state, waiter) != NULL
+           || future_is_done(state, waiter);
 }
 
 /* Takes the wake-up of the Task that awaits it: new reference; NULL if there is
@@ -154,11 +151,10 @@ task_resume_soon(core_state *state, PyObject *task, PyObject *waiter,
         }
         Py_DECREF(added);
     }
-    PyObject *done = state->future_done(waiter, NULL); /* cannot fail */
-    Py_XDECREF(done);
-    return done == Py_True ? 0
-                           : call_method_for_effect(
-                               waiter, state->str_set_result, Py_None);
+    return future_is_done(state, waiter)
+               ? 0
+               : call_method_for_effect(waiter, state->str_set_result,
+                                        Py_None);
 }
 
 #endif /* GATEDCORO_TASK_WAIT_H */

@@ -194,7 +194,7 @@ worker_waits(core_state *state, WorkerObject *self, PyObject **result,
             if (interrupt_is_raised()) {
                 return -1;
             }
-            PyErr_Clear();
+            PyErr_Clear(); /* it need not wait: it ends, as without reuse */
             return 0;
         }
     }

@@ -72,9 +72,7 @@ outer_is_pending(core_state *state, PyObject *outer)
 static inline bool
 outer_is_unset(core_state *state, PyObject *outer)
 {
-    PyObject *done = state->future_done(outer, NULL);
-    Py_DECREF(done);
-    return done == Py_False;
+    return !future_is_done(state, outer);
 }
 
 /* Is the exception that of the future, which has thrown it into who waits?  1,
