@@ -27,6 +27,7 @@
       limit.h              how many may run at once
       running.h            what runs
       slice.h              how long a pass may take
+      turns.h              how many items end in a turn of the loop
       call_graph.h         who is shown as awaiting what runs
    coroutines/
       keeper.h             a Task that stands for an owner which has none
@@ -81,18 +82,31 @@ core_set_clock(PyObject *module, PyObject *clock)
     Py_RETURN_NONE;
 }
 
-/* Runs Python code. */
+/* Returns what held before: new reference.  Runs Python code. */
 static PyObject *
-core_set_task_reuse(PyObject *module, PyObject *enabled)
+set_switch(bool *on, PyObject *enabled)
 {
-    core_state *state = state_of_module(module);
     int truth = PyObject_IsTrue(enabled);
     if (truth < 0) {
         return NULL;
     }
-    bool before = state->reuse_wanted;
-    state->reuse_wanted = truth;
+    bool before = *on;
+    *on = truth;
     return PyBool_FromLong(before);
+}
+
+/* Runs Python code. */
+static PyObject *
+core_set_task_reuse(PyObject *module, PyObject *enabled)
+{
+    return set_switch(&state_of_module(module)->reuse_wanted, enabled);
+}
+
+/* Runs Python code. */
+static PyObject *
+core_set_full_turns(PyObject *module, PyObject *enabled)
+{
+    return set_switch(&state_of_module(module)->turns_begin_full, enabled);
 }
 
 static PyMethodDef core_methods[] = {
@@ -104,6 +118,10 @@ static PyMethodDef core_methods[] = {
      PyDoc_STR("_set_task_reuse($module, enabled, /)\n--\n\n"
                "Let Tasks be used for several items, or not; returns what "
                "held before.\nFor tests.")},
+    {"_set_full_turns", core_set_full_turns, METH_O,
+     PyDoc_STR("_set_full_turns($module, enabled, /)\n--\n\n"
+               "Let turns of the loop count as full from the start of a call, "
+               "or not;\nreturns what held before.  For tests.")},
     {NULL, NULL, 0, NULL},
 };
 

@@ -32,5 +32,15 @@ def impl(request):
     try:
         yield module
     finally:
+        module._set_full_turns(False)
         module._set_clock(None)
         module._set_task_reuse(reuse)
+
+
+@pytest.fixture
+def full_turns(impl):
+    """What had suspended and ends makes room for starts that come in the next turn, together, from the first end on.
+
+    Otherwise a call first looks whether more than one item ends in a turn (tests/contract/test_turns.py).
+    """
+    impl._set_full_turns(True)

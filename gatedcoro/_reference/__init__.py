@@ -18,7 +18,7 @@ The modules stand in layers; one uses its own layer and those above it in this l
 
     base         compat, call, state, stock
     coroutines   await_, item, coroutine, catcher, current, task, asyncio_semaphore, waiter, gated, keeper
-    engine       slice_, running, call_graph, source, limit, sink, gathering, worker, watcher
+    engine       slice_, turns, running, call_graph, source, limit, sink, gathering, worker, watcher
     surface      outer, results, awaitables, opening, front_door, function, functions
 
 Read first: gathering, worker, source and sink; then what they name.  A call begins in functions.
@@ -29,6 +29,7 @@ from gatedcoro._functions import __all__
 
 from . import functions
 from .slice_ import set_clock as _set_clock  # noqa: F401
+from .turns import begin_full as _set_full_turns  # noqa: F401
 
 _task_reuse = task_reuse()
 globals().update({name: getattr(functions, name) for name in __all__})

@@ -26,9 +26,10 @@ from .keeper import _Keeper
 from .limit import LIMIT_NONE, Limit
 from .running import Running
 from .sink import NOWHERE
-from .slice_ import Slice, Timer, Turns
+from .slice_ import Slice, Timer
 from .source import SOURCE_OPEN, TAKE_LATER, TAKE_NONE
 from .state import cancelled_error, running_loop_or_none
+from .turns import TURNS_FULL, TURNS_SPARSE, Turns
 
 
 class GatheringState(enum.Enum):
@@ -113,7 +114,7 @@ class _Gathering:
 
     def _scheduled_pump(self):
         self.pump_is_scheduled = False
-        self.turns.pass_begins()
+        self.turns.note_pass()
         self.pump()
 
     def pump(self):
@@ -334,7 +335,7 @@ class _Gathering:
         """An item has ended: start what may start now.
 
         If it had suspended, that is left to one pass in the next turn, for all that ends in this one.  Where nothing
-        else runs, or turns are not full, there is nothing to wait for.
+        else runs, or turns are not known to be full, there is nothing to wait for.
         """
         if isinstance(error, INTERRUPTS):
             self.interrupted()
@@ -344,7 +345,22 @@ class _Gathering:
             self.pump()
 
     def _collects(self):
-        return self.pump_is_scheduled or (bool(self.running) and not self.turns.end_goes_without())
+        if not self.running:
+            return self.pump_is_scheduled
+        if self.turns.state is TURNS_FULL:
+            return True
+        if self.turns.state is TURNS_SPARSE:
+            self.turns.note_uncounted()
+            return self.pump_is_scheduled
+        self.turns.note_end()
+        try:
+            self.schedule_pump()  # which tells that this turn is over
+        except INTERRUPTS:
+            self.interrupted()
+            raise
+        except Exception as error:
+            Unraisable(error)
+        return False
 
     def _start_in_the_next_turn(self):
         if self.slice.is_in_use or not self.has_room():
@@ -357,7 +373,8 @@ class _Gathering:
         except Exception as error:
             self._pass_failed(error)
         else:
-            self.turns.end_waits()
+            if self.turns.state is TURNS_FULL:
+                self.turns.note_end()
 
     def interrupted(self):
         """An interrupt leaves the loop; if that is run again, the queue goes on."""

@@ -155,8 +155,6 @@ class Worker(Child, CoroutineObject):
 
     def _suspends_on(self, yielded):
         self._has_suspended = True
-        if self.gathering is not None:
-            self.gathering.slice.something_suspends()
         return yielded
 
     def close(self):

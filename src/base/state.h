@@ -178,6 +178,7 @@ typedef struct {
     Py_ssize_t future_callback; /* the offset of a Future's first one */
     bool reuse_works;           /* Tasks look as expected (probe.h) */
     bool reuse_wanted; /* GATEDCORO_TASK_REUSE, and a switch for the tests */
+    bool turns_begin_full; /* a switch for the tests (turns.h) */
 
     Spares workers;      /* of our own Tasks */
     PyObject *task_args; /* for the next one's __init__(); owned, or NULL */

@@ -31,8 +31,8 @@
    everything for which there is room by then.  So the requests that answers make
    room for are sent together, once all answers of a turn have been read: no answer
    waits for them, and the server that gets them has to be woken less often.  Until
-   then a Task that may be reused waits, idle.  While turns are not full, one end
-   starts the next item at once (slice.h).
+   then a Task that may be reused waits, idle.  Unless turns are known to be full,
+   one end starts the next item at once (turns.h).
 
    The caller is not suspended on a pending future, and the queue is not empty?
    Then a keeper Task stands for the queue, so that asyncio.run() can close it.
@@ -66,7 +66,9 @@
 #include "engine/call_graph.h"
 #include "engine/limit.h"
 #include "engine/sink.h"
+#include "engine/slice.h"
 #include "engine/source.h"
+#include "engine/turns.h"
 
 typedef struct GatheringObject GatheringObject;
 
@@ -427,6 +429,8 @@ gathering_new(core_state *state, const GatheringParts *parts)
     Py_XINCREF(self->limit.gate);
     self->policy = parts->policy;
     self->tasks = parts->tasks;
+    turns_become(&self->turns,
+                 state->turns_begin_full ? TURNS_FULL : TURNS_UNKNOWN);
     running_init(&self->running);
     running_init(&self->idle);
     self->runner = parts->runner;

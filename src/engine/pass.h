@@ -305,12 +305,28 @@ typedef enum {
 
 /* An item that had suspended has ended in a step.  Does what starts next do so in
    the next turn, with all that there is room for by then?  Where nothing else
-   runs, or turns are not full, there is nothing to wait for. */
-static inline bool
+   runs, or turns are not known to be full, there is nothing to wait for.  1, 0,
+   or -1 on an interrupt.  Runs Python code. */
+static int
 gathering_collects(GatheringObject *self)
 {
-    return self->pump_scheduled
-           || (self->running.count > 0 && !turns_take_in_place(&self->turns));
+    if (self->running.count == 0) {
+        return self->pump_scheduled;
+    }
+    switch (self->turns.state) {
+    case TURNS_FULL:
+        return 1;
+    case TURNS_SPARSE:
+        turns_note_uncounted(&self->turns);
+        return self->pump_scheduled;
+    case TURNS_UNKNOWN:
+    case TURNS_ARE_COUNTED:
+        turns_note_end(&self->turns);
+        return gathering_schedule_pump(self) < 0
+                   ? report_error((PyObject *)self)
+                   : 0;
+    }
+    Py_UNREACHABLE();
 }
 
 /* Is there something to start in the next turn, or later in the pass that is
@@ -323,7 +339,9 @@ gathering_starts_later(GatheringObject *self)
         if (gathering_schedule_pump(self) < 0) {
             return interrupt_is_raised() ? -1 : gathering_pass_failed(self);
         }
-        turns_note_end(&self->turns);
+        if (self->turns.state == TURNS_FULL) {
+            turns_note_end(&self->turns);
+        }
     }
     return gathering_has_room(self);
 }

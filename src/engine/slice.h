@@ -6,13 +6,8 @@
         +--------+----------+----------+---------+     before it, but NONE
 
    A pass is what starts items, one after the other, in one turn of the loop.  It
-   is over when those that ended without suspending have taken about a millisecond,
-   so that items which never suspend do not starve the loop; the other passes of
-   that turn then start one item each.
-
-   Items that suspend are no more than the limit allows, and what became free
-   together is to start together: for them a pass lasts longer.  But a first step may be long (a tenth of a millisecond, of an HTTP
-   request), and the limit a thousand. */
+   is over after about a millisecond, so that items which never suspend do not
+   starve the loop; the other passes of that turn then start one item each. */
 
 #ifndef GATEDCORO_SLICE_H
 #define GATEDCORO_SLICE_H
@@ -21,9 +16,6 @@
 
 /* How long items may start, or be closed, before the loop gets a turn. */
 #define SLICE_SECONDS 0.001
-
-/* How long a pass may last in which items suspend. */
-#define PASS_SECONDS 0.010
 
 /* The clock costs as much as starting an item that does nothing.  So it is
    read for one start in eight, as long as starts take less than this. */
@@ -41,71 +33,9 @@ typedef enum {
 typedef struct {
     PassState state;
     int starts_unread; /* so many may go by without reading the clock */
-    int suspensions;   /* since the clock was read last */
-    double start;      /* when the clock was read first */
-    double spent;      /* between readings without a suspension */
-    double read;       /* when the clock was read last */
+    double start;
+    double read; /* when the clock was read last */
 } Slice;
-
-/* How many items end in a turn of the loop?  Where there are several, what they
-   make room for is started together, in the next turn.  Where there is mostly
-   one, there is nothing to collect, and a turn for each item would be had for
-   nothing; and a client that looks over whatever is idle in its pool whenever a
-   request begins finds the less there, the sooner the next one does.
-
-   So if a few passes together were scheduled for few ends, a number of ends goes
-   without one until that is tried again, and twice as many each further time:
-   trying disturbs the order into which such a client and its server have come. */
-#define PASSES_WATCHED     4
-#define FULL_ENDS          8 /* for which they are scheduled, two each */
-#define ENDS_IN_PLACE      64
-#define MOST_ENDS_IN_PLACE 1024
-
-typedef struct {
-    int passes;   /* which have been watched */
-    int ends;     /* for which they were scheduled, and the next one is */
-    int seen;     /* of them, when the last pass began */
-    int in_place; /* so many more ends go without a pass */
-    int patience; /* so many did, or will; 0 while turns are full */
-} Turns;
-
-/* Another end waits for the pass that has been scheduled. */
-static inline void
-turns_note_end(Turns *self)
-{
-    self->ends++;
-}
-
-/* The pass that has been scheduled begins. */
-static inline void
-turns_note_pass(Turns *self)
-{
-    if (self->ends == self->seen) {
-        return; /* it was scheduled for something else */
-    }
-    self->seen = self->ends;
-    self->passes++;
-    if (self->passes == PASSES_WATCHED) {
-        self->patience = self->ends >= FULL_ENDS ? 0
-                         : self->patience == 0   ? ENDS_IN_PLACE
-                         : self->patience < MOST_ENDS_IN_PLACE
-                             ? self->patience * 2
-                             : MOST_ENDS_IN_PLACE;
-        self->in_place = self->patience;
-        self->passes = self->ends = self->seen = 0;
-    }
-}
-
-/* Is this end one that goes without a pass? */
-static inline bool
-turns_take_in_place(Turns *self)
-{
-    if (self->in_place == 0) {
-        return false;
-    }
-    self->in_place--;
-    return true;
-}
 
 /* May one more item start in this pass? */
 typedef enum {
@@ -147,16 +77,7 @@ slice_begin(Slice *self)
 {
     assert(self->state == PASS_NONE);
     self->state = PASS_BEGUN;
-    self->starts_unread = 1; /* many passes start one item */
-    self->suspensions = 0;
-    self->spent = 0;
-}
-
-/* What has just been started is suspended. */
-static inline void
-slice_note_suspension(Slice *self)
-{
-    self->suspensions++;
+    self->starts_unread = 1; /* most passes start one item */
 }
 
 static inline void
@@ -194,19 +115,13 @@ slice_start_one(core_state *state, Slice *self, bool is_last)
         self->state = PASS_TIMED;
         self->start = now;
     }
-    else {
-        double passed = now - self->read;
-        self->spent += self->suspensions == 0 ? passed : 0;
-        if (self->spent >= SLICE_SECONDS
-            || now - self->start >= PASS_SECONDS) {
-            self->state = PASS_OVER;
-            return SLICE_ENDS;
-        }
-        if (passed < QUICK_START_SECONDS) {
-            self->starts_unread = QUICK_STARTS_PER_READING - 1;
-        }
+    else if (now - self->start >= SLICE_SECONDS) {
+        self->state = PASS_OVER;
+        return SLICE_ENDS;
     }
-    self->suspensions = 0;
+    else if (now - self->read < QUICK_START_SECONDS) {
+        self->starts_unread = QUICK_STARTS_PER_READING - 1;
+    }
     self->read = now;
     return SLICE_GOES_ON;
 }

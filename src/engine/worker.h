@@ -240,9 +240,6 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
         bool begins = self->delegate == NULL;
         status = worker_drive(state, self, value, exception, result);
         if (status == PYGEN_NEXT) {
-            if (begins) {
-                slice_note_suspension(&gathering->slice);
-            }
             break;
         }
         if (self->gathering == NULL) { /* its Task has ended without it */
@@ -258,8 +255,13 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
         }
         if (next == 0) {
             worker_release_item(state, self);
-            if (!begins && self->begun_by_starter
-                && gathering_collects(gathering)) {
+            int collects = begins || !self->begun_by_starter
+                               ? 0
+                               : gathering_collects(gathering);
+            if (collects < 0) {
+                next = -1;
+            }
+            else if (collects > 0) {
                 next = worker_waits(state, self, result, &raised);
                 if (next > 0) {
                     status = PYGEN_NEXT;

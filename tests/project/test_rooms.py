@@ -16,7 +16,7 @@ SOURCES = Path(__file__).resolve().parents[2] / "src"
 LAYERS = {
     "base": "compat call state stock",
     "coroutines": "await item coroutine catcher current task asyncio_semaphore waiter gated keeper",
-    "engine": "slice running call_graph source limit sink gathering worker watcher",
+    "engine": "slice turns running call_graph source limit sink gathering worker watcher",
     "surface": "outer results awaitables opening front_door function functions",
 }
 

@@ -29,6 +29,12 @@ def reuses_tasks(impl):
     return reuse
 
 
+def begins_with_full_turns(impl):
+    full = impl._set_full_turns(True)
+    impl._set_full_turns(full)
+    return full
+
+
 def package_parent(impl):
     """The folder that has to be on sys.path."""
     package = importlib.import_module(impl.__name__.partition(".")[0])
@@ -45,5 +51,6 @@ def load_again(impl):
         sys.modules.update(loaded)
         setattr(sys.modules[package], name, impl)
     module._set_task_reuse(reuses_tasks(impl))
+    module._set_full_turns(begins_with_full_turns(impl))
     module._set_clock(lambda: 0.0)
     return module

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import textwrap
 
-from implementations import package_parent, reuses_tasks
+from implementations import begins_with_full_turns, package_parent, reuses_tasks
 
 SUPPORT = pathlib.Path(__file__).resolve().parent
 
@@ -20,6 +20,7 @@ import asyncio, gc, importlib, sys
 sys.path[:0] = {paths!r}
 impl = importlib.import_module({module!r})
 impl._set_task_reuse({reuse!r})
+impl._set_full_turns({full_turns!r})
 """
 
 
@@ -40,7 +41,7 @@ def run_script(
 
     `first` is run before the implementation is imported.
     """
-    prelude = PRELUDE.format(paths=paths_for(impl), module=impl.__name__, reuse=reuses_tasks(impl))
+    prelude = PRELUDE.format(paths=paths_for(impl), module=impl.__name__, reuse=reuses_tasks(impl), full_turns=begins_with_full_turns(impl))
     script = textwrap.dedent(first) + prelude + textwrap.dedent(script)
     if warnings_are_errors and not first and not environment and not options and hasattr(os, "fork"):
         return Nursery.of_this_process().run(script, arguments, timeout)

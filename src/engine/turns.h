@@ -1,0 +1,112 @@
+/* Turns: how many items of a gathering end in one turn of the loop.
+
+   An item that had suspended has ended.  Where several do so in a turn, what they
+   make room for starts together, in one pass of the next turn.  Where it is mostly
+   one, there is nothing to collect, and a turn would be had for nothing: the next
+   item starts in the step of the one that ended.
+
+      UNKNOWN --- a turn with two ends or more ---> FULL     together
+         |                                         |    ^
+         | one                    four passes for  |    |
+         v                     fewer than 8 ends   |    | eight turns with
+       SPARSE <------------------------------------+    | 32 ends or more
+         |  ^                                           |
+         |  +----------- fewer -----------+             |
+         |                                |             |
+         +--- 64 ends later ----------> COUNTED --------+
+
+   Everywhere else than in FULL the next item starts in place, also while turns
+   are counted: a pass that is scheduled for nothing else tells that a turn is over.
+   For starting later is not tried without reason.  A client may look over whatever
+   is idle in its pool whenever a request begins, as httpx does.  It finds the less
+   there, the sooner the next one begins; and the order into which such a client and
+   its server have come is disturbed by a single request that begins a turn later,
+   for hundreds of others (benchmarks/real, httpx). */
+
+#ifndef GATEDCORO_TURNS_H
+#define GATEDCORO_TURNS_H
+
+#include "base/call.h"
+
+#define PASSES_WATCHED 4
+#define ENDS_OF_FULL   8 /* for which those are scheduled, two each */
+#define ENDS_UNCOUNTED 64
+#define TURNS_COUNTED  8
+#define ENDS_COUNTED   32 /* in those, four each */
+
+typedef enum {
+    TURNS_UNKNOWN,
+    TURNS_SPARSE,
+    TURNS_ARE_COUNTED,
+    TURNS_FULL,
+} TurnsState;
+
+typedef struct {
+    TurnsState state;
+    int turns;    /* in this state, in which items ended */
+    int ends;     /* in those */
+    int ends_now; /* in the turn that is not over */
+} Turns;
+
+static inline void
+turns_become(Turns *self, TurnsState state)
+{
+    *self = (Turns){.state = state};
+}
+
+static inline bool
+turns_are_counted(const Turns *self)
+{
+    return self->state == TURNS_UNKNOWN || self->state == TURNS_ARE_COUNTED;
+}
+
+/* An item has ended, and turns are not sparse. */
+static inline void
+turns_note_end(Turns *self)
+{
+    self->ends_now++;
+}
+
+/* An item has ended, and turns are sparse. */
+static inline void
+turns_note_uncounted(Turns *self)
+{
+    self->ends++;
+    if (self->ends == ENDS_UNCOUNTED) {
+        turns_become(self, TURNS_ARE_COUNTED);
+    }
+}
+
+/* The pass that has been scheduled begins: the turn is over in which it was. */
+static inline void
+turns_note_pass(Turns *self)
+{
+    int ends = self->ends_now;
+    if (ends == 0) {
+        return; /* it was scheduled for something else */
+    }
+    self->ends_now = 0;
+    self->ends += ends;
+    self->turns++;
+    switch (self->state) {
+    case TURNS_UNKNOWN:
+        turns_become(self, ends > 1 ? TURNS_FULL : TURNS_SPARSE);
+        break;
+    case TURNS_SPARSE:
+        break;
+    case TURNS_ARE_COUNTED:
+        if (self->turns == TURNS_COUNTED) {
+            turns_become(self, self->ends >= ENDS_COUNTED ? TURNS_FULL
+                                                          : TURNS_SPARSE);
+        }
+        break;
+    case TURNS_FULL:
+        if (self->turns == PASSES_WATCHED) {
+            turns_become(self, self->ends >= ENDS_OF_FULL ? TURNS_FULL
+                                                          : TURNS_SPARSE);
+        }
+        break;
+    }
+}
+
+#endif /* GATEDCORO_TURNS_H */
