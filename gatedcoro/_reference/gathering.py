@@ -8,8 +8,8 @@
            SETTLED              its sink has had the outcome; the rest of the queue goes on
 
 Items come from a source, and start while the limit has room; their outcomes go to a sink.  pump() starts items: it is the one
-loop, which runs when the call begins, in the last step of an item that never suspended, and in a turn of its own once for all
-others that ended in the turn before, and after a slice.  Any of this runs other people's code, which may cancel or close
+loop, which runs when the call begins, in the last step of an item, and in a turn of its own after a slice, and where turns are
+full: there once for all items that ended in the turn before.  Any of this runs other people's code, which may cancel or close
 anything: the state is changed before, and looked at again after.
 """
 

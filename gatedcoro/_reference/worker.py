@@ -1,7 +1,7 @@
 """The coroutine of one Task.  Twin of src/engine/worker.h.
 
-It drives one item and reports how that ended; the next item starts in the same step if this one never suspended, else in the
-next turn of the loop.
+It drives one item and reports how that ended; the next item starts in the same step or, where turns are full, in the next turn of
+the event loop.
 """
 
 import inspect

@@ -27,12 +27,12 @@
    under way and leaves the next start to it, or goes on with the next item in the
    same Task (worker.h).
 
-   What makes room by suspending and ending has the next pass scheduled: it starts
+   An item that ends starts the next one.  But where turns are full (turns.h), one
+   that had suspended has a pass scheduled for the next turn, and that starts
    everything for which there is room by then.  So the requests that answers make
    room for are sent together, once all answers of a turn have been read: no answer
    waits for them, and the server that gets them has to be woken less often.  Until
-   then a Task that may be reused waits, idle.  Unless turns are known to be full,
-   one end starts the next item at once (turns.h).
+   then a Task that may be reused waits, idle.
 
    The caller is not suspended on a pending future, and the queue is not empty?
    Then a keeper Task stands for the queue, so that asyncio.run() can close it.

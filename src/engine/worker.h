@@ -12,7 +12,8 @@
             |                                         item did          |
            yes                                                          |
             |                                                           |
-            +-- had the item suspended? -- no: take the next item ------+
+            +-- had it suspended, and are turns full (turns.h)?         |
+            |   no: take the next item ---------------------------------+
             |                                                           |
            yes: the Task is idle until the pass in the next turn        |
             |                                                           |
