@@ -158,7 +158,6 @@ keeper_start(core_state *state, PyObject *owner, const KeeperOwnerCalls *calls,
     PyObject *own_context = PyContext_Copy(context);
     PyObject *made =
         own_context == NULL ? NULL : task_new(state, &self->base, own_context);
-    Py_XDECREF(own_context);
     int status = -1;
     if (made != NULL && *task != NULL) {
         Py_CLEAR(self->owner); /* what the collector ran has made another */

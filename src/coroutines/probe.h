@@ -184,7 +184,7 @@ probe_looks_untouched(core_state *state, ProbeObject *self)
            && task_is_current(state, self->task, self->loop)
            && task_is_untouched(state, self->task, self->loop, NULL,
                                 first_step)
-           && Py_REFCNT(self) == task_driver_references(first_step) + 1;
+           && Py_REFCNT(self) == TASK_DRIVER_REFERENCES + 1;
 }
 
 /* Does it show what is done to the Task?  Runs Python code. */
@@ -431,7 +431,7 @@ probe_run(core_state *state, PyObject *asyncio, CatcherObject *catcher,
     probe->asyncio = Py_NewRef(asyncio);
     probe->loop = Py_NewRef(catcher);
     probe->as_expected = true;
-    task = task_new(state, &probe->base, context);
+    task = task_new(state, &probe->base, Py_NewRef(context));
     if (task == NULL) {
         goto done;
     }

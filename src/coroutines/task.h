@@ -34,16 +34,19 @@ is_own_task(core_state *state, PyObject *task)
 /*** Construction and start ***/
 
 /* Returns a Task that belongs to `driver` and is not initialised: the driver
-   can know it before anything runs in it. */
+   can know it before anything runs in it.  Takes over the caller's reference to
+   `context`. */
 static PyObject *
 task_new(core_state *state, CoroutineObject *driver, PyObject *context)
 {
     PyObject *task = subclass_alloc(state->task_type);
-    if (task != NULL) {
-        TaskFields *fields = task_fields(task);
-        fields->driver = (CoroutineObject *)Py_NewRef(driver);
-        fields->context = Py_NewRef(context);
+    if (task == NULL) {
+        Py_DECREF(context);
+        return NULL;
     }
+    TaskFields *fields = task_fields(task);
+    fields->driver = (CoroutineObject *)Py_NewRef(driver);
+    fields->context = context;
     return task;
 }
 
@@ -77,7 +80,8 @@ task_silence(core_state *state, PyObject *task)
 
 /* (driver,), for the Task's __init__(): new reference.  The tuple of an earlier
    Task, if there is one.  The collector does not see it: nor does anybody who
-   asks that for its objects, so that nobody else has it. */
+   asks that for its objects, so that nobody else has it, and it need not own the
+   driver, which is the Task's. */
 static PyObject *
 task_args_new(core_state *state, CoroutineObject *driver)
 {
@@ -90,7 +94,7 @@ task_args_new(core_state *state, CoroutineObject *driver)
         }
         PyObject_GC_UnTrack(args);
     }
-    PyTuple_SET_ITEM(args, 0, Py_NewRef(driver));
+    PyTuple_SET_ITEM(args, 0, (PyObject *)driver);
     return args;
 }
 
@@ -98,14 +102,14 @@ task_args_new(core_state *state, CoroutineObject *driver)
 static void
 task_args_done(core_state *state, PyObject *args)
 {
-    if (!KEEPS_SPARES || state->task_args != NULL || Py_REFCNT(args) != 1) {
-        Py_DECREF(args);
-        return;
-    }
-    PyObject *driver = PyTuple_GET_ITEM(args, 0);
+    assert(Py_REFCNT(args) == 1);
     PyTuple_SET_ITEM(args, 0, NULL);
-    state->task_args = args;
-    Py_DECREF(driver);
+    if (KEEPS_SPARES && state->task_args == NULL) {
+        state->task_args = args;
+    }
+    else {
+        Py_DECREF(args);
+    }
 }
 
 /* Task.__init__(driver, loop=..., name=..., context=..., [eager_start=True]).
@@ -219,9 +223,9 @@ done:
 }
 
 /* Runs the first step of the Task's driver.  `loop` is the running loop,
-   `*kwargs` NULL or what an earlier call left there for the next one.  Returns
-   -1 if that let KeyboardInterrupt or SystemExit out, or if the Task could not
-   be made.  Runs Python code. */
+   `*kwargs` NULL or what an earlier call left there, where it stays for the next
+   one.  Returns -1 if that let KeyboardInterrupt or SystemExit out, or if the
+   Task could not be made.  Runs Python code. */
 static int
 task_start(core_state *state, PyObject *task, PyObject *loop,
            PyObject **kwargs)
@@ -235,10 +239,7 @@ task_start(core_state *state, PyObject *task, PyObject *loop,
             return -1;
         }
     }
-    PyObject *own_kwargs = Py_NewRef(*kwargs);
-    int status = task_init(state, task, own_kwargs);
-    Py_DECREF(own_kwargs);
-    return status;
+    return task_init(state, task, *kwargs);
 }
 
 /* The first step runs in the next turn of the loop.  Runs Python code. */

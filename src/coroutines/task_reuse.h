@@ -81,12 +81,8 @@ task_is_watched(bool first_step)
 }
 
 /* References to its driver in the middle of a step, beside that of who asks: the
-   Task has it twice, and the step; and the arguments of an eager start. */
-static inline Py_ssize_t
-task_driver_references(bool first_step)
-{
-    return first_step && has_eager_tasks() ? 4 : 3;
-}
+   Task has it twice, and the step. */
+#define TASK_DRIVER_REFERENCES 3
 
 /* Does nobody hold or watch the Task? */
 static inline bool
@@ -204,6 +200,15 @@ task_looks_new(core_state *state, PyObject *task, PyObject *loop,
     return memcmp((char *)task + word_offset(0), image->words,
                   image->count * sizeof(uintptr_t))
            == 0;
+}
+
+/* Is there a callback that will get the Task when it is done, as far as one look
+   tells?  Also if the probe has not found out where it would be. */
+static inline bool
+task_may_have_callback(core_state *state, PyObject *task)
+{
+    return state->future_callback == 0
+           || task_word(task, state->future_callback) != 0;
 }
 
 /*** The decision ***/

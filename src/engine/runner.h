@@ -187,8 +187,8 @@ worker_is_started(WorkerObject *self, PyObject *task)
 }
 
 /* Makes a Task for the worker, which belongs to its gathering, and a new
-   reference to it in `*task` (NULL if there is none); `context` is its own.  -1
-   on an interrupt.  Runs Python code. */
+   reference to it in `*task` (NULL if there is none); `context` is its own
+   (stolen).  -1 on an interrupt.  Runs Python code. */
 static int
 worker_make_task(core_state *state, WorkerObject *self, PyObject *context,
                  PyObject **task)
@@ -206,6 +206,7 @@ worker_make_task(core_state *state, WorkerObject *self, PyObject *context,
     }
     else {
         *task = worker_create_task(state, self, context);
+        Py_DECREF(context);
         if (*task != NULL) {
             status = 0;
             if (self->gathering != NULL) {
@@ -243,7 +244,6 @@ worker_start_new(core_state *state, GatheringObject *gathering)
     worker_take_item(self);
     PyObject *task;
     int status = worker_make_task(state, self, context, &task);
-    Py_DECREF(context);
     Py_XDECREF(task);
     Py_DECREF(self);
     return status;

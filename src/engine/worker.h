@@ -35,23 +35,24 @@
 /*** The Task ***/
 
 /* Was the Task cancelled while the item ran to its end?  The outcome is then a
-   CancelledError: new reference.  NULL without an exception: it was not.
-   `*asked` is the Task: new reference, or NULL.  Runs Python code. */
+   CancelledError: new reference, and `*asked` is the Task: new reference, or NULL.
+   NULL without an exception: it was not.  Runs Python code. */
 static PyObject *
 worker_pending_cancellation(core_state *state, WorkerObject *self,
                             PyObject **asked)
 {
-    PyObject *task = Py_XNewRef(self->link.target);
+    PyObject *task = self->link.target;
     PyObject *must_cancel = NULL;
     if (task != NULL && is_own_task(state, task)) {
         must_cancel = state->task_get_must_cancel(task, NULL);
         if (must_cancel == Py_False) {
             Py_DECREF(must_cancel);
-            *asked = task;
             return NULL;
         }
+        Py_INCREF(task);
     }
     else {
+        Py_XINCREF(task);
         if (task == NULL) {
             task = PyObject_CallMethodOneArg(state->asyncio_tasks,
                                              state->str_current_task,
@@ -229,7 +230,7 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
     self->in_first_step =
         self->link.run != RUN_RUNNING && gathering->tasks != TASKS_BY_LOOP;
     self->begun_by_starter |= self->link.run != RUN_RUNNING;
-    if (self->in_first_step) {
+    if (self->in_first_step && gathering->tasks == TASKS_OWN_REUSED) {
         task_silence(state, self->link.target); /* as in later steps */
     }
     gathering_join(gathering, &self->link);
@@ -241,6 +242,10 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
         bool begins = self->delegate == NULL;
         status = worker_drive(state, self, value, exception, result);
         if (status == PYGEN_NEXT) {
+            if (self->in_first_step && gathering->tasks == TASKS_OWN
+                && self->link.target != NULL) {
+                task_silence(state, self->link.target);
+            }
             break;
         }
         if (self->gathering == NULL) { /* its Task has ended without it */
@@ -278,6 +283,9 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
         if (next <= 0) {
             end = next < 0 ? STEP_INTERRUPTED : STEP_ENDED;
             status = raised == NULL ? PYGEN_RETURN : PYGEN_ERROR;
+            if (!began_pass) {
+                worker_leave_edge(state, self);
+            }
             worker_finish(self);
             break;
         }

@@ -25,7 +25,7 @@ worker_is_unseen(WorkerObject *self)
 {
     bool first_step = self->in_first_step;
     bool is_ours = first_step || self->is_resumed;
-    return Py_REFCNT(self) == task_driver_references(first_step) + 1 + is_ours
+    return Py_REFCNT(self) == TASK_DRIVER_REFERENCES + 1 + is_ours
            && self->base.weakreflist == NULL;
 }
 
@@ -97,6 +97,20 @@ worker_forget_item(WorkerObject *self)
         PyErr_Clear();
     }
     return self->context != NULL;
+}
+
+/* Nothing else runs in this step of the Task, which ends with it.  If nobody has
+   the Task, or will get it, nobody sees whether it is still shown as awaited: it
+   goes, and that with it (3.14+). */
+static void
+worker_leave_edge(core_state *state, WorkerObject *self)
+{
+    PyObject *task = self->link.target;
+    if (self->link.awaiter != NULL && task != NULL && is_own_task(state, task)
+        && task_is_unseen(task, self->in_first_step)
+        && !task_may_have_callback(state, task)) {
+        Py_CLEAR(self->link.awaiter);
+    }
 }
 
 /* The last item has ended, and the list's reference is ours: lets go of

@@ -19,7 +19,8 @@ def awaiters(future):
 
 
 class Edges:
-    """The edges whose awaiter is a caller: each that is added must be discarded, once. Those of asyncio's own functions do not count."""
+    """The edges whose awaiter is a caller: each that is added must be discarded, once, or go with the Future. Those of asyncio's own
+    functions do not count."""
 
     def __init__(self, monkeypatch):
         self.there = set()
@@ -33,27 +34,38 @@ class Edges:
     def noting(original, note):
         def function(future, awaiter):
             if sys._getframe(1).f_globals["__name__"] not in ("asyncio.tasks", "asyncio.taskgroups"):
-                note((id(future), id(awaiter)), awaiter)
+                note(future, awaiter)
             return original(future, awaiter)
 
         return function
 
-    def add(self, edge, caller):
-        assert edge not in self.there
-        self.there.add(edge)
+    def add(self, future, caller):
+        assert caller not in (future._asyncio_awaited_by or ())
+        self.there.add((id(future), id(caller)))
         self.callers.add(caller)
         self.added += 1
 
-    def discard(self, edge, caller):
+    def discard(self, future, caller):
         if caller in self.callers:  # else a Future that an item's Task awaited
-            self.there.remove(edge)
+            self.there.remove((id(future), id(caller)))
+
+    def left(self):
+        """What is shown as awaited by one of the callers, which are over."""
+        gc.collect()
+        futures = [op for op in gc.get_objects() if isinstance(op, asyncio.Future)]
+        return [future for future in futures if self.callers.intersection(future._asyncio_awaited_by or ())]
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["", "full turns"])
+def turns_begin_full(impl, request):
+    impl._set_full_turns(request.param)
 
 
 @pytest.fixture
 def edges(monkeypatch):
     edges = Edges(monkeypatch)
     yield edges
-    assert edges.there == set()
+    assert edges.left() == []
 
 
 class Watched:
@@ -451,3 +463,50 @@ def test_random_endings_discard_every_edge_once(impl, edges):
 
     run(main)
     assert edges.added > 300
+
+
+async def looks_on(how, tasks):
+    """What somebody does who sees how the current Task ends; nothing is left of it but what `tasks` holds."""
+    task = asyncio.current_task()
+    match how:
+        case "holds it":
+            tasks.append(lambda: task)
+        case "watches it":
+            tasks.append(weakref.ref(task, lambda _: None))
+        case "is called with it":
+            task.add_done_callback(lambda done: tasks.append(lambda: done))
+        case "is called with it, by asyncio's own method":
+            asyncio.Future.add_done_callback(task, lambda done: tasks.append(lambda: done))
+
+
+@pytest.mark.parametrize("suspends", [False, True])
+@pytest.mark.parametrize(
+    "how", ["holds it", "watches it", "is called with it", "is called with it, by asyncio's own method"]
+)
+@every_door
+@every_limit
+def test_a_task_whose_end_somebody_sees_is_not_shown_as_awaited_then(impl, door, limit, how, suspends):
+    shown = []
+
+    async def main():
+        tasks = []
+
+        async def item():
+            await looks_on(how, tasks)
+            if suspends:
+                await asyncio.sleep(0)
+
+        async def last():
+            for _ in range(10):
+                await asyncio.sleep(0)
+                for task in filter(None, [get() for get in tasks]):
+                    if task.done():
+                        shown.append(awaiters(task))
+                task = None
+
+        await DOORS[door](impl, [last, *[item] * 3], limit and max(limit, 2))
+        assert len(tasks) == 3
+
+    run(main)
+    assert all(who == [] for who in shown), shown
+    assert shown or how == "watches it"

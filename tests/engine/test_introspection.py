@@ -153,3 +153,22 @@ def test_a_finished_task_can_still_be_asked_everything(impl, n, turns):
             assert repr(task).startswith("<Task finished name=")
 
     run(main)
+
+
+@pytest.mark.skipif(not HAS_CALL_GRAPH, reason="the call graph is new in 3.14")
+@pytest.mark.parametrize("impl", ["c-task-per-item"], indirect=True)
+def test_the_edge_of_a_task_that_nobody_sees_goes_with_it(impl, monkeypatch):
+    """asyncio is not asked to discard it: that would be a call for each item."""
+    discarded = []
+    discard = asyncio.futures.future_discard_from_awaited_by
+    monkeypatch.setattr(
+        asyncio.futures, "future_discard_from_awaited_by", lambda *edge: discarded.append(None) or discard(*edge)
+    )
+    seen = []
+
+    async def item(index):
+        seen.append(len(asyncio.current_task()._asyncio_awaited_by))
+
+    asyncio.run(impl.gather_with_concurrency(10, *map(item, range(100))))
+    assert seen == [1] * 100
+    assert len(discarded) <= 1  # of the last, with which the call ends
