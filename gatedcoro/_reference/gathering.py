@@ -79,6 +79,7 @@ class _Gathering:
         self.was_interrupted = False  # by an item's error, which has left the loop
         self.item_is_taken = False  # one that neither runs yet nor has been dropped
         self.pump_is_scheduled = False
+        self.pump_only_counts = False  # that which is scheduled: nothing need start in it
         self.keeper = None
         self.task_origin = TASKS_OWN
         self.parent = None  # who is the current Task while the loop makes Tasks
@@ -103,6 +104,7 @@ class _Gathering:
         return self.may_start() and self.limit.has_room(len(self.running)) and self.sink.has_room()
 
     def schedule_pump(self):
+        self.pump_only_counts = False
         if self.pump_is_scheduled or not self.may_start():
             return
         self.pump_is_scheduled = True
@@ -112,8 +114,18 @@ class _Gathering:
             self.pump_is_scheduled = False
             raise
 
+    def _schedule_count(self):
+        """The same for a pass in which nothing need start: it tells that the turn is over."""
+        if not self.pump_is_scheduled:
+            self.schedule_pump()
+            self.pump_only_counts = self.pump_is_scheduled
+
+    def _starts_soon(self):
+        """Whether a pass is scheduled in which something is to start."""
+        return self.pump_is_scheduled and not self.pump_only_counts
+
     def _scheduled_pump(self):
-        self.pump_is_scheduled = False
+        self.pump_is_scheduled = self.pump_only_counts = False
         self.turns.note_pass()
         self.pump()
 
@@ -144,7 +156,7 @@ class _Gathering:
         if not self.has_room():
             return None
         is_limited = self.limit.kind is not LIMIT_NONE
-        if not self.slice.lasts(is_limited=is_limited, next_is_scheduled=self.pump_is_scheduled):
+        if not self.slice.lasts(is_limited=is_limited, next_is_scheduled=self._starts_soon()):
             self.schedule_pump()
             return None
         if not self.may_start():  # the clock may be the user's
@@ -346,20 +358,21 @@ class _Gathering:
 
     def _collects(self):
         if not self.running:
-            return self.pump_is_scheduled
+            return self._starts_soon()
         if self.turns.state is TURNS_FULL:
             return True
         if self.turns.state is TURNS_SPARSE:
             self.turns.note_uncounted()
-            return self.pump_is_scheduled
-        self.turns.note_end()
+            return self._starts_soon()
         try:
-            self.schedule_pump()  # which tells that this turn is over
+            self._schedule_count()
         except INTERRUPTS:
             self.interrupted()
             raise
         except Exception as error:
             Unraisable(error)
+        else:
+            self.turns.note_end()
         return False
 
     def _start_in_the_next_turn(self):

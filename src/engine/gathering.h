@@ -143,6 +143,7 @@ struct GatheringObject {
 
     bool interrupted; /* an item raised one: it has left the loop */
     bool pump_scheduled;
+    bool pump_only_counts; /* the one that is: nothing need start in it */
 };
 
 static inline GatheringObject *

@@ -20,6 +20,7 @@ static PyMethodDef gathering_pump_def = {"pump", gathering_pump_callback,
 static int
 gathering_schedule_pump(GatheringObject *self)
 {
+    self->pump_only_counts = false;
     if (self->pump_scheduled || self->source.state != SOURCE_OPEN) {
         return 0;
     }
@@ -29,6 +30,26 @@ gathering_schedule_pump(GatheringObject *self)
         return -1;
     }
     return 0;
+}
+
+/* The same for a pass in which nothing need start: it tells that the turn is
+   over.  Runs Python code. */
+static int
+gathering_schedule_count(GatheringObject *self)
+{
+    if (self->pump_scheduled) {
+        return 0;
+    }
+    int status = gathering_schedule_pump(self);
+    self->pump_only_counts = self->pump_scheduled;
+    return status;
+}
+
+/* Is a pass scheduled in which something is to start? */
+static inline bool
+gathering_starts_soon(const GatheringObject *self)
+{
+    return self->pump_scheduled && !self->pump_only_counts;
 }
 
 static inline bool
@@ -86,7 +107,8 @@ gathering_admit(core_state *state, GatheringObject *self)
     if (self->limit.kind == LIMIT_NONE) {
         return 1; /* all first steps happen in one turn */
     }
-    switch (slice_start_one(state, &self->slice, self->pump_scheduled)) {
+    bool is_last = gathering_starts_soon(self);
+    switch (slice_start_one(state, &self->slice, is_last)) {
     case SLICE_GOES_ON:
         return self->source.state == SOURCE_OPEN; /* the clock may be the
                                                      user's */
@@ -272,7 +294,7 @@ static PyObject *
 gathering_pump_callback(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     GatheringObject *self = GatheringObject_CAST(op);
-    self->pump_scheduled = false;
+    self->pump_scheduled = self->pump_only_counts = false;
     turns_note_pass(&self->turns);
     if (gathering_pump(self) < 0) {
         return NULL;
@@ -311,20 +333,21 @@ static int
 gathering_collects(GatheringObject *self)
 {
     if (self->running.count == 0) {
-        return self->pump_scheduled;
+        return gathering_starts_soon(self);
     }
     switch (self->turns.state) {
     case TURNS_FULL:
         return 1;
     case TURNS_SPARSE:
         turns_note_uncounted(&self->turns);
-        return self->pump_scheduled;
+        return gathering_starts_soon(self);
     case TURNS_UNKNOWN:
     case TURNS_ARE_COUNTED:
+        if (gathering_schedule_count(self) < 0) {
+            return report_error((PyObject *)self);
+        }
         turns_note_end(&self->turns);
-        return gathering_schedule_pump(self) < 0
-                   ? report_error((PyObject *)self)
-                   : 0;
+        return 0;
     }
     Py_UNREACHABLE();
 }
