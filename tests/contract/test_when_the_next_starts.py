@@ -6,13 +6,10 @@ count as full here from the first end on; what a call does until they do, and wh
 
 import asyncio
 import functools
-import sys
 
 import pytest
 
-from contract_tools import Trace, idle, item, run
-
-HAS_EAGER_TASKS = sys.version_info >= (3, 12)
+from contract_tools import HAS_EAGER_TASKS, WAYS, Trace, idle, item, run
 
 pytestmark = pytest.mark.usefixtures("full_turns")
 
@@ -80,14 +77,6 @@ def test_where_tasks_begin_when_they_are_made(impl, case):
     assert run_on_it(main) == (expected, passes)
 
 
-WAYS = {
-    "gather": lambda impl, limit, functions: impl.gather(*[function() for function in functions], limit=limit),
-    "run_all": lambda impl, limit, functions: impl.run_all(functions, limit=limit),
-    "run_all, an iterator": lambda impl, limit, functions: impl.run_all(iter(functions), limit=limit),
-    "constrained_execution": lambda impl, limit, functions: impl.constrained_execution(functions, limit),
-}
-
-
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("case", CASES)
 def test_every_function_does_so(impl, way, case):
@@ -122,13 +111,9 @@ def test_so_do_tasks_that_an_eager_factory_makes(impl, case, debug):
     assert run(main, loop_factory=Loop, debug=debug) == (expected[1:], passes - 1)
 
 
-def argument_of(coroutine, name):
-    """What the item was given."""
-    return coroutine.cr_frame.f_locals.get(name)
-
-
 def name_of(coroutine):
-    return argument_of(coroutine, "name")
+    """What the item was given."""
+    return coroutine.cr_frame.f_locals.get("name")
 
 
 def making_factory(trace):
