@@ -718,7 +718,7 @@ class LongProgramMaker(ProgramMaker):
 
     def program(self):
         front = self.random.choice(self.fronts)
-        n = self.random.choice([2, 2, 3, 4, 5])
+        n = self.random.choice([2, 3, 5, 8, 12, 16])
         options = tuple((name, self.random.random() < 0.3) for name in self.options.get(front, ()))
         self.sleeps = self.random.random() < 0.5  # what sleeps ends after all that only yields
         size = self.random.randint(60, 300)
