@@ -36,10 +36,10 @@ class SteppingClock:
         return self.now
 
 
-def run(program, module, *, reuse, step, task_factory=None):
+def run(program, module, *, reuse, step, full_turns=False, task_factory=None):
     module._set_clock(SteppingClock(step))
     try:
-        with rp.task_reuse(module, reuse):
+        with rp.task_reuse(module, reuse), rp.full_turns(module, full_turns):
             return rp.run_program(program, rp.engine_of(module), task_factory=task_factory)
     finally:
         module._set_clock(None)
@@ -68,14 +68,21 @@ def by_instant(trace):
 
 
 def check(core, program, step):
-    expected = run(program, _reference, reuse=True, step=step)
+    for full in (False, True):
+        check_begun(core, program, step, full)
+
+
+def check_begun(core, program, step, full):
+    """Calls begin with full turns, or as they do."""
+    expected = run(program, _reference, reuse=True, step=step, full_turns=full)
     for reuse in (False, True):
-        actual = run(program, core, reuse=reuse, step=step)
+        actual = run(program, core, reuse=reuse, step=step, full_turns=full)
         moved = MOVED_BY_REUSE if reuse else FREED
-        assert without(moved, actual.trace) == without(moved, expected.trace), f"reuse={reuse}"
-        assert by_instant(actual.trace) == by_instant(expected.trace), f"reuse={reuse}"
-        assert actual.reports == expected.reports, f"reuse={reuse}"
-        assert actual.outcome == expected.outcome, f"reuse={reuse}"
+        how = f"reuse={reuse}, full_turns={full}"
+        assert without(moved, actual.trace) == without(moved, expected.trace), how
+        assert by_instant(actual.trace) == by_instant(expected.trace), how
+        assert actual.reports == expected.reports, how
+        assert actual.outcome == expected.outcome, how
 
 
 @pytest.mark.parametrize("step", CLOCK_STEPS)
@@ -137,8 +144,12 @@ def test_whoever_makes_the_tasks_programs_give_the_same_trace(core, factory, ste
         make = some_begin_at_once if factory == "some_begin_at_once" else asyncio.eager_task_factory
 
     def check_made_by_it(program):
-        expected = run(program, _reference, reuse=True, step=step, task_factory=make)
-        actual = run(program, core, reuse=True, step=step, task_factory=make)
+        for full in (False, True):
+            check_begun_by_it(program, full)
+
+    def check_begun_by_it(program, full):
+        expected = run(program, _reference, reuse=True, step=step, full_turns=full, task_factory=make)
+        actual = run(program, core, reuse=True, step=step, full_turns=full, task_factory=make)
         # Who asks a cancelled Task of asyncio's for its error first gets the message.
         kinds = {"held task", *FREED}
         assert without(kinds, actual.trace) == without(kinds, expected.trace)
@@ -157,7 +168,7 @@ def test_whoever_makes_the_tasks_programs_give_the_same_trace(core, factory, ste
 
 @pytest.mark.parametrize("step", CLOCK_STEPS)
 def test_long_programs_whose_turns_are_now_full_now_not_give_the_same_trace(core, step):
-    rp.check_programs(LONG_SEEDS, lambda program: check(core, program, step), **LONG)
+    rp.check_programs(LONG_SEEDS, lambda program: check_begun(core, program, step, False), **LONG)
 
 
 @pytest.mark.skipif(SHORT, reason="a part of the programs says little of them all")

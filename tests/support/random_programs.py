@@ -810,3 +810,13 @@ def task_reuse(module, enabled):
         yield
     finally:
         module._set_task_reuse(previous)
+
+
+@contextlib.contextmanager
+def full_turns(module, enabled):
+    """Calls begin with full turns: most programs are too short for that to come about."""
+    previous = module._set_full_turns(enabled)
+    try:
+        yield
+    finally:
+        module._set_full_turns(previous)
