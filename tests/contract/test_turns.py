@@ -782,6 +782,40 @@ def test_if_an_interrupt_comes_in_between_it_leaves_the_loop_and_nothing_is_lost
     assert reports == []
 
 
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_a_pass_that_an_interrupt_leaves_has_been_one(impl, interrupt):
+    async def interrupts():
+        raise interrupt("now")
+
+    async def main():
+        call = Call(impl, LIMIT, special={LIMIT + 2: interrupts})
+        assert await call.begin() == "+" * LIMIT
+        await check_rounds(call, [(unknown, [2])])
+        call.end(1)
+        await asyncio.sleep(0)
+        call.end(1)
+        await asyncio.sleep(0)  # the loop is left here
+        assert call.look() == "-.."
+        await asyncio.sleep(0)  # the other one has ended in what was left of that turn, before the second pass
+        assert call.look() == "-++"
+        await check_rounds(call, [(full, [1, 4]), (sparse, [1])])
+        with pytest.raises(interrupt, match="^now$"):
+            call.caller.result()
+        while call.running:
+            call.end(LIMIT)
+            await asyncio.sleep(0)
+
+    loop = Loop()
+    try:
+        task = loop.create_task(main())
+        with pytest.raises(interrupt, match="^now$"):
+            loop.run_until_complete(task)
+        assert not task.done()
+        loop.run_until_complete(task)
+    finally:
+        loop.close()
+
+
 # --- For tests -----------------------------------------------------------------------------------------------------------
 
 
