@@ -51,6 +51,15 @@ class TaskOrigin(enum.Enum):
 TASKS_BY_LOOP, TASKS_OWN, TASKS_OWN_REUSED = TaskOrigin
 
 
+class PumpState(enum.Enum):
+    NONE = "no pass is scheduled"
+    COUNTS = "one that tells that this turn is over; nothing need start in it"
+    STARTS = "one in which something is to start"
+
+
+PUMP_NONE, PUMP_COUNTS, PUMP_STARTS = PumpState
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class ErrorPolicy:
     """What an item's error does; without either, it ends the call at once, and the other items go on."""
@@ -78,7 +87,7 @@ class _Gathering:
         self.cancel_message = None
         self.was_interrupted = False  # by an item's error, which has left the loop
         self.item_is_taken = False  # one that neither runs yet nor has been dropped
-        self.pump_is_scheduled = False
+        self.pump_state = PUMP_NONE
         self.keeper = None
         self.task_origin = TASKS_OWN
         self.parent = None  # who is the current Task while the loop makes Tasks
@@ -102,18 +111,27 @@ class _Gathering:
     def has_room(self):
         return self.may_start() and self.limit.has_room(len(self.running)) and self.sink.has_room()
 
-    def schedule_pump(self):
-        if self.pump_is_scheduled or not self.may_start():
+    def schedule_pump(self, pump=PUMP_STARTS):
+        """Have a pass in the next turn of the event loop."""
+        if not self.may_start():
             return
-        self.pump_is_scheduled = True
+        is_scheduled = self.pump_is_scheduled
+        if self.pump_state is not PUMP_STARTS:
+            self.pump_state = pump
+        if is_scheduled:
+            return
         try:
             self.loop.call_soon(self._scheduled_pump, context=self.context.copy())
         except BaseException:
-            self.pump_is_scheduled = False
+            self.pump_state = PUMP_NONE
             raise
 
+    @property
+    def pump_is_scheduled(self):
+        return self.pump_state is not PUMP_NONE
+
     def _scheduled_pump(self):
-        self.pump_is_scheduled = False
+        self.pump_state = PUMP_NONE
         self.turns.note_pass()
         self.pump()
 
@@ -144,7 +162,7 @@ class _Gathering:
         if not self.has_room():
             return None
         is_limited = self.limit.kind is not LIMIT_NONE
-        if not self.slice.lasts(is_limited=is_limited, next_is_scheduled=self.pump_is_scheduled):
+        if not self.slice.lasts(is_limited=is_limited, next_is_scheduled=self.pump_state is PUMP_STARTS):
             self.schedule_pump()
             return None
         if not self.may_start():  # the clock may be the user's
@@ -346,20 +364,21 @@ class _Gathering:
 
     def _collects(self):
         if not self.running:
-            return self.pump_is_scheduled
+            return self.pump_state is PUMP_STARTS
         if self.turns.state is TURNS_FULL:
             return True
         if self.turns.state is TURNS_SPARSE:
             self.turns.note_uncounted()
-            return self.pump_is_scheduled
-        self.turns.note_end()
+            return self.pump_state is PUMP_STARTS
         try:
-            self.schedule_pump()  # which tells that this turn is over
+            self.schedule_pump(PUMP_COUNTS)
         except INTERRUPTS:
             self.interrupted()
             raise
         except Exception as error:
             Unraisable(error)
+        else:
+            self.turns.note_end()
         return False
 
     def _start_in_the_next_turn(self):

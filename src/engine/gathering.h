@@ -101,6 +101,13 @@ typedef enum {
     START_HERE,       /* in the Task whose item has just ended */
 } StartAnswer;
 
+/* What a pass in the next turn of the loop is scheduled for. */
+typedef enum {
+    PUMP_NONE,   /* there is none */
+    PUMP_COUNTS, /* it tells that this turn is over; nothing need start then */
+    PUMP_STARTS,
+} PumpState;
+
 /* Who runs items.  Called by the loop below, for the item that the source has in
    hand; it is out of hand afterwards, whatever is answered.  `current` is the
    runner whose item has just ended, and which is in a step of its own; or NULL.
@@ -142,7 +149,7 @@ struct GatheringObject {
     PyObject *keeper;         /* the Task that stands for the queue, or NULL */
 
     bool interrupted; /* an item raised one: it has left the loop */
-    bool pump_scheduled;
+    PumpState pump_state;
 };
 
 static inline GatheringObject *
@@ -292,7 +299,7 @@ gathering_check(GatheringObject *self)
            || self->source.state == SOURCE_OPEN);
     assert(self->call_graph.awaiter == NULL /* 6 */
            || self->state != GATHERING_SETTLED);
-    assert(self->idle.count == 0 || pass || self->pump_scheduled); /* 7 */
+    assert(self->idle.count == 0 || pass || self->pump_state); /* 7 */
 }
 #endif
 

@@ -18,17 +18,27 @@ static PyMethodDef gathering_pump_def = {"pump", gathering_pump_callback,
 
 /* Has a pass in the next turn of the loop.  Runs Python code. */
 static int
-gathering_schedule_pump(GatheringObject *self)
+gathering_schedule(GatheringObject *self, PumpState pump)
 {
-    if (self->pump_scheduled || self->source.state != SOURCE_OPEN) {
+    if (self->source.state != SOURCE_OPEN) {
         return 0;
     }
-    self->pump_scheduled = true;
-    if (gathering_call_soon(self, &gathering_pump_def) < 0) {
-        self->pump_scheduled = false;
+    bool is_scheduled = self->pump_state != PUMP_NONE;
+    if (self->pump_state < pump) {
+        self->pump_state = pump;
+    }
+    if (!is_scheduled && gathering_call_soon(self, &gathering_pump_def) < 0) {
+        self->pump_state = PUMP_NONE;
         return -1;
     }
     return 0;
+}
+
+/* Runs Python code. */
+static int
+gathering_schedule_pump(GatheringObject *self)
+{
+    return gathering_schedule(self, PUMP_STARTS);
 }
 
 static inline bool
@@ -48,10 +58,10 @@ gathering_has_room(GatheringObject *self)
 static int
 gathering_pass_failed(GatheringObject *self)
 {
-    if (gathering_has_room(self) && !self->pump_scheduled) {
+    if (gathering_has_room(self) && self->pump_state == PUMP_NONE) {
         return gathering_fail_call(self);
     }
-    if (!self->pump_scheduled) {
+    if (self->pump_state == PUMP_NONE) {
         gathering_release_idle(self);
     }
     return report_error((PyObject *)self);
@@ -86,7 +96,8 @@ gathering_admit(core_state *state, GatheringObject *self)
     if (self->limit.kind == LIMIT_NONE) {
         return 1; /* all first steps happen in one turn */
     }
-    switch (slice_start_one(state, &self->slice, self->pump_scheduled)) {
+    bool is_last = self->pump_state == PUMP_STARTS;
+    switch (slice_start_one(state, &self->slice, is_last)) {
     case SLICE_GOES_ON:
         return self->source.state == SOURCE_OPEN; /* the clock may be the
                                                      user's */
@@ -229,7 +240,7 @@ gathering_end_pass(GatheringObject *self, int status)
             status = gathering_pass_failed(self);
         }
     }
-    if (!self->pump_scheduled) {
+    if (self->pump_state == PUMP_NONE) {
         gathering_release_idle(self);
     }
     gathering_check(self);
@@ -272,7 +283,7 @@ static PyObject *
 gathering_pump_callback(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     GatheringObject *self = GatheringObject_CAST(op);
-    self->pump_scheduled = false;
+    self->pump_state = PUMP_NONE;
     turns_note_pass(&self->turns);
     if (gathering_pump(self) < 0) {
         return NULL;
@@ -311,20 +322,21 @@ static int
 gathering_collects(GatheringObject *self)
 {
     if (self->running.count == 0) {
-        return self->pump_scheduled;
+        return self->pump_state == PUMP_STARTS;
     }
     switch (self->turns.state) {
     case TURNS_FULL:
         return 1;
     case TURNS_SPARSE:
         turns_note_uncounted(&self->turns);
-        return self->pump_scheduled;
+        return self->pump_state == PUMP_STARTS;
     case TURNS_UNKNOWN:
     case TURNS_ARE_COUNTED:
+        if (gathering_schedule(self, PUMP_COUNTS) < 0) {
+            return report_error((PyObject *)self);
+        }
         turns_note_end(&self->turns);
-        return gathering_schedule_pump(self) < 0
-                   ? report_error((PyObject *)self)
-                   : 0;
+        return 0;
     }
     Py_UNREACHABLE();
 }

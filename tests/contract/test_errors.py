@@ -20,7 +20,7 @@ def test_the_caller_gets_the_first_exception_while_siblings_and_queued_items_go_
         trace.stop()
         return trace.turns
 
-    assert run(main) == ["", "+a +b", "!b", "caught +c", "-a -c", "+d", "-d"]
+    assert run(main) == ["", "+a +b", "!b +c", "caught -c +d", "-a -d"]
 
 
 def test_without_a_limit_siblings_go_on_too(impl):

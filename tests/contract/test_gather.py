@@ -354,7 +354,7 @@ def test_turns_with_a_shared_semaphore(impl):
         return trace.turns
 
     # A freed slot goes to the waiting item, which starts in the next turn, as the semaphore has it.
-    assert run(main) == ["", "+a +b", "-a -b", "+c", "+d -c", "-d"]
+    assert run(main) == ["", "+a +b", "-a -b", "+c +d", "-c -d"]
 
 
 def test_an_error_in_aenter_is_that_item_s_error_and_its_coroutine_is_closed(impl):

@@ -53,9 +53,11 @@ def compared(program, record, until):
 
 def check(program, module):
     expected = rp.run_program(program, rp.baseline_engine)
-    actual = rp.run_program(program, rp.engine_of(module))
     until = expected.first_early_release
-    assert compared(program, actual, until) == compared(program, expected, until)
+    for full in (True, False):
+        with rp.full_turns(module, full):
+            actual = rp.run_program(program, rp.engine_of(module))
+        assert compared(program, actual, until) == compared(program, expected, until), f"full_turns={full}"
     return expected, actual
 
 

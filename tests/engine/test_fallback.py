@@ -549,4 +549,4 @@ def test_uvloop_is_a_stock_loop(impl):
         trace.stop()
         return trace.turns
 
-    assert run(main, loop_factory=uvloop.new_event_loop) == ["", "+a +b", "-a -b", "+c", "-c"]
+    assert run(main, loop_factory=uvloop.new_event_loop) == ["", "+a +b", "-a +c -b", "-c"]

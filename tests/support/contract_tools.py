@@ -113,6 +113,16 @@ def two_argument_factory(loop, coroutine):
     return asyncio.Task(coroutine, loop=loop)
 
 
+# Every function that takes functions, or what they return.
+WAYS = {
+    "gather": lambda impl, limit, functions: impl.gather(*[function() for function in functions], limit=limit),
+    "run_all": lambda impl, limit, functions: impl.run_all(functions, limit=limit),
+    "run_all, an iterator": lambda impl, limit, functions: impl.run_all(iter(functions), limit=limit),
+    "run_all, a generator": lambda impl, limit, functions: impl.run_all((one for one in functions), limit=limit),
+    "constrained_execution": lambda impl, limit, functions: impl.constrained_execution(functions, limit),
+}
+
+
 class NotingFactory(list):
     """A task factory that knows which coroutines it got."""
 
@@ -139,3 +149,4 @@ def message_of_awaiting(value):
 
 
 HAS_CALL_GRAPH = sys.version_info >= (3, 14)
+HAS_EAGER_TASKS = sys.version_info >= (3, 12)

@@ -405,6 +405,13 @@ async def a_limit(row):
 
 
 @scenario("gather_with_concurrency")
+async def turns_are_counted(row):
+    """A call as it really begins: the pass of the first turn in which items end only tells that the turn is over."""
+    row.impl._set_full_turns(False)
+    return await row.call(row.impl.gather_with_concurrency, 2, *[row.item(i, 1 + i % 2) for i in range(6)])
+
+
+@scenario("gather_with_concurrency")
 async def no_limit(row):
     items = [row.item(i, i % 2) for i in range(4)]
     return await row.call(row.impl.gather_with_concurrency, None, *items)
@@ -736,6 +743,13 @@ async def a_generator(row):
 
 
 @scenario("run_all")
+async def turns_are_counted_with_a_generator(row):
+    row.impl._set_full_turns(False)
+    functions = (functools.partial(value_after, i, 1 + i % 2) for i in range(6))
+    return await row.call(row.impl.run_all, functions, limit=3)
+
+
+@scenario("run_all")
 async def no_limit_at_all(row):
     return await row.call(row.impl.run_all, [functools.partial(value_after, i) for i in range(3)])
 
@@ -961,6 +975,7 @@ def attempt(impl, group, function, start, length, expected):
     """Run one row.  Return how it ended, whether it had a failure, and what is wrong."""
     wrong = []
     impl._set_clock(None)
+    impl._set_full_turns(True)  # else most scenarios would be over before that, and no Task would wait for an item
     loop = Loop()
     row = loop.row = Row(impl, loop, start, length)
     reports, unraisables, warned = row.reports, row.unraisables, row.warnings

@@ -718,7 +718,7 @@ class LongProgramMaker(ProgramMaker):
 
     def program(self):
         front = self.random.choice(self.fronts)
-        n = self.random.choice([2, 2, 3, 4, 5])
+        n = self.random.choice([2, 3, 5, 8, 12, 16])
         options = tuple((name, self.random.random() < 0.3) for name in self.options.get(front, ()))
         self.sleeps = self.random.random() < 0.5  # what sleeps ends after all that only yields
         size = self.random.randint(60, 300)
@@ -810,3 +810,13 @@ def task_reuse(module, enabled):
         yield
     finally:
         module._set_task_reuse(previous)
+
+
+@contextlib.contextmanager
+def full_turns(module, enabled):
+    """Calls begin with full turns: most programs are too short for that to come about."""
+    previous = module._set_full_turns(enabled)
+    try:
+        yield
+    finally:
+        module._set_full_turns(previous)
