@@ -4,6 +4,7 @@ To add a variant: a file `NAME_VARIANT.py` with the same `main` and the same fun
 a program: a subclass of `Program`, and a row in PROGRAMS.
 """
 
+import abc
 import importlib
 import importlib.util
 import io
@@ -24,7 +25,7 @@ LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, toke
 Arguments = tuple[Any, ...]
 
 
-class Program:
+class Program(abc.ABC):
     name: str
     title: str
     items: str  # what there are `count` of
@@ -51,21 +52,21 @@ class Program:
         limit: int = self.module(variant).AT_ONCE
         return limit
 
+    @abc.abstractmethod
     def arguments(self, server: Server, folder: Path, count: int, fail_at: int | None = None) -> Arguments:
         """What `main` is called with; its files are in the folder."""
-        raise NotImplementedError
 
     def prepare(self, server: Server, arguments: Arguments, count: int, fail_at: int | None = None) -> None:
         """Makes server and files what they are before a run."""
         server.reset(pages=count, fail_at=fail_at)
 
+    @abc.abstractmethod
     def opened(self, arguments: Arguments) -> tuple[AbstractAsyncContextManager[Any], Arguments]:
         """What `main` opens, and the arguments of `work` beside it."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def check(self, server: Server, arguments: Arguments, count: int, outcome: Any, limit: int) -> None:
         """Refuses a run that did not do all of it, or not within the limit."""
-        raise NotImplementedError
 
     def wait_until(self, server: Server, number: int, process: "subprocess.Popen[str]") -> None:
         """Until so many requests have been made (chunks been written) by the process."""
