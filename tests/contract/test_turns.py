@@ -88,10 +88,13 @@ class Call:
         """What happens where so many items end in one turn, and none in the next: "the one|the other"."""
         return [turns for [turns] in await turns_of([self], [[count] for count in counts], *how)]
 
-    async def finish(self):
-        while not self.caller.done():
+    async def run_out(self):
+        while self.running:
             self.end(len(self.running))
-            await asyncio.sleep(0)
+            await idle(2)
+
+    async def finish(self):
+        await self.run_out()
         return await self.caller
 
 
@@ -666,9 +669,7 @@ def test_after_an_error_the_queue_goes_on_and_so_does_the_counting(impl, when):
         else:
             await check_rounds(call, [*FROM_ONE_TO_COUNTED[1:], (counted, [4] * 8)])
         await check_rounds(call, [(full, [1] * 4), (sparse, [1])])
-        while call.running:
-            call.end(LIMIT)
-            await asyncio.sleep(0)
+        await call.run_out()
 
     run_on_it(main)
 
@@ -788,22 +789,21 @@ def test_a_pass_that_an_interrupt_leaves_has_been_one(impl, interrupt):
         raise interrupt("now")
 
     async def main():
-        call = Call(impl, LIMIT, special={LIMIT + 2: interrupts})
+        call = Call(impl, LIMIT, way="gather", special={LIMIT + 2: interrupts})
         assert await call.begin() == "+" * LIMIT
         await check_rounds(call, [(unknown, [2])])
         call.end(1)
         await asyncio.sleep(0)
+        assert call.look() == "-."
         call.end(1)
-        await asyncio.sleep(0)  # the loop is left here
-        assert call.look() == "-.."
-        await asyncio.sleep(0)  # the other one has ended in what was left of that turn, before the second pass
-        assert call.look() == "-++"
+        await asyncio.sleep(0)  # the pass leaves the loop; in what is left of that turn the other item ends
+        assert call.look() == ".-"
+        await asyncio.sleep(0)
+        assert call.look() == "++"
         await check_rounds(call, [(full, [1, 4]), (sparse, [1])])
         with pytest.raises(interrupt, match="^now$"):
             call.caller.result()
-        while call.running:
-            call.end(LIMIT)
-            await asyncio.sleep(0)
+        await call.run_out()
 
     loop = Loop()
     try:
