@@ -41,7 +41,9 @@ def run_script(
 
     `first` is run before the implementation is imported.
     """
-    prelude = PRELUDE.format(paths=paths_for(impl), module=impl.__name__, reuse=reuses_tasks(impl), full_turns=begins_with_full_turns(impl))
+    prelude = PRELUDE.format(
+        paths=paths_for(impl), module=impl.__name__, reuse=reuses_tasks(impl), full_turns=begins_with_full_turns(impl)
+    )
     script = textwrap.dedent(first) + prelude + textwrap.dedent(script)
     if warnings_are_errors and not first and not environment and not options and hasattr(os, "fork"):
         return Nursery.of_this_process().run(script, arguments, timeout)
