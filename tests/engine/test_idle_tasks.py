@@ -10,6 +10,8 @@ import pytest
 from contract_tools import HAS_CALL_GRAPH
 from in_subprocess import check_script
 
+pytestmark = pytest.mark.usefixtures("full_turns")  # else no Task waits at first
+
 COMMON = """
 class Awaitable:
     def __init__(self, future):
