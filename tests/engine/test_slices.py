@@ -247,18 +247,21 @@ def test_items_that_end_in_one_turn_share_the_slice_of_the_next(impl, clock, ful
     assert run(main) == ["", "+r +s +t", "-r -s -t", "a b", "c d", "e f", "g h"]
 
 
-def test_where_ends_are_counted_each_starts_one_item(impl, clock):
+def test_where_ends_are_counted_each_has_a_slice_of_its_own(impl, clock):
     async def main():
         trace = Trace()
-        takes = takes_half_a_slice(trace, clock)
+
+        async def takes(name):
+            clock.now += 0.001
+            trace(name)
+
         trace.start()
         items = item(trace, "q", 9), *(item(trace, name) for name in "rst")
-        await impl.gather_with_concurrency(4, *items, *map(takes, "abcdefgh"))
+        await impl.gather_with_concurrency(4, *items, *map(takes, "abcde"))
         trace.stop()
-        return trace.turns[:6]
+        return trace.turns[:5]
 
-    # The pass that tells that the turn is over is scheduled when r ends.
-    assert run(main) == ["", "+q +r +s +t", "-r a -s b -t c", "d e", "f g", "h"]
+    assert run(main) == ["", "+q +r +s +t", "-r a -s b -t c", "d", "e"]
 
 
 STATES = {"full": 0, "unknown": 0, "sparse": 2, "counted": 1 + 64}
