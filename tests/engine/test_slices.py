@@ -9,7 +9,7 @@ import itertools
 
 import pytest
 
-from contract_tools import Trace, is_closed, item, run
+from contract_tools import Trace, idle, is_closed, item, run
 from doors import doors
 
 
@@ -304,6 +304,24 @@ def test_a_slot_that_frees_after_the_slice_of_a_turn_is_taken_in_the_next(impl, 
 
     # The pass in which a and b start is scheduled when r ends, and s ends behind it.
     assert run(main) == ["", "+r +s +t", "-r", "a b -s", "c d -t", "e f", "g h"]
+
+
+def test_turns_become_sparse_in_a_pass_whose_slice_ends_while_others_wait_for_it(impl, clock, full_turns):
+    """As Tasks that are to be used again do: none is left behind."""
+
+    async def main():
+        trace = Trace()
+        takes = takes_half_a_slice(trace, clock)
+        trace.start()
+        first = [item(trace, name, turns) for name, turns in zip("qabcrstu", [9, 1, 2, 3, 4, 4, 4, 5])]
+        await impl.gather_with_concurrency(8, *first, *(item(trace, name, 9) for name in "xyz"), *map(takes, "defghi"))
+        trace.stop()
+        await idle(2)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return trace.turns[2:10]
+
+    # The fourth pass, in which d and e start, is for three ends: six in all, which is fewer than eight.
+    assert run(main) == ["-a", "+x -b", "+y -c", "+z -r -s -t", "d e -u", "f g", "h i", ""]
 
 
 def numbers_of_starts(impl, clock, door, suspends):
