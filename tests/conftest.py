@@ -44,3 +44,9 @@ def full_turns(impl):
     Otherwise a call first looks whether more than one item ends in a turn (tests/contract/test_turns.py).
     """
     impl._set_full_turns(True)
+
+
+@pytest.fixture(params=[False, True], ids=["turns-unknown", "turns-full"])
+def any_turns(impl, request):
+    """Both: a call begins as calls do, and with full turns, where Tasks wait for their next item from the first end on."""
+    impl._set_full_turns(request.param)

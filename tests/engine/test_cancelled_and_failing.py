@@ -8,6 +8,8 @@ import pytest
 from contract_tools import Trace, failing, idle, run, sleeping
 from coroutines import ByItsMethods
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 
 def test_cancelled_again_it_says_so_although_what_runs_refuses(impl):
     """Which a Task that waits for it relies on: it must not be cancelled by itself then."""

@@ -11,6 +11,8 @@ import pytest
 
 from contract_tools import idle, is_closed, item, run
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 REUSED = "cannot reuse already awaited coroutine"
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from contract_tools import idle, is_closed
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 INSIDE_OF_ALLOCATIONS = sys.version_info < (3, 12)
 
 

@@ -15,6 +15,8 @@ import pytest
 
 from contract_tools import idle, is_closed, run
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 COUNTS = [1, 2, 3, 50]
 
 

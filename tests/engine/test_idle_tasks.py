@@ -10,6 +10,8 @@ import pytest
 from contract_tools import HAS_CALL_GRAPH
 from in_subprocess import check_script
 
+pytestmark = pytest.mark.usefixtures("full_turns")  # else no Task waits at first
+
 COMMON = """
 class Awaitable:
     def __init__(self, future):
@@ -206,6 +208,112 @@ async def main():
     count = 5000
     items = [waits(future) for _ in range(count)] + [returns() for _ in range(count)]
     assert set(await impl.gather(*items, limit=count)) == {None}
+
+
+asyncio.run(main())
+print("ok")
+""",
+    )
+
+
+def test_the_pass_comes_while_a_task_is_made_to_wait_for_it(impl):
+    """Somebody has it called in a function of the loop's that asyncio.Future() calls: there is nothing to wait for any more."""
+    check_script(
+        impl,
+        COMMON
+        + """
+class Loop(asyncio.SelectorEventLoop):
+    calls = None
+    called = False
+
+    def get_debug(self):
+        if self.calls is not None:
+            self.calls -= 1
+            if self.calls == 0:
+                self.calls = None
+                for handle in [handle for handle in self._ready if "pump" in repr(handle)]:
+                    self.called = True
+                    handle._run()
+                    handle.cancel()
+        return super().get_debug()
+
+
+async def ends_the_wait(loop, future, calls):
+    await future
+    loop.calls = calls
+
+
+async def main(loop, calls):
+    future = loop.create_future()
+    loop.call_soon(loop.call_soon, future.set_result, None)
+    items = ends_the_wait(loop, future, calls), waits(future), turns(9), *[turns(1) for _ in range(2)]
+    await impl.gather(*items, limit=3)
+    await turns(5)
+    assert asyncio.all_tasks() == {asyncio.current_task()}, calls
+
+
+called = []
+for calls in range(1, 9):
+    loop = Loop()
+    loop.run_until_complete(main(loop, calls))
+    called.append(loop.called)
+    loop.close()
+assert any(called)
+print("ok")
+""",
+    )
+
+
+def test_what_its_item_left_closes_the_queue_when_the_next_one_is_to_go_on_in_its_place(impl):
+    """It goes before the next item starts, which does not start then."""
+    check_script(
+        impl,
+        COMMON
+        + """
+from contract_tools import is_closed
+
+
+class Closes:
+    def __del__(self):
+        dropped.append(len(started))
+        for task in asyncio.all_tasks():
+            if "keeper" in repr(task):
+                task.cancel()
+
+
+async def fails(future):
+    await future
+    raise LookupError
+
+
+async def leaves(future):
+    await future
+    return Closes()
+
+
+async def follows():
+    started.append(1)
+
+
+dropped, started = [], []
+
+
+async def main():
+    loop = asyncio.get_running_loop()
+    first, second = loop.create_future(), loop.create_future()
+    queued = [follows() for _ in range(4)]
+    call = impl.gather(fails(first), leaves(second), leaves(second), turns(20), *queued, limit=3)
+    loop.call_soon(loop.call_soon, first.set_result, None)
+    try:
+        await call
+    except LookupError:
+        pass
+    await turns(4)
+    second.set_result(None)
+    await turns(4)
+    # Where each item has a Task of its own, what it left goes with that, before the pass: then nothing starts.
+    assert dropped == [0, 0] and started == [], (dropped, started)
+    assert all(map(is_closed, queued))
 
 
 asyncio.run(main())

@@ -10,6 +10,8 @@ import pytest
 
 from contract_tools import Trace, failing, is_closed, item
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 INTERRUPTS = [KeyboardInterrupt, SystemExit]
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from contract_tools import HAS_CALL_GRAPH, idle, run
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 LIMITS = [1, 2, None]
 
 

@@ -7,6 +7,8 @@ import pytest
 from contract_tools import NotingFactory, Trace, failing, idle, is_closed, item, run, sleeping
 from in_subprocess import check_script
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 
 def keepers(besides=()):
     return asyncio.all_tasks() - {asyncio.current_task()} - set(besides)

@@ -7,6 +7,8 @@ import pytest
 
 from contract_tools import idle, is_closed, run
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 
 async def value(result):
     return result

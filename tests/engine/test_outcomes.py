@@ -13,6 +13,8 @@ import pytest
 from contract_tools import idle, run
 from in_subprocess import check_script
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 
 class CallsBackAtOnce(asyncio.Future):
     """Calls back where it is told to, and not by the loop."""

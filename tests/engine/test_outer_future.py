@@ -10,6 +10,8 @@ import pytest
 
 from contract_tools import Trace, idle, is_closed, item, run, sleeping
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 SETS = {
     "a result": lambda outer: outer.set_result("early"),
     "an exception": lambda outer: outer.set_exception(LookupError("early")),

@@ -189,6 +189,7 @@ async def in_its_own_task(turns):
     return asyncio.current_task() is first
 
 
+@pytest.mark.usefixtures("any_turns")
 @pytest.mark.parametrize("maker", MAKERS)
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -264,6 +265,7 @@ def test_a_caller_that_has_its_error_is_current_for_the_rest_of_the_queue(impl, 
     run(main)
 
 
+@pytest.mark.usefixtures("any_turns")
 @pytest.mark.parametrize("maker", MAKERS)
 @pytest.mark.parametrize("limit", [1, 2, None])
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -319,6 +321,7 @@ def test_callers_that_share_a_gate_are_not_taken_for_each_other(impl, maker):
     run(main)
 
 
+@pytest.mark.usefixtures("any_turns")
 @pytest.mark.parametrize("maker", MAKERS)
 @pytest.mark.parametrize("limit", [1, 2, None])
 def test_nobody_is_current_where_the_call_was_made_by_a_callback(impl, limit, maker):
@@ -372,6 +375,7 @@ def test_the_caller_on_another_loop_is_left_alone(impl):
         other.close()
 
 
+@pytest.mark.usefixtures("any_turns")
 @pytest.mark.skipif(not HAS_EAGER_TASKS, reason="eager tasks are new in 3.12")
 @pytest.mark.parametrize("limit", [1, 2, None])
 def test_in_eager_tasks_the_new_task_is_current_at_any_depth(impl, limit):

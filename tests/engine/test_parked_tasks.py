@@ -21,6 +21,8 @@ from contract_tools import HAS_CALL_GRAPH, Trace, idle, is_closed, item, run
 from implementations import reuses_tasks
 from virtual_time import VirtualTimeLoop, run_in_virtual_time
 
+pytestmark = pytest.mark.usefixtures("full_turns")  # else no Task waits at first
+
 VARIABLE = contextvars.ContextVar("VARIABLE", default="the caller's")
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from contract_tools import Trace, failing, idle, item, run, sleeping
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 LIMITS = [1, 2, None]
 
 

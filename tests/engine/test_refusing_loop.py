@@ -16,6 +16,8 @@ import pytest
 from contract_tools import Trace, idle, is_closed, item
 from virtual_time import DeadlockError, VirtualTimeLoop
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 
 class Refused(Exception):
     pass

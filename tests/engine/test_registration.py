@@ -9,6 +9,8 @@ import pytest
 
 from contract_tools import Trace, idle, is_closed, item, run
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 LIMITS = [1, 2, None]
 
 

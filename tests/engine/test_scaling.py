@@ -45,16 +45,18 @@ class OpcodesIn:
         return self.opcode
 
 
-@pytest.fixture
-def reference():
+@pytest.fixture(params=[False, True], ids=["turns-unknown", "turns-full"])
+def reference(request):
     import gatedcoro._reference as reference
 
+    reference._set_full_turns(request.param)
     reference._set_clock(lambda: 0.0)
     gc.collect()  # what others have left is not to go while this counts
     gc.disable()
     yield reference
     gc.enable()
     reference._set_clock(None)
+    reference._set_full_turns(False)
 
 
 @LONG

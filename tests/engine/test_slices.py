@@ -1,14 +1,16 @@
-"""With a limit, starting or closing many items gives the loop a turn every millisecond; items that suspend, every ten.
+"""With a limit, starting or closing many items gives the loop a turn every millisecond, whether they suspend or not.
 
 That is point 6 of docs/architecture.md.
 """
 
 import asyncio
 import inspect
+import itertools
 
 import pytest
 
-from contract_tools import Trace, is_closed, run
+from contract_tools import Trace, idle, is_closed, item, run
+from doors import doors
 
 
 @pytest.fixture
@@ -225,88 +227,152 @@ def test_without_a_clock_of_the_tests_real_time_counts(impl):
     assert len(turns) > 2, "they did not all run in one turn"
 
 
-def test_items_that_end_in_one_turn_share_the_slice_of_the_next(impl, clock):
+def takes_half_a_slice(trace, clock):
+    async def takes(name):
+        clock.now += 0.0006
+        trace(name)
+
+    return takes
+
+
+def test_items_that_end_in_one_turn_share_the_slice_of_the_next(impl, clock, full_turns):
     async def main():
         trace = Trace()
-
-        async def suspends(name):
-            await asyncio.sleep(0)
-            trace(f"-{name}")
-
-        async def takes(name):
-            clock.now += 0.0005
-            trace(name)
-
+        takes = takes_half_a_slice(trace, clock)
         trace.start()
-        await impl.gather_with_concurrency(
-            3, *(suspends(name) for name in "rst"), *(takes(name) for name in "abcdefgh")
-        )
+        await impl.gather_with_concurrency(3, *(item(trace, name) for name in "rst"), *map(takes, "abcdefgh"))
         trace.stop()
         return trace.turns
 
-    assert run(main) == ["", "", "-r -s -t", "a b", "c d", "e f", "g h"]
+    assert run(main) == ["", "+r +s +t", "-r -s -t", "a b", "c d", "e f", "g h"]
 
 
-def suspending(trace, clock, seconds):
-    async def suspends(name):
-        clock.now += seconds
-        trace(f"+{name}")
-        await asyncio.sleep(0)
-        trace(f"-{name}")
-
-    return suspends
-
-
-def test_items_that_suspend_share_the_loop_after_ten_milliseconds(impl, clock):
+def test_where_ends_are_counted_each_has_a_slice_of_its_own(impl, clock):
     async def main():
         trace = Trace()
-        suspends = suspending(trace, clock, 0.003)
-        trace.start()
-        await impl.gather_with_concurrency(10, *map(suspends, "abcdef"))
-        trace.stop()
-        return trace.turns
-
-    assert run(main) == ["", "+a +b +c +d", "-a -b -c -d +e +f", "-e -f"]
-
-
-def test_what_suspends_in_an_interval_between_two_readings_makes_it_not_count(impl, clock):
-    async def main():
-        trace = Trace()
-        suspends = suspending(trace, clock, 0.0009)
 
         async def takes(name):
-            clock.now += 0.0006
+            clock.now += 0.001
             trace(name)
 
         trace.start()
-        await impl.gather_with_concurrency(
-            10, takes("a"), suspends("r"), suspends("s"), takes("b"), takes("c"), suspends("t"), takes("d")
-        )
+        items = item(trace, "q", 9), *(item(trace, name) for name in "rst")
+        await impl.gather_with_concurrency(4, *items, *map(takes, "abcde"))
         trace.stop()
-        return trace.turns
+        return trace.turns[:5]
 
-    assert run(main) == ["", "a +r +s b", "-r -s c +t d", "-t"]
+    assert run(main) == ["", "+q +r +s +t", "-r a -s b -t c", "d", "e"]
 
 
-def test_a_slot_that_frees_after_the_slice_of_a_turn_is_taken_in_the_next(impl, clock):
+STATES = {"full": 0, "unknown": 0, "sparse": 2, "counted": 1 + 64}
+"""Turns are in that state when so many items have ended one by one, in a turn each."""
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_ends_while_the_next_pass_is_scheduled_because_a_slice_is_over(impl, clock, state):
+    """They are left to it; but where they are counted, each starts one item, as does any other pass of that turn."""
+    number = STATES[state]
+    impl._set_full_turns(state == "full")
+
     async def main():
         trace = Trace()
-
-        async def suspends(name, turns):
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            trace(f"-{name}")
-
-        async def takes(name):
-            clock.now += 0.0006
-            trace(name)
-
+        takes = takes_half_a_slice(trace, clock)
         trace.start()
+        rs = [item(trace, name, number + 1) for name in "rs"]
         await impl.gather_with_concurrency(
-            3, suspends("r", 1), suspends("s", 2), suspends("t", 3), *(takes(name) for name in "abcdefgh")
+            4, item(trace, "q", 99), *rs, *(item(trace, "x") for _ in range(number)), *map(takes, "abcdefgh")
         )
+        trace.stop()
+        return trace.turns[number + 1 :][:4]
+
+    first = "-x a b" if number else "+q +r +s a b"
+    if state in ("unknown", "counted"):
+        assert run(main) == [first, "-r c -s d e f", "g h", ""]
+    else:
+        assert run(main) == [first, "-r -s c d", "e f", "g h"]
+
+
+def test_a_slot_that_frees_after_the_slice_of_a_turn_is_taken_in_the_next(impl, clock, full_turns):
+    async def main():
+        trace = Trace()
+        takes = takes_half_a_slice(trace, clock)
+        trace.start()
+        items = item(trace, "r", 1), item(trace, "s", 2), item(trace, "t", 3)
+        await impl.gather_with_concurrency(3, *items, *map(takes, "abcdefgh"))
         trace.stop()
         return trace.turns
 
     # The pass in which a and b start is scheduled when r ends, and s ends behind it.
-    assert run(main) == ["", "", "-r", "a b -s", "c d -t", "e f", "g h"]
+    assert run(main) == ["", "+r +s +t", "-r", "a b -s", "c d -t", "e f", "g h"]
+
+
+def test_turns_become_sparse_in_a_pass_whose_slice_ends_while_others_wait_for_it(impl, clock, full_turns):
+    """As Tasks that are to be used again do: none is left behind."""
+
+    async def main():
+        trace = Trace()
+        takes = takes_half_a_slice(trace, clock)
+        trace.start()
+        first = [item(trace, name, turns) for name, turns in zip("qabcrstu", [9, 1, 2, 3, 4, 4, 4, 5])]
+        await impl.gather_with_concurrency(8, *first, *(item(trace, name, 9) for name in "xyz"), *map(takes, "defghi"))
+        trace.stop()
+        await idle(2)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return trace.turns[2:10]
+
+    # The fourth pass, in which d and e start, is for three ends: six in all, which is fewer than eight.
+    assert run(main) == ["-a", "+x -b", "+y -c", "+z -r -s -t", "d e -u", "f g", "h i", ""]
+
+
+def numbers_of_starts(impl, clock, door, suspends):
+    """How many of a thousand items start in each turn; each takes 0.3 ms before it suspends, and there is room for all."""
+
+    async def main():
+        trace = Trace()
+        all_have_begun = asyncio.get_running_loop().create_future()
+        begun = itertools.count(1)
+
+        async def begins():
+            clock.now += 0.0003
+            trace("+")
+            if next(begun) == 1000:
+                all_have_begun.set_result(None)
+            await suspends(all_have_begun)
+
+        trace.start()
+        await doors(impl)[door](1000, [begins] * 1000)
+        trace.stop()
+        return [len(turn.split()) for turn in trace.turns]
+
+    return run(main)
+
+
+SOME_DOORS = ["gather", "gather_with_concurrency", "run_all"]
+
+
+@pytest.mark.parametrize("door", SOME_DOORS)
+@pytest.mark.parametrize("full", [False, True])
+def test_a_thousand_items_that_wait_start_in_slices(impl, clock, door, full):
+    impl._set_full_turns(full)
+
+    async def suspends(all_have_begun):
+        await all_have_begun
+
+    assert numbers_of_starts(impl, clock, door, suspends) == [0] + [4] * 250
+
+
+@pytest.mark.parametrize("door", SOME_DOORS)
+def test_a_thousand_items_that_end_in_the_next_turn_start_in_slices(impl, clock, door):
+    async def suspends(all_have_begun):
+        await asyncio.sleep(0)
+
+    # The first four ends are counted: each starts one item, and the pass of that turn starts four. All others wait for a pass.
+    assert numbers_of_starts(impl, clock, door, suspends) == [0, 4, 8] + [4] * 247
+
+
+@pytest.mark.parametrize("door", SOME_DOORS)
+def test_a_thousand_items_that_end_in_the_next_turn_start_in_slices_where_turns_are_full(impl, clock, door, full_turns):
+    async def suspends(all_have_begun):
+        await asyncio.sleep(0)
+
+    assert numbers_of_starts(impl, clock, door, suspends) == [0] + [4] * 250

@@ -13,6 +13,8 @@ import pytest
 
 from contract_tools import idle, run
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 MORE_THAN_ARE_KEPT = 200
 
 

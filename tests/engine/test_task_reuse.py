@@ -15,6 +15,8 @@ import pytest
 
 from contract_tools import HAS_CALL_GRAPH, idle, run
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 VARIABLE = contextvars.ContextVar("VARIABLE", default=None)
 REGISTRY = getattr(asyncio.tasks, "_all_tasks" if sys.version_info < (3, 12) else "_scheduled_tasks")
 NOTHING_RUNS_AT_REGISTRATION = sys.version_info >= (3, 14)  # it is a list in C

@@ -12,6 +12,8 @@ import pytest
 from contract_tools import Running
 from virtual_time import run_in_virtual_time
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 
 async def value(result, turns=1):
     for _ in range(turns):

@@ -7,6 +7,8 @@ import pytest
 
 from contract_tools import Running
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 
 async def value(result, turns=1):
     for _ in range(turns):

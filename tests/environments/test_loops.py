@@ -9,6 +9,8 @@ import pytest
 from contract_tools import Running
 from in_subprocess import check_script
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 VALUE = contextvars.ContextVar("VALUE", default="unset")
 
 

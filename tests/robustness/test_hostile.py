@@ -10,6 +10,8 @@ import pytest
 
 from in_subprocess import check_script
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 COMMON = """
 import inspect
 import types

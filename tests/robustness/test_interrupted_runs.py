@@ -32,6 +32,7 @@ def check(end, expected, allowed, cleanups=(0, 1)):
     for name, front in FRONTS.items():
         for cleanup in cleanups:
             for round in range(ROUNDS):
+                impl._set_full_turns(round % 2)
                 started, ended, coros = [], [], []
 
                 async def item(index):

@@ -127,6 +127,7 @@ if environment == "uvloop":
 for number, (door, way, items) in enumerate(itertools.product(DOORS, WAYS, ITEMS)):
     if number % every:
         continue
+    impl._set_full_turns(number // every % 2)
     where = f"{door}, {way}, {items}"
     cleaned.clear()
     generators_closed = []
@@ -248,7 +249,7 @@ def test_nor_does_one_whose_item_is_another_s_future(impl, kind, outer):
     assert reports == []
 
 
-def test_nor_that_it_was_cancelled(impl):
+def test_nor_that_it_was_cancelled(impl, any_turns):
     check_script(
         impl,
         """
@@ -334,7 +335,7 @@ def test_a_caller_that_is_cancelled_meanwhile_is_told_that_when_the_rest_has_end
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_an_interrupt_of_the_iterable_is_no_different(impl, error):
+def test_an_interrupt_of_the_iterable_is_no_different(impl, any_turns, error):
     check_script(
         impl,
         textwrap.dedent(
@@ -369,7 +370,7 @@ def test_an_interrupt_of_the_iterable_is_no_different(impl, error):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to raise")
 @pytest.mark.parametrize("door", ["run_all", "gather"])
-def test_ctrl_c_that_arrives_in_the_middle_of_an_item_is_no_different(impl, door):
+def test_ctrl_c_that_arrives_in_the_middle_of_an_item_is_no_different(impl, any_turns, door):
     check_script(
         impl,
         f"""

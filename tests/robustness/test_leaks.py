@@ -386,7 +386,8 @@ def test_a_thousand_rounds_leave_nothing_behind(impl, scenario):
         await let_go()
         for attempt in range(3):
             before = count_objects()
-            for _ in range(ROUNDS):
+            for round in range(ROUNDS):
+                impl._set_full_turns(round % 2)
                 await scenario(impl)
             await let_go()
             after = count_objects()
@@ -419,7 +420,8 @@ def test_there_is_no_cycle_to_collect(impl, scenario):
         gc.collect()
         gc.disable()
         try:
-            for _ in range(3):
+            for round in range(4):
+                impl._set_full_turns(round % 2)
                 await scenario(impl)
             await let_go()
             return gc.collect()
@@ -439,7 +441,7 @@ class Thing:
 
 @pytest.mark.parametrize("n", [1, 2, None])
 @pytest.mark.parametrize("end", ["success", "error", "cancellation"])
-def test_results_errors_and_items_die_with_the_gathering(impl, n, end):
+def test_results_errors_and_items_die_with_the_gathering(impl, any_turns, n, end):
     """Without the garbage collector's help."""
     dead = []
 

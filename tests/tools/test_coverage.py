@@ -9,6 +9,8 @@ from tools import needs
 
 needs("coverage")
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 ITEMS = """
 import asyncio
 

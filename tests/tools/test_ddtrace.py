@@ -6,6 +6,8 @@ from tools import check_main, needs
 
 needs("ddtrace")
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 ENVIRONMENT = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",

@@ -6,6 +6,8 @@ from tools import check_main, needs
 
 needs("opentelemetry-instrumentation-asyncio", "opentelemetry-sdk")
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 INSTRUMENT = """
 import asyncio
 from opentelemetry import trace

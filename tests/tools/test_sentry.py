@@ -183,7 +183,7 @@ def test_a_cancelled_call_is_no_error(impl):
     check(impl, script)
 
 
-def test_the_integration_may_be_started_between_two_calls(impl):
+def test_the_integration_may_be_started_between_two_calls(impl, any_turns):
     script = """
     async def item(i):
         sentry_sdk.set_tag("item", i)

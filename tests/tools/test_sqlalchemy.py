@@ -11,6 +11,8 @@ from tools import needs
 
 needs("SQLAlchemy", "aiosqlite", "greenlet")
 
+pytestmark = pytest.mark.usefixtures("any_turns")
+
 from sqlalchemy import ForeignKey, func, select, text  # noqa: E402
 from sqlalchemy.ext.asyncio import (  # noqa: E402
     AsyncAttrs,
