@@ -379,7 +379,7 @@ class _Gathering:
             Unraisable(error)
         else:
             self.turns.note_end()
-        return False
+        return self.turns.state is TURNS_FULL
 
     def _start_in_the_next_turn(self):
         if self.slice.is_in_use or not self.has_room():

@@ -1,10 +1,11 @@
 """How many items of a gathering end in one turn of the event loop.  Twin of src/engine/turns.h.
 
-UNKNOWN --- a turn with two ends or more ---> FULL     together
+UNKNOWN --- a second end in that turn ------> FULL     together
    |                                         |    ^
-   | one                    four passes for  |    |
-   v                     fewer than 8 ends   |    | eight turns with
- SPARSE <------------------------------------+    | 32 ends or more
+   | the first turn                          |    |
+   | with ends has one      four passes for  |    |
+   v                     fewer than 8 ends   |    | 32 ends within
+ SPARSE <------------------------------------+    | eight turns
    |  ^                                           |
    |  +----------- fewer -----------+             |
    |                                |             |
@@ -16,6 +17,7 @@ the next item starts in the step of the one that ended, also while turns are cou
 
 import enum
 
+ENDS_OF_FIRST = 2
 PASSES_WATCHED = 4
 ENDS_OF_FULL = 8
 ENDS_UNCOUNTED = 64
@@ -54,8 +56,12 @@ class Turns:
         self._ends_now = 0  # in the turn that is not over
 
     def note_end(self):
-        """An item has ended, and turns are not sparse."""
+        """An item has ended, and turns are not sparse.  As soon as there are enough, they are full."""
         self._ends_now += 1
+        if self.state is TURNS_UNKNOWN and self._ends_now == ENDS_OF_FIRST:
+            self._become(TURNS_FULL)
+        elif self.state is TURNS_ARE_COUNTED and self._ends + self._ends_now == ENDS_COUNTED:
+            self._become(TURNS_FULL)
 
     def note_uncounted(self):
         """An item has ended, and turns are sparse."""
@@ -71,8 +77,8 @@ class Turns:
         self._ends += ends
         self._turns += 1
         if self.state is TURNS_UNKNOWN:
-            self._become(TURNS_FULL if ends > 1 else TURNS_SPARSE)
+            self._become(TURNS_SPARSE)
         elif self.state is TURNS_ARE_COUNTED and self._turns == TURNS_COUNTED:
-            self._become(TURNS_FULL if self._ends >= ENDS_COUNTED else TURNS_SPARSE)
+            self._become(TURNS_SPARSE)
         elif self.state is TURNS_FULL and self._turns == PASSES_WATCHED:
             self._become(TURNS_FULL if self._ends >= ENDS_OF_FULL else TURNS_SPARSE)

@@ -336,7 +336,7 @@ gathering_collects(GatheringObject *self)
             return report_error((PyObject *)self);
         }
         turns_note_end(&self->turns);
-        return 0;
+        return self->turns.state == TURNS_FULL;
     }
     Py_UNREACHABLE();
 }

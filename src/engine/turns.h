@@ -5,11 +5,12 @@
    one, there is nothing to collect, and a turn would be had for nothing: the next
    item starts in the step of the one that ended.
 
-      UNKNOWN --- a turn with two ends or more ---> FULL     together
+      UNKNOWN --- a second end in that turn ------> FULL     together
          |                                         |    ^
-         | one                    four passes for  |    |
-         v                     fewer than 8 ends   |    | eight turns with
-       SPARSE <------------------------------------+    | 32 ends or more
+         | the first turn                          |    |
+         | with ends has one      four passes for  |    |
+         v                     fewer than 8 ends   |    | 32 ends within
+       SPARSE <------------------------------------+    | eight turns
          |  ^                                           |
          |  +----------- fewer -----------+             |
          |                                |             |
@@ -17,6 +18,7 @@
 
    Everywhere else than in FULL the next item starts in place, also while turns
    are counted: a pass that is scheduled for nothing else tells that a turn is over.
+   So a turn in which a thousand items end starts a hundred in place at most.
    For starting later is not tried without reason.  A client may look over whatever
    is idle in its pool whenever a request begins, as httpx does.  It finds the less
    there, the sooner the next one begins; and the order into which such a client and
@@ -28,6 +30,7 @@
 
 #include "base/call.h"
 
+#define ENDS_OF_FIRST  2 /* turn in which items end */
 #define PASSES_WATCHED 4
 #define ENDS_OF_FULL   8 /* for which those are scheduled, two each */
 #define ENDS_UNCOUNTED 64
@@ -60,11 +63,17 @@ turns_are_counted(const Turns *self)
     return self->state == TURNS_UNKNOWN || self->state == TURNS_ARE_COUNTED;
 }
 
-/* An item has ended, and turns are not sparse. */
+/* An item has ended, and turns are not sparse.  As soon as there are enough, they
+   are full. */
 static inline void
 turns_note_end(Turns *self)
 {
     self->ends_now++;
+    if ((self->state == TURNS_UNKNOWN && self->ends_now == ENDS_OF_FIRST)
+        || (self->state == TURNS_ARE_COUNTED
+            && self->ends + self->ends_now == ENDS_COUNTED)) {
+        turns_become(self, TURNS_FULL);
+    }
 }
 
 /* An item has ended, and turns are sparse. */
@@ -90,14 +99,13 @@ turns_note_pass(Turns *self)
     self->turns++;
     switch (self->state) {
     case TURNS_UNKNOWN:
-        turns_become(self, ends > 1 ? TURNS_FULL : TURNS_SPARSE);
+        turns_become(self, TURNS_SPARSE);
         break;
     case TURNS_SPARSE:
         break;
     case TURNS_ARE_COUNTED:
         if (self->turns == TURNS_COUNTED) {
-            turns_become(self, self->ends >= ENDS_COUNTED ? TURNS_FULL
-                                                          : TURNS_SPARSE);
+            turns_become(self, TURNS_SPARSE);
         }
         break;
     case TURNS_FULL:

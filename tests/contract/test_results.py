@@ -64,8 +64,8 @@ def test_the_first_items_start_one_turn_after_the_await_and_the_others_as_slots_
         trace.stop()
         return trace.turns
 
-    # Two have ended in the first turn in which any has, so what starts after that does so in a turn of its own.
-    assert run(main) == ["await", "+a +b", "-a +c -b +d", "-c -d", "+e", "-e", "done"]
+    # A second one ends in the first turn in which any does: what starts from then on does so in the next turn.
+    assert run(main) == ["await", "+a +b", "-a +c -b", "+d -c", "-d +e", "-e", "done"]
 
 
 def test_without_a_limit_all_items_start_in_one_turn(impl):

@@ -1,8 +1,8 @@
 """Whether turns are full: in what step the next item starts before that is known, and where they are not.
 
-A call begins without knowing (UNKNOWN). If two items or more end in the first turn in which any do, turns are FULL, and what starts
-next does so in a turn of its own, together (test_when_the_next_starts.py); otherwise they are SPARSE. After sixty-four ends more, eight
-turns are COUNTED. Everywhere but in FULL the next item starts in the step of the one that ended.
+A call begins without knowing (UNKNOWN). If a second item ends in the first turn in which any do, turns are FULL from then on, and what
+starts next does so in a turn of its own, together (test_when_the_next_starts.py); otherwise they are SPARSE. After sixty-four ends more,
+eight turns are COUNTED; with thirty-two ends they are FULL. Everywhere but in FULL the next item starts in the step of the one that ended.
 """
 
 import asyncio
@@ -127,6 +127,16 @@ def counted(count):
 unknown = counted
 
 
+def fills(in_place):
+    """After so many turns are full: what starts next waits for the pass that is scheduled already."""
+
+    def look(count):
+        waiting = count - in_place
+        return f"-.{'+-' * (in_place - 1)}{'+' * (in_place > 0)}{'-' * (waiting - (in_place == 0))}|{'+' * waiting}"
+
+    return look
+
+
 def full(count):
     """The first schedules a pass, in which the next ones start."""
     return f"-.{'-' * (count - 1)}|{'+' * count}" if count else "|"
@@ -135,14 +145,21 @@ def full(count):
 LIMIT = 8
 # The turns are sparse at the first end, and now they are counted.
 FROM_ONE_TO_COUNTED = [(unknown, [1]), (sparse, [1] * 64)]
+FROM_TWO_TO_FULL = [(fills(1), [2])]  # one of which has waited
+FROM_FOUR_TO_FULL = [(counted, [4] * 7), (fills(3), [4])]
 # {what: what turns are, and how many items end in each}
 ROUNDS = {
     "one end in the first turn": [(unknown, [1]), (sparse, [1] * 64), (counted, [1])],
-    "two": [(unknown, [2]), (full, [1] * 4), (sparse, [1])],
-    "as many as run": [(unknown, [LIMIT]), (full, [LIMIT] * 60)],
+    "two": [*FROM_TWO_TO_FULL, (full, [1] * 3), (sparse, [1])],
+    "as many as run": [(fills(1), [LIMIT]), (full, [LIMIT] * 60)],
     "one in the first turn in which any do": [(unknown, [0, 0, 0, 1]), (sparse, [1])],
-    "two in that": [(unknown, [0, 0, 0, 2]), (full, [1])],
-    "many in the turns after the first": [(unknown, [1]), (sparse, [LIMIT] * 8), (counted, [LIMIT] * 8), (full, [1])],
+    "two in that": [(unknown, [0, 0, 0]), *FROM_TWO_TO_FULL, (full, [1])],
+    "many in the turns after the first": [
+        (unknown, [1]),
+        (sparse, [LIMIT] * 8),
+        (counted, [LIMIT] * 3),
+        (fills(7), [8]),
+    ],
     "sixty-four ends in turns of one or several": [
         (unknown, [1]),
         (sparse, [1, 0, 8, 7, 2, 0, 6, 8, 8, 8, 8, 8]),
@@ -150,44 +167,63 @@ ROUNDS = {
     ],
     "eight turns with one end each": [*FROM_ONE_TO_COUNTED, (counted, [1] * 8), (sparse, [1])],
     "eight turns with 31 ends": [*FROM_ONE_TO_COUNTED, (counted, [4, 4, 4, 4, 4, 4, 4, 3]), (sparse, [1])],
-    "eight turns with 32 ends": [*FROM_ONE_TO_COUNTED, (counted, [4] * 8), (full, [1])],
-    "most of them in the first": [*FROM_ONE_TO_COUNTED, (counted, [8, 8, 8, 4, 1, 1, 1, 1]), (full, [1])],
-    "most of them in the last": [*FROM_ONE_TO_COUNTED, (counted, [1, 1, 1, 1, 4, 8, 8, 8]), (full, [1])],
+    "eight turns with 32 ends": [*FROM_ONE_TO_COUNTED, *FROM_FOUR_TO_FULL, (full, [1])],
+    "most of them in the first": [*FROM_ONE_TO_COUNTED, (counted, [8, 8, 8, 4, 1, 1, 1]), (fills(0), [1]), (full, [1])],
+    "most of them in the last": [*FROM_ONE_TO_COUNTED, (counted, [1, 1, 1, 1, 4, 8, 8]), (fills(7), [8]), (full, [1])],
+    "more than 32 ends": [*FROM_ONE_TO_COUNTED, (counted, [8, 8, 7, 6]), (fills(2), [7]), (full, [1])],
+    "all that are over in the last": [*FROM_ONE_TO_COUNTED, (counted, [8, 8, 8, 7]), (fills(0), [5]), (full, [1])],
     "turns without an end between them": [
         (unknown, [0, 1, 0]),
         (sparse, [0, 1] * 64),
-        (counted, [0, 4, 0] * 8),
-        (full, [0, 2, 0, 2, 0, 2, 0, 0, 1]),
+        (counted, [0, 4, 0] * 7),
+        (fills(3), [4]),
+        (full, [0, 2, 0, 2, 0, 0, 2]),
         (sparse, [0, 1]),
     ],
     "each eight turns are judged by themselves": [
         *FROM_ONE_TO_COUNTED,
         (counted, [3] * 8),
         *[(sparse, [1] * 64), (counted, [1] * 8)] * 3,
-        *[(sparse, [1] * 64), (counted, [4] * 8)],
+        (sparse, [1] * 64),
+        *FROM_FOUR_TO_FULL,
         (full, [1]),
     ],
-    "four passes for seven ends": [(unknown, [2]), (full, [2, 2, 2, 1]), (sparse, [1])],
-    "four passes for eight ends": [(unknown, [2]), (full, [2, 2, 2, 2]), (full, [1, 1, 1, 1]), (sparse, [1])],
-    "whichever has most": [(unknown, [2]), (full, [5, 1, 1, 1]), (full, [1, 1, 1, 5]), (full, [1] * 4), (sparse, [1])],
+    "four passes for seven ends": [*FROM_TWO_TO_FULL, (full, [2, 2, 2]), (sparse, [1])],
+    "four passes for eight ends": [*FROM_TWO_TO_FULL, (full, [2, 2, 3]), (full, [1, 1, 1, 1]), (sparse, [1])],
+    "whichever has most": [*FROM_TWO_TO_FULL, (full, [5, 1, 1]), (full, [1, 1, 1, 5]), (full, [1] * 4), (sparse, [1])],
     "each four passes are judged by themselves": [
-        (unknown, [8]),
-        (full, [8, 8, 8, 8]),
+        (fills(1), [8]),
+        (full, [8, 8, 8]),
         (full, [1, 1, 1, 4]),
         (sparse, [1]),
     ],
-    "the two ends of the first turn are none of those": [(unknown, [8]), (full, [1] * 4), (sparse, [1])],
+    "the first end in the first turn is none of those": [(fills(1), [5]), (full, [1] * 3), (sparse, [1])],
+    "the ends of that turn which wait are": [(fills(1), [6]), (full, [1] * 7), (sparse, [1])],
     "the ends of the eight turns are none of those": [
         *FROM_ONE_TO_COUNTED,
-        (counted, [8] * 8),
-        (full, [1] * 4),
+        (counted, [8] * 3),
+        (fills(7), [8]),
+        (full, [1] * 3),
         (sparse, [1]),
     ],
-    "the other way round": [(unknown, [2]), (full, [1] * 4), (sparse, [1] * 64), (counted, [8] * 8), (full, [1])],
+    "the other way round": [
+        *FROM_TWO_TO_FULL,
+        (full, [1] * 3),
+        (sparse, [1] * 64),
+        *FROM_FOUR_TO_FULL,
+        (full, [1]),
+    ],
     "all of that": [
-        (unknown, [2]),
-        *[(full, [1] * 4), (sparse, [1] * 64), (counted, [1] * 8), (sparse, [1] * 64), (counted, [4] * 8)] * 2,
-        (full, [2, 2, 2, 1]),
+        *FROM_TWO_TO_FULL,
+        *[
+            (full, [1] * 3),
+            (sparse, [1] * 64),
+            (counted, [1] * 8),
+            (sparse, [1] * 64),
+            *FROM_FOUR_TO_FULL,
+        ]
+        * 2,
+        (full, [2, 2, 2]),
         (sparse, [1]),
     ],
 }
@@ -250,14 +286,14 @@ def test_in_debug_mode(impl):
     run_on_it(main, debug=True)
 
 
-@pytest.mark.parametrize("ends_later, then", [(29, sparse), (30, full)])
-def test_the_sixty_fourth_end_is_not_counted_but_those_after_it_in_that_turn_are(impl, ends_later, then):
+@pytest.mark.parametrize("last, then", [((counted, [5]), sparse), ((fills(5), [6]), full)])
+def test_the_sixty_fourth_end_is_not_counted_but_those_after_it_in_that_turn_are(impl, last, then):
     async def main():
         call = Call(impl, LIMIT)
         assert await call.begin() == "+" * LIMIT
         await check_rounds(call, [(unknown, [1]), (sparse, [8] * 7 + [7])])
         assert await call.turns([3]) == ["-+-.+-+|"]
-        await check_rounds(call, [(counted, [4] * 6 + [ends_later - 24]), (then, [1])])
+        await check_rounds(call, [(counted, [4] * 6), last, (then, [1])])
         await call.finish()
 
     run_on_it(main)
@@ -403,7 +439,7 @@ def test_sparse_ends_wait_for_a_pass_that_is_scheduled_anyway(impl):
         assert await call.begin() == "+++++"
         await check_rounds(call, [(unknown, [1]), (sparse, [1] * 3)])
         assert await call.turns([3]) == ["-!.--|+++"]
-        await check_rounds(call, [(sparse, [1] * 58), (counted, [4] * 8), (full, [1])])  # they are of the sixty-four
+        await check_rounds(call, [(sparse, [1] * 58), *FROM_FOUR_TO_FULL, (full, [1])])  # they are of the sixty-four
         await call.finish()
 
     run_on_it(main)
@@ -421,7 +457,7 @@ def test_the_sixty_fourth_may_wait_and_the_pass_is_not_counted(impl):
     run_on_it(main)
 
 
-@pytest.mark.parametrize("last, then", [(3, sparse), (4, full)])
+@pytest.mark.parametrize("last, then", [((counted, [3]), sparse), ((fills(3), [4]), full)])
 def test_it_is_counted_if_more_end_in_that_turn(impl, last, then):
     """They start one item in their step, as all do beside a pass in which something is to start."""
 
@@ -430,7 +466,7 @@ def test_it_is_counted_if_more_end_in_that_turn(impl, last, then):
         assert await call.begin() == "+++++"
         await check_rounds(call, [(unknown, [1]), (sparse, [1] * 62)])
         assert await call.turns([3]) == ["-!.--+|++"]
-        await check_rounds(call, [(counted, [5] * 3 + [4] * 3 + [last]), (then, [1])])
+        await check_rounds(call, [(counted, [5] * 3 + [4] * 3), last, (then, [1])])
         await call.finish()
 
     run_on_it(main)
@@ -442,8 +478,8 @@ def test_while_turns_are_counted_a_pass_is_scheduled_once(impl):
     async def main():
         call = call_with_long_items(impl, 5, [5])
         assert await call.begin() == "+++++"
-        assert await call.turns([3]) == ["-.!-+-+|+"]
-        await check_rounds(call, [(full, [1, 1, 1, 1]), (sparse, [1])])
+        assert await call.turns([3]) == ["-.!--|+++"]
+        await check_rounds(call, [(full, [1, 1, 1]), (sparse, [1])])
         await call.finish()
 
     run_on_it(main)
@@ -454,7 +490,7 @@ def test_a_pass_for_which_no_item_has_ended_does_not_tell_whether_turns_are_full
         call = call_with_long_items(impl, 3, [0, 1, 2])
         assert await call.begin() == "!.!."
         assert await call.turns([0]) == ["!.|+++"]
-        await check_rounds(call, [(unknown, [2]), (full, [1])])
+        await check_rounds(call, [*FROM_TWO_TO_FULL, (full, [1])])
         await call.finish()
 
     run_on_it(main)
@@ -464,9 +500,9 @@ def test_such_a_pass_is_not_one_of_four(impl):
     async def main():
         call = call_with_long_items(impl, 5, [8])
         assert await call.begin() == "+++++"
-        await check_rounds(call, [(unknown, [2]), (full, [1])])
+        await check_rounds(call, [*FROM_TWO_TO_FULL, (full, [1])])
         assert await call.turns([1, 0]) == ["-.|!.", "+|"]
-        await check_rounds(call, [(full, [2, 4]), (full, [2, 2, 2, 1]), (sparse, [1])])
+        await check_rounds(call, [(full, [5]), (full, [2, 2, 2, 1]), (sparse, [1])])
         await call.finish()
 
     run_on_it(main)
@@ -478,7 +514,7 @@ def test_nor_one_of_eight(impl):
         assert await call.begin() == "+++++"
         await check_rounds(call, [*FROM_ONE_TO_COUNTED, (counted, [1])])
         assert await call.turns([1, 0]) == ["-.!|!.", "+|"]
-        await check_rounds(call, [(counted, [5] * 6), (full, [1])])
+        await check_rounds(call, [(counted, [5] * 5), (fills(4), [5]), (full, [1])])
         await call.finish()
 
     run_on_it(main)
@@ -597,8 +633,8 @@ def test_nor_are_they_among_others(impl):
 
 
 def test_each_call_judges_for_itself(impl):
-    one = [(unknown, [1]), (sparse, [1] * 64), (counted, [4] * 8), (full, [2, 1, 1, 1]), (sparse, [1])]
-    other = [(unknown, [2]), (full, [2] * 68), (full, [1] * 4), (sparse, [1] * 5)]
+    one = [(unknown, [1]), (sparse, [1] * 64), *FROM_FOUR_TO_FULL, (full, [2, 1, 1]), (sparse, [1] * 2)]
+    other = [*FROM_TWO_TO_FULL, (full, [3, 2, 2]), (full, [2] * 64), (full, [1] * 4), (sparse, [1] * 6)]
 
     async def main():
         calls = [Call(impl, 5)]
@@ -665,10 +701,10 @@ def test_after_an_error_the_queue_goes_on_and_so_does_the_counting(impl, when):
         with pytest.raises(ValueError, match="^b$"):
             await call.caller
         if when == "later":
-            await check_rounds(call, [(counted, [4] * 3 + [7])])  # 4 + 4 + 4 + 1 + 4 + 4 + 4 + 7
+            await check_rounds(call, [(counted, [4] * 3), (fills(6), [7])])  # 4 + 4 + 4 + 1 + 4 + 4 + 4 + 7
         else:
-            await check_rounds(call, [*FROM_ONE_TO_COUNTED[1:], (counted, [4] * 8)])
-        await check_rounds(call, [(full, [1] * 4), (sparse, [1])])
+            await check_rounds(call, [*FROM_ONE_TO_COUNTED[1:], *FROM_FOUR_TO_FULL])
+        await check_rounds(call, [(full, [1] * 3), (sparse, [1])])
         await call.run_out()
 
     run_on_it(main)
@@ -737,12 +773,12 @@ def test_if_the_loop_refuses_the_pass_that_is_reported_and_the_turn_is_not_count
         assert reported == [error]
         # For the next end another one is scheduled.
         loop.refuses = another = Refused()
-        assert await call.turns([3]) == ["-x+-.+-+|"]
+        assert await call.turns([3]) == ["-x+-.+-|+" if when == "in the first turn" else "-x+-.+-+|"]
         assert reported == [error, another]
         if when == "later":
             await check_rounds(call, [(counted, [4, 4, 4, 5]), (sparse, [1])])  # 4 + 4 + 4 + 2 + 4 + 4 + 4 + 5
         else:
-            await check_rounds(call, [(full, [1] * 4), (sparse, [1])])
+            await check_rounds(call, [(full, [1] * 3), (sparse, [1])])
         assert await call.finish() == [*range(900)]
 
     run_on_it(main)
@@ -767,7 +803,7 @@ def test_if_an_interrupt_comes_in_between_it_leaves_the_loop_and_nothing_is_lost
         if when == "later":
             await check_rounds(call, [(counted, [4] * 4 + [3]), (sparse, [1])])
         else:
-            await check_rounds(call, [(unknown, [2]), (full, [1])])
+            await check_rounds(call, [*FROM_TWO_TO_FULL, (full, [1])])
         assert await call.finish() == [*range(900)]
 
     loop = Loop()
@@ -791,7 +827,7 @@ def test_a_pass_that_an_interrupt_leaves_has_been_one(impl, interrupt):
     async def main():
         call = Call(impl, LIMIT, way="gather", special={LIMIT + 2: interrupts})
         assert await call.begin() == "+" * LIMIT
-        await check_rounds(call, [(unknown, [2])])
+        await check_rounds(call, FROM_TWO_TO_FULL)
         call.end(1)
         await asyncio.sleep(0)
         assert call.look() == "-."
@@ -800,7 +836,7 @@ def test_a_pass_that_an_interrupt_leaves_has_been_one(impl, interrupt):
         assert call.look() == ".-"
         await asyncio.sleep(0)
         assert call.look() == "++"
-        await check_rounds(call, [(full, [1, 4]), (sparse, [1])])
+        await check_rounds(call, [(full, [4]), (sparse, [1])])
         with pytest.raises(interrupt, match="^now$"):
             call.caller.result()
         await call.run_out()
