@@ -689,6 +689,31 @@ def test_a_loop_that_is_closed_meanwhile_takes_it_along_quietly(impl, what_goes_
     assert reports == []
 
 
+def test_if_a_slice_is_over_before_there_is_an_item_for_it_it_waits_for_the_next_pass(impl):
+    now = 0.0
+    impl._set_clock(lambda: now)
+
+    async def main():
+        trace = Trace()
+        numbers = []
+
+        async def takes_half_a_slice(name):
+            nonlocal now
+            now += 0.0006
+            trace(f"+{name}")
+            numbers.append(len(asyncio.all_tasks()) - 1)
+            await idle(9)
+
+        trace.start()
+        await impl.gather_with_concurrency(4, *(item(trace, name) for name in "abcd"), *map(takes_half_a_slice, "efgh"))
+        trace.stop()
+        assert trace.turns == ["", "+a +b +c +d", "-a -b -c -d", "+e +f", "+g +h"]
+        return numbers
+
+    # Four that wait, one by one, go on with an item; or a Task is made for each.
+    assert run(main) == ([4] * 4 if reuses_tasks_here(impl) else [1, 2, 3, 4])
+
+
 def test_the_call_goes_on_if_the_collector_runs_meanwhile_and_nobody_holds_it(impl):
     ended = []
 
