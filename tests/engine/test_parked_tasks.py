@@ -486,6 +486,36 @@ def test_in_the_call_graph_nobody_awaits_it_when_the_call_is_over(impl, gives, i
     assert [task._asyncio_awaited_by for task in scene.met] == [None] * len(scene.met)
 
 
+@pytest.mark.skipif(not HAS_CALL_GRAPH, reason="the call graph is new in 3.14")
+def test_in_the_call_graph_nobody_awaits_it_once_the_call_has_ended_with_an_error(impl):
+    """In the same turn, and before the pass: the queue goes on."""
+
+    async def main():
+        names, before, after = [], [], []
+
+        def awaiters():
+            return [task._asyncio_awaited_by for task in asyncio.all_tasks() if task.get_name() in names]
+
+        async def ends():
+            await asyncio.sleep(0)
+            if not names:
+                asyncio.get_running_loop().call_soon(lambda: after.extend(awaiters()))
+            names.append(asyncio.current_task().get_name())
+
+        async def fails():
+            await asyncio.sleep(0)
+            before.extend(awaiters())
+            raise Ended
+
+        with pytest.raises(Ended):
+            await impl.gather(ends(), ends(), fails(), idle(1), idle(1), limit=3)
+        await idle(4)
+        assert before == [{asyncio.current_task()}] * expected_waiting(impl)
+        assert after == [None] * expected_waiting(impl)
+
+    run(main)
+
+
 # --- The end of the queue ------------------------------------------------------------------------------------------
 
 
