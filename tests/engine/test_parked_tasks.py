@@ -486,6 +486,36 @@ def test_in_the_call_graph_nobody_awaits_it_when_the_call_is_over(impl, gives, i
     assert [task._asyncio_awaited_by for task in scene.met] == [None] * len(scene.met)
 
 
+@pytest.mark.skipif(not HAS_CALL_GRAPH, reason="the call graph is new in 3.14")
+def test_in_the_call_graph_nobody_awaits_it_once_the_call_has_ended_with_an_error(impl):
+    """In the same turn, and before the pass: the queue goes on."""
+
+    async def main():
+        names, before, after = [], [], []
+
+        def awaiters():
+            return [task._asyncio_awaited_by for task in asyncio.all_tasks() if task.get_name() in names]
+
+        async def ends():
+            await asyncio.sleep(0)
+            if not names:
+                asyncio.get_running_loop().call_soon(lambda: after.extend(awaiters()))
+            names.append(asyncio.current_task().get_name())
+
+        async def fails():
+            await asyncio.sleep(0)
+            before.extend(awaiters())
+            raise Ended
+
+        with pytest.raises(Ended):
+            await impl.gather(ends(), ends(), fails(), idle(1), idle(1), limit=3)
+        await idle(4)
+        assert before == [{asyncio.current_task()}] * expected_waiting(impl)
+        assert after == [None] * expected_waiting(impl)
+
+    run(main)
+
+
 # --- The end of the queue ------------------------------------------------------------------------------------------
 
 
@@ -687,6 +717,31 @@ def test_a_loop_that_is_closed_meanwhile_takes_it_along_quietly(impl, what_goes_
     assert started == [*"abc"]
     assert all(map(is_closed, queued))
     assert reports == []
+
+
+def test_if_a_slice_is_over_before_there_is_an_item_for_it_it_waits_for_the_next_pass(impl):
+    now = 0.0
+    impl._set_clock(lambda: now)
+
+    async def main():
+        trace = Trace()
+        numbers = []
+
+        async def takes_half_a_slice(name):
+            nonlocal now
+            now += 0.0006
+            trace(f"+{name}")
+            numbers.append(len(asyncio.all_tasks()) - 1)
+            await idle(9)
+
+        trace.start()
+        await impl.gather_with_concurrency(4, *(item(trace, name) for name in "abcd"), *map(takes_half_a_slice, "efgh"))
+        trace.stop()
+        assert trace.turns == ["", "+a +b +c +d", "-a -b -c -d", "+e +f", "+g +h"]
+        return numbers
+
+    # Four that wait, one by one, go on with an item; or a Task is made for each.
+    assert run(main) == ([4] * 4 if reuses_tasks_here(impl) else [1, 2, 3, 4])
 
 
 def test_the_call_goes_on_if_the_collector_runs_meanwhile_and_nobody_holds_it(impl):
