@@ -58,9 +58,7 @@ class Turns:
     def note_end(self):
         """An item has ended, and turns are not sparse.  As soon as there are enough, they are full."""
         self._ends_now += 1
-        if self.state is TURNS_UNKNOWN and self._ends_now == ENDS_OF_FIRST:
-            self._become(TURNS_FULL)
-        elif self.state is TURNS_ARE_COUNTED and self._ends + self._ends_now == ENDS_COUNTED:
+        if (self.state is TURNS_UNKNOWN and self._ends_now == ENDS_OF_FIRST) or (self.state is TURNS_ARE_COUNTED and self._ends + self._ends_now == ENDS_COUNTED):
             self._become(TURNS_FULL)
 
     def note_uncounted(self):
@@ -76,9 +74,7 @@ class Turns:
             return  # it was scheduled for something else
         self._ends += ends
         self._turns += 1
-        if self.state is TURNS_UNKNOWN:
-            self._become(TURNS_SPARSE)
-        elif self.state is TURNS_ARE_COUNTED and self._turns == TURNS_COUNTED:
+        if self.state is TURNS_UNKNOWN or (self.state is TURNS_ARE_COUNTED and self._turns == TURNS_COUNTED):
             self._become(TURNS_SPARSE)
         elif self.state is TURNS_FULL and self._turns == PASSES_WATCHED:
             self._become(TURNS_FULL if self._ends >= ENDS_OF_FULL else TURNS_SPARSE)
