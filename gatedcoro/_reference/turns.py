@@ -58,7 +58,8 @@ class Turns:
     def note_end(self):
         """An item has ended, and turns are not sparse.  As soon as there are enough, they are full."""
         self._ends_now += 1
-        if (self.state is TURNS_UNKNOWN and self._ends_now == ENDS_OF_FIRST) or (self.state is TURNS_ARE_COUNTED and self._ends + self._ends_now == ENDS_COUNTED):
+        enough = ENDS_OF_FIRST if self.state is TURNS_UNKNOWN else ENDS_COUNTED
+        if self.state is not TURNS_FULL and self._ends + self._ends_now == enough:
             self._become(TURNS_FULL)
 
     def note_uncounted(self):

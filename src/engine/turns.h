@@ -57,21 +57,14 @@ turns_become(Turns *self, TurnsState state)
     *self = (Turns){.state = state};
 }
 
-static inline bool
-turns_are_counted(const Turns *self)
-{
-    return self->state == TURNS_UNKNOWN || self->state == TURNS_ARE_COUNTED;
-}
-
 /* An item has ended, and turns are not sparse.  As soon as there are enough, they
    are full. */
 static inline void
 turns_note_end(Turns *self)
 {
     self->ends_now++;
-    if ((self->state == TURNS_UNKNOWN && self->ends_now == ENDS_OF_FIRST)
-        || (self->state == TURNS_ARE_COUNTED
-            && self->ends + self->ends_now == ENDS_COUNTED)) {
+    int enough = self->state == TURNS_UNKNOWN ? ENDS_OF_FIRST : ENDS_COUNTED;
+    if (self->state != TURNS_FULL && self->ends + self->ends_now == enough) {
         turns_become(self, TURNS_FULL);
     }
 }
