@@ -37,8 +37,9 @@ async def gather_with_concurrency(n, *coros):
 
     Returns a coroutine; nothing happens before it is awaited.  Each item runs in a Task and
     a copy of the caller's context of its own.  Items start in the order of the arguments,
-    the next one in the step that freed its slot, or, where several items end in a turn of the
-    event loop, in the next turn.  The results are in the order of the arguments.
+    the next one in the step that freed its slot, or, where mostly several items that had
+    suspended end in a turn of the event loop, in the next turn.  The results are in the order
+    of the arguments.
 
     n: how many items run at once: an integer of at least 1 (anything with ``__index__``),
         or None for no limit.  Without a limit the items are treated as by asyncio.gather:

@@ -8,7 +8,7 @@ which it settles the Future that the caller waits for, or the first error.
     ------                -----------------------------            ----
     items not started --> drives its item in its own Task  ------> results, or an error
        ^                        |  ends
-       +------------------------+  and starts the next item: in the same step if it never suspended, else in the next turn
+       +------------------------+  and starts the next item: at once, or where turns are full, in the next one
 
 The C extension behaves alike, turn of the event loop by turn.  Each module is the twin of the file in src/ that has its
 name.  The states and kinds that both know bear the same names, SOURCE_OPEN and the like: looked up in its enum a member

@@ -56,11 +56,16 @@ class Turns:
         self._ends_now = 0  # in the turn that is not over
 
     def note_end(self):
-        """An item has ended, and turns are not sparse.  As soon as there are enough, they are full."""
+        """An item has ended, and turns are not sparse.
+
+        As soon as there are enough, they are full: then this end is noted once more, with the pass for which it waits.
+        """
+        ends_before = self._ends_now
         self._ends_now += 1
         enough = ENDS_OF_FIRST if self.state is TURNS_UNKNOWN else ENDS_COUNTED
         if self.state is not TURNS_FULL and self._ends + self._ends_now == enough:
             self._become(TURNS_FULL)
+            self._ends_now = ends_before
 
     def note_uncounted(self):
         """An item has ended, and turns are sparse."""

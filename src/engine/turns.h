@@ -58,14 +58,15 @@ turns_become(Turns *self, TurnsState state)
 }
 
 /* An item has ended, and turns are not sparse.  As soon as there are enough, they
-   are full. */
+   are full: then this end is noted once more, with the pass for which it waits. */
 static inline void
 turns_note_end(Turns *self)
 {
-    self->ends_now++;
+    int ends_before = self->ends_now++;
     int enough = self->state == TURNS_UNKNOWN ? ENDS_OF_FIRST : ENDS_COUNTED;
     if (self->state != TURNS_FULL && self->ends + self->ends_now == enough) {
         turns_become(self, TURNS_FULL);
+        self->ends_now = ends_before;
     }
 }
 

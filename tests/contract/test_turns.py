@@ -145,7 +145,7 @@ def full(count):
 LIMIT = 8
 # The turns are sparse at the first end, and now they are counted.
 FROM_ONE_TO_COUNTED = [(unknown, [1]), (sparse, [1] * 64)]
-FROM_TWO_TO_FULL = [(fills(1), [2])]  # one of which has waited
+FROM_TWO_TO_FULL = [(fills(1), [2])]
 FROM_FOUR_TO_FULL = [(counted, [4] * 7), (fills(3), [4])]
 # {what: what turns are, and how many items end in each}
 ROUNDS = {
@@ -177,7 +177,7 @@ ROUNDS = {
         (sparse, [0, 1] * 64),
         (counted, [0, 4, 0] * 7),
         (fills(3), [4]),
-        (full, [0, 2, 0, 2, 0, 0, 2]),
+        (full, [0, 1, 0, 1, 0, 0, 1]),
         (sparse, [0, 1]),
     ],
     "each eight turns are judged by themselves": [
@@ -188,24 +188,25 @@ ROUNDS = {
         *FROM_FOUR_TO_FULL,
         (full, [1]),
     ],
-    "four passes for seven ends": [*FROM_TWO_TO_FULL, (full, [2, 2, 2]), (sparse, [1])],
-    "four passes for eight ends": [*FROM_TWO_TO_FULL, (full, [2, 2, 3]), (full, [1, 1, 1, 1]), (sparse, [1])],
-    "whichever has most": [*FROM_TWO_TO_FULL, (full, [5, 1, 1]), (full, [1, 1, 1, 5]), (full, [1] * 4), (sparse, [1])],
+    "four passes for seven ends": [*FROM_TWO_TO_FULL, (full, [2, 2, 1]), (sparse, [1])],
+    "four passes for eight ends": [*FROM_TWO_TO_FULL, (full, [2, 2, 2]), (full, [1, 1, 1, 1]), (sparse, [1])],
+    "whichever has most": [*FROM_TWO_TO_FULL, (full, [4, 1, 1]), (full, [1, 1, 1, 5]), (full, [1] * 4), (sparse, [1])],
     "each four passes are judged by themselves": [
         (fills(1), [8]),
         (full, [8, 8, 8]),
         (full, [1, 1, 1, 4]),
         (sparse, [1]),
     ],
-    "the first end in the first turn is none of those": [(fills(1), [5]), (full, [1] * 3), (sparse, [1])],
-    "the ends of that turn which wait are": [(fills(1), [6]), (full, [1] * 7), (sparse, [1])],
-    "the ends of the eight turns are none of those": [
+    "those of the first turn are among them": [(fills(1), [5]), (full, [1] * 7), (sparse, [1])],
+    "all four of them": [(fills(1), [4]), (full, [1] * 3), (sparse, [1])],
+    "of the counted turns, those of the last are": [
         *FROM_ONE_TO_COUNTED,
         (counted, [8] * 3),
         (fills(7), [8]),
-        (full, [1] * 3),
+        (full, [1] * 7),
         (sparse, [1]),
     ],
+    "and no others": [*FROM_ONE_TO_COUNTED, (counted, [8, 8, 8, 4]), (fills(3), [4]), (full, [1] * 3), (sparse, [1])],
     "the other way round": [
         *FROM_TWO_TO_FULL,
         (full, [1] * 3),
@@ -223,7 +224,7 @@ ROUNDS = {
             *FROM_FOUR_TO_FULL,
         ]
         * 2,
-        (full, [2, 2, 2]),
+        (full, [1, 1, 1]),
         (sparse, [1]),
     ],
 }
@@ -633,7 +634,7 @@ def test_nor_are_they_among_others(impl):
 
 
 def test_each_call_judges_for_itself(impl):
-    one = [(unknown, [1]), (sparse, [1] * 64), *FROM_FOUR_TO_FULL, (full, [2, 1, 1]), (sparse, [1] * 2)]
+    one = [(unknown, [1]), (sparse, [1] * 64), *FROM_FOUR_TO_FULL, (full, [1, 1, 1]), (sparse, [1] * 2)]
     other = [*FROM_TWO_TO_FULL, (full, [3, 2, 2]), (full, [2] * 64), (full, [1] * 4), (sparse, [1] * 6)]
 
     async def main():
@@ -702,9 +703,10 @@ def test_after_an_error_the_queue_goes_on_and_so_does_the_counting(impl, when):
             await call.caller
         if when == "later":
             await check_rounds(call, [(counted, [4] * 3), (fills(6), [7])])  # 4 + 4 + 4 + 1 + 4 + 4 + 4 + 7
+            await check_rounds(call, [(full, [1] * 7), (sparse, [1])])
         else:
             await check_rounds(call, [*FROM_ONE_TO_COUNTED[1:], *FROM_FOUR_TO_FULL])
-        await check_rounds(call, [(full, [1] * 3), (sparse, [1])])
+            await check_rounds(call, [(full, [1] * 3), (sparse, [1])])
         await call.run_out()
 
     run_on_it(main)
@@ -836,7 +838,7 @@ def test_a_pass_that_an_interrupt_leaves_has_been_one(impl, interrupt):
         assert call.look() == ".-"
         await asyncio.sleep(0)
         assert call.look() == "++"
-        await check_rounds(call, [(full, [4]), (sparse, [1])])
+        await check_rounds(call, [(full, [3]), (sparse, [1])])
         with pytest.raises(interrupt, match="^now$"):
             call.caller.result()
         await call.run_out()
