@@ -377,8 +377,8 @@ class _Gathering:
             raise
         except Exception as error:
             Unraisable(error)
-        else:
-            self.turns.note_end()
+            return False
+        self.turns.note_end()
         return self.turns.state is TURNS_FULL
 
     def _start_in_the_next_turn(self):

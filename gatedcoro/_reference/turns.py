@@ -63,14 +63,14 @@ class Turns:
         ends_before = self._ends_now
         self._ends_now += 1
         enough = ENDS_OF_FIRST if self.state is TURNS_UNKNOWN else ENDS_COUNTED
-        if self.state is not TURNS_FULL and self._ends + self._ends_now == enough:
+        if self.state is not TURNS_FULL and self._ends + self._ends_now >= enough:
             self._become(TURNS_FULL)
             self._ends_now = ends_before
 
     def note_uncounted(self):
         """An item has ended, and turns are sparse."""
         self._ends += 1
-        if self._ends == ENDS_UNCOUNTED:
+        if self._ends >= ENDS_UNCOUNTED:
             self._become(TURNS_ARE_COUNTED)
 
     def note_pass(self):

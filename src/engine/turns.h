@@ -64,7 +64,7 @@ turns_note_end(Turns *self)
 {
     int ends_before = self->ends_now++;
     int enough = self->state == TURNS_UNKNOWN ? ENDS_OF_FIRST : ENDS_COUNTED;
-    if (self->state != TURNS_FULL && self->ends + self->ends_now == enough) {
+    if (self->state != TURNS_FULL && self->ends + self->ends_now >= enough) {
         turns_become(self, TURNS_FULL);
         self->ends_now = ends_before;
     }
@@ -75,7 +75,7 @@ static inline void
 turns_note_uncounted(Turns *self)
 {
     self->ends++;
-    if (self->ends == ENDS_UNCOUNTED) {
+    if (self->ends >= ENDS_UNCOUNTED) {
         turns_become(self, TURNS_ARE_COUNTED);
     }
 }

@@ -283,7 +283,7 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
         if (next <= 0) {
             end = next < 0 ? STEP_INTERRUPTED : STEP_ENDED;
             status = raised == NULL ? PYGEN_RETURN : PYGEN_ERROR;
-            if (!began_pass) {
+            if (next == 0 && !began_pass) {
                 worker_leave_edge(state, self);
             }
             worker_finish(self);

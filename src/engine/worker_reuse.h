@@ -99,15 +99,17 @@ worker_forget_item(WorkerObject *self)
     return self->context != NULL;
 }
 
-/* Nothing else runs in this step of the Task, which ends with it.  If nobody has
-   the Task, or will get it, nobody sees whether it is still shown as awaited: it
-   goes, and that with it (3.14+). */
+/* Nothing else runs in this step, and with it the Task ends, if it is the Task's.
+   If nobody has that, or will get it, nobody sees whether it is still shown as
+   awaited: it goes, and that with it (3.14+). */
 static void
 worker_leave_edge(core_state *state, WorkerObject *self)
 {
     PyObject *task = self->link.target;
-    if (self->link.awaiter != NULL && task != NULL && is_own_task(state, task)
+    if (self->link.awaiter != NULL && state->reuse_works && task != NULL
+        && is_own_task(state, task)
         && task_is_unseen(task, self->in_first_step)
+        && worker_is_unseen(self) /* else the step may not be the Task's */
         && !task_may_have_callback(state, task)) {
         Py_CLEAR(self->link.awaiter);
     }

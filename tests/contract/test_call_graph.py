@@ -510,3 +510,36 @@ def test_a_task_whose_end_somebody_sees_is_not_shown_as_awaited_then(impl, door,
     run(main)
     assert all(who == [] for who in shown), shown
     assert shown or how == "watches it"
+
+
+@pytest.mark.parametrize("then", ["within a pass", "outside of any"])
+def test_a_task_whose_item_somebody_steps_to_its_end_is_not_shown_as_awaited(impl, edges, then):
+    """Who steps it by hand has neither its last reference nor the right to one; the Task finds its coroutine closed, later."""
+
+    class Item:
+        def __await__(self):
+            tasks.append(asyncio.current_task())
+            yield
+
+    async def steps_it():
+        if then == "outside of any":
+            await asyncio.sleep(0)
+        with pytest.raises(StopIteration):
+            tasks[0].get_coro().send(None)
+        edges.callers.add(caller)
+        assert awaiters(tasks[0]) == []
+
+    async def call():
+        await impl.gather_with_concurrency(3, Item(), steps_it(), asyncio.sleep(0), asyncio.sleep(0))
+
+    async def main():
+        nonlocal caller
+        caller = asyncio.create_task(call())
+        await asyncio.wait([caller])
+        assert tasks[0].done() or await asyncio.wait(tasks)
+        assert awaiters(tasks[0]) == []
+
+    tasks = []
+    caller = None
+    run(main)
+    caller.exception()
