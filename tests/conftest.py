@@ -46,7 +46,7 @@ def full_turns(impl):
     impl._set_full_turns(True)
 
 
-@pytest.fixture(params=[False, True], ids=["turns-unknown", "turns-full"])
+@pytest.fixture(params=["full"] if SHORT else ["unknown", "full"], ids=lambda turns: f"turns-{turns}")
 def any_turns(impl, request):
     """Both: a call begins as calls do, and with full turns, where Tasks wait for their next item from the first end on."""
-    impl._set_full_turns(request.param)
+    impl._set_full_turns(request.param == "full")

@@ -10,7 +10,10 @@ import pytest
 
 from contract_tools import HAS_CALL_GRAPH, idle, run
 
-pytestmark = pytest.mark.skipif(not HAS_CALL_GRAPH, reason="the call graph is new in 3.14")
+pytestmark = [
+    pytest.mark.skipif(not HAS_CALL_GRAPH, reason="the call graph is new in 3.14"),
+    pytest.mark.usefixtures("any_turns"),
+]
 
 
 def awaiters(future):
@@ -54,11 +57,6 @@ class Edges:
         gc.collect()
         futures = [op for op in gc.get_objects() if isinstance(op, asyncio.Future)]
         return [future for future in futures if self.callers.intersection(future._asyncio_awaited_by or ())]
-
-
-@pytest.fixture(autouse=True, params=[False, True], ids=["", "full turns"])
-def turns_begin_full(impl, request):
-    impl._set_full_turns(request.param)
 
 
 @pytest.fixture
