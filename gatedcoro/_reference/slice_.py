@@ -8,7 +8,7 @@ NONE --begin()--> BEGUN --> STARTED --> TIMED --> OVER
 import enum
 import time
 
-SLICE = 0.001
+SLICE_SECONDS = 0.001
 """Seconds that starting or closing items may take before the event loop gets a turn."""
 
 _clock = time.monotonic
@@ -27,7 +27,7 @@ class Timer:
         self._began = _clock()
 
     def is_over(self):
-        return _clock() - self._began >= SLICE
+        return _clock() - self._began >= SLICE_SECONDS
 
 
 class PassState(enum.Enum):

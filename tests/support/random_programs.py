@@ -804,19 +804,18 @@ def with_short_delays(text):
 
 
 @contextlib.contextmanager
-def task_reuse(module, enabled):
-    previous = module._set_task_reuse(enabled)
+def _switched(switch, enabled):
+    previous = switch(enabled)
     try:
         yield
     finally:
-        module._set_task_reuse(previous)
+        switch(previous)
 
 
-@contextlib.contextmanager
+def task_reuse(module, enabled):
+    return _switched(module._set_task_reuse, enabled)
+
+
 def full_turns(module, enabled):
     """Calls begin with full turns: most programs are too short for that to come about."""
-    previous = module._set_full_turns(enabled)
-    try:
-        yield
-    finally:
-        module._set_full_turns(previous)
+    return _switched(module._set_full_turns, enabled)
