@@ -405,15 +405,19 @@ def scenarios() -> dict[str, Scenario]:
 
 
 def run_here(names: Sequence[str], count: int, module: str) -> None:
-    """What callgrind watches: each scenario at three sizes, with a mark before, between and after."""
+    """What callgrind watches: each scenario at three sizes, with a mark before and after each.
+
+    What ran before is collected first: it would be in asyncio's set of all Tasks, which is gone through at the end of a run.
+    """
     subject = importlib.import_module(module)
     subject._set_clock((0.0).__float__)
     gc.disable()
     for name in names:
         scenario = scenarios()[name]
         scenario(subject, 10)
-        os.getloadavg()
         for size in (count, 2 * count, 4 * count):
+            gc.collect()
+            os.getloadavg()
             scenario(subject, size)
             os.getloadavg()
 
@@ -422,9 +426,8 @@ def counted(names: Sequence[str], count: int, module: str) -> dict[str, list[int
     """The instructions of each scenario at each of the three sizes."""
     program = f"from benchmarks.scaling import run_here; run_here({list(names)!r}, {count}, {module!r})"
     counts = harness.callgrind(program, marked=True)
-    return {
-        name: counts[4 * index + 1 : 4 * index + 4] for index, name in enumerate(names)
-    }  # the first: what comes before
+    counted = counts[1::2]  # the others: what comes before each of these
+    return {name: counted[3 * index : 3 * index + 3] for index, name in enumerate(names)}
 
 
 def growth(counts: Sequence[int]) -> float:
@@ -439,6 +442,15 @@ def per_item(counts: Sequence[int], count: int) -> float:
 
 def is_linear(counts: Sequence[int], count: int) -> bool:
     return per_item(counts, count) < LEAST or growth(counts) <= MOST
+
+
+def is_linear_counted_again(name: str, count: int, module: str) -> bool:
+    """Whether *name*, counted in a process of its own and from twice as many items on, is linear after all.
+
+    What happens once is not the same each time, within some 200,000 instructions (memory from the system, caches), a tenth of
+    a scenario whose items cost little. It is not there again at another size; what is quadratic shows the more there.
+    """
+    return is_linear(counted([name], 2 * count, module)[name], 2 * count)
 
 
 # --- The command --------------------------------------------------------------------------------------------------
@@ -463,7 +475,7 @@ def main(options: argparse.Namespace) -> int:
     for name, counts in counted(names, count, options.module).items():
         words = f"{growth(counts):6.2f}  {per_item(counts, count):10,.0f} instructions per item  {name}"
         print(words, flush=True)
-        if not is_linear(counts, count):
+        if not is_linear(counts, count) and not is_linear_counted_again(name, count, options.module):
             worse.append(words)
     print("\n".join(f"NOT LINEAR: {words}" for words in worse) or f"linear: no growth is above {MOST}")
     return 1 if worse else 0
