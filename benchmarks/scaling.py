@@ -445,12 +445,12 @@ def is_linear(counts: Sequence[int], count: int) -> bool:
 
 
 def is_linear_counted_again(name: str, count: int, module: str) -> bool:
-    """Whether *name*, counted in a process of its own and from twice as many items on, is linear after all.
+    """Whether *name*, counted in a process of its own and from four times as many items on, is linear after all.
 
-    What happens once is not the same each time, within some 200,000 instructions (memory from the system, caches), a tenth of
-    a scenario whose items cost little. It is not there again at another size; what is quadratic shows the more there.
+    What happens once is not the same each time, within some 200,000 instructions (memory from the system, caches): at first a fifth
+    of a scenario whose items cost little, here a twentieth. What is quadratic shows the more, the more items there are.
     """
-    return is_linear(counted([name], 2 * count, module)[name], 2 * count)
+    return is_linear(counted([name], 4 * count, module)[name], 4 * count)
 
 
 # --- The command --------------------------------------------------------------------------------------------------
