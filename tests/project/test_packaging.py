@@ -75,6 +75,23 @@ def test_the_package_says_that_it_is_typed():
     assert (package / "_core.pyi").exists()
 
 
+def functions_in_c(first: str, chosen: str) -> str:
+    """What asyncio has in C, where that module is imported first."""
+    code = (
+        f"import {first}, asyncio, gatedcoro, types; "
+        "print(gatedcoro.implementation, sorted((module, name) for module in ('events', 'futures', 'tasks') "
+        "for name, value in vars(getattr(asyncio, module)).items() if isinstance(value, types.BuiltinFunctionType)))"
+    )
+    done = python("-c", code, GATEDCORO_IMPLEMENTATION=chosen)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("chosen", ["python", ""])
+def test_imported_before_asyncio_it_leaves_asyncio_as_it_is(chosen):
+    assert functions_in_c("gatedcoro", chosen) == functions_in_c("asyncio", chosen)
+
+
 def test_python_can_be_chosen_by_hand():
     assert implementation_chosen(GATEDCORO_IMPLEMENTATION="python") == "python"
 
