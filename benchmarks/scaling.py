@@ -426,8 +426,8 @@ def counted(names: Sequence[str], count: int, module: str) -> dict[str, list[int
     """The instructions of each scenario at each of the three sizes."""
     program = f"from benchmarks.scaling import run_here; run_here({list(names)!r}, {count}, {module!r})"
     counts = harness.callgrind(program, marked=True)
-    counted = counts[1::2]  # the others: what comes before each of these
-    return {name: counted[3 * index : 3 * index + 3] for index, name in enumerate(names)}
+    of_scenarios = counts[1::2]  # the others: what comes before each of these
+    return {name: of_scenarios[3 * index : 3 * index + 3] for index, name in enumerate(names)}
 
 
 def growth(counts: Sequence[int]) -> float:
@@ -444,13 +444,13 @@ def is_linear(counts: Sequence[int], count: int) -> bool:
     return per_item(counts, count) < LEAST or growth(counts) <= MOST
 
 
-def is_linear_counted_again(name: str, count: int, module: str) -> bool:
-    """Whether *name*, counted in a process of its own and from four times as many items on, is linear after all.
+def is_linear_after_all(name: str, counts: Sequence[int], count: int, module: str) -> bool:
+    """Whether *name* is linear by *counts*, or else counted in a process of its own and from four times as many items on.
 
     What happens once is not the same each time, within some 200,000 instructions (memory from the system, caches): at first a fifth
     of a scenario whose items cost little, here a twentieth. What is quadratic shows the more, the more items there are.
     """
-    return is_linear(counted([name], 4 * count, module)[name], 4 * count)
+    return is_linear(counts, count) or is_linear(counted([name], 4 * count, module)[name], 4 * count)
 
 
 # --- The command --------------------------------------------------------------------------------------------------
@@ -475,7 +475,7 @@ def main(options: argparse.Namespace) -> int:
     for name, counts in counted(names, count, options.module).items():
         words = f"{growth(counts):6.2f}  {per_item(counts, count):10,.0f} instructions per item  {name}"
         print(words, flush=True)
-        if not is_linear(counts, count) and not is_linear_counted_again(name, count, options.module):
+        if not is_linear_after_all(name, counts, count, options.module):
             worse.append(words)
     print("\n".join(f"NOT LINEAR: {words}" for words in worse) or f"linear: no growth is above {MOST}")
     return 1 if worse else 0

@@ -1,6 +1,6 @@
 """Chooses the implementation: the C extension if there is one, unless GATEDCORO_IMPLEMENTATION says which."""
 
-import asyncio  # noqa: F401  before any part of it: from an _asyncio that comes first it would not take its functions
+import asyncio  # noqa: F401  first of all: it takes no functions from an _asyncio that was imported before it
 import os
 from types import ModuleType
 from typing import Literal

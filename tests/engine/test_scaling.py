@@ -84,8 +84,7 @@ def test_what_an_item_does_to_others_costs_the_same_however_many_there_are():
     names = [name for name in scaling.scenarios() if "the rest stopped" in name]
     assert len(names) == 4
     for name, counts in scaling.counted(names, 400, "gatedcoro._core").items():
-        linear = scaling.is_linear(counts, 400) or scaling.is_linear_counted_again(name, 400, "gatedcoro._core")
-        assert linear, (name, counts)
+        assert scaling.is_linear_after_all(name, counts, 400, "gatedcoro._core"), (name, counts)
 
 
 def test_what_is_quadratic_is_found():
