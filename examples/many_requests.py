@@ -1,4 +1,4 @@
-"""Many requests, at most ten at a time: the same three functions that a program would use, on a server that only sleeps.
+"""Many requests, at most ten at a time: the functions that a program would use, on a server that only sleeps.
 
 python examples/many_requests.py
 """
@@ -6,7 +6,7 @@ python examples/many_requests.py
 import asyncio
 from functools import partial
 
-from gatedcoro import gather, gather_with_concurrency, run_all
+from gatedcoro import amap, gather, gather_with_concurrency, run_all
 
 
 class Server:
@@ -29,6 +29,20 @@ class Server:
 
 
 async def main() -> None:
+    # A function and many arguments: results as they come, in order.
+    server = Server()
+    async with amap(server.ask, range(1_000), limit=10) as stream:
+        async for answer in stream:
+            if answer == "answer 100":
+                break
+    print(f"amap, left at {answer!r}: {server.served} requests of 1000 were made, {server.now} are still running")
+
+    # Or all of them, together.
+    server = Server()
+    answers = await amap(server.ask, range(1_000), limit=10)
+    print(f"amap, awaited: {len(answers)} answers, {server.most} at a time")
+
+    # Coroutines.
     server = Server()
     answers = await gather_with_concurrency(10, *(server.ask(number) for number in range(1_000)))
     print(
@@ -51,8 +65,8 @@ async def main() -> None:
     server = Server()
     gate = asyncio.Semaphore(10)
     await asyncio.gather(
-        gather(*map(server.ask, range(100)), limit=gate),
-        gather(*map(server.ask, range(100)), limit=gate),
+        amap(server.ask, range(100), limit=gate),
+        amap(server.ask, range(100), limit=gate),
     )
     print(f"two calls that share a semaphore: {server.served} answers, {server.most} at a time")
 

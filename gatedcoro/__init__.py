@@ -1,5 +1,7 @@
 """Run many coroutines with a limit on how many run at once.
 
+amap() takes a function and many arguments, gather() takes coroutines; help() on each function says the rest.
+
 A Task that nobody holds or watches may run several items, one after the other; docs/tasks.md
 says what of that can be seen.  Environment variables, read at import:
 

@@ -3,7 +3,9 @@ from typing import Final, Literal
 from gatedcoro._functions import *
 
 __all__ = [
+    "Stream",
     "__version__",
+    "amap",
     "constrained_execution",
     "gated_coro",
     "gather",

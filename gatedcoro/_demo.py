@@ -7,7 +7,7 @@ cost nothing: the engine alone. For each kind of work, both take turns:
     one pass with a heartbeat on the event loop: the longest stall
     one pass under tracemalloc: peak memory beyond the coroutines, which the caller made
 
-Each pass checks that the results are right.
+Then what a stream is for (_demo_streams.py): many items, two stages, a slow reader. Each pass checks that the results are right.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import gatedcoro
+from gatedcoro import _demo_streams
 from gatedcoro._demo_measure import (
     Heartbeat,
     WrongResult,
@@ -41,6 +42,7 @@ from gatedcoro._demo_measure import (
     sleep0,
     traced_growth,
 )
+from gatedcoro._demo_streams import Streams
 
 Item: TypeAlias = Callable[[int], Coroutine[Any, Any, Any]]
 Gather: TypeAlias = Callable[..., Awaitable[list[Any]]]
@@ -198,7 +200,7 @@ async def measure(work: Work, progress: Progress, deadline: float) -> None:
 STEPS_PER_WORK = len(CONTENDERS) * (1 + ROUNDS + 2)
 
 
-async def run(port: int, quick: bool, progress: Progress) -> tuple[list[Work], int]:
+async def run(port: int, quick: bool, progress: Progress) -> tuple[list[Work], Streams, int]:
     """All the work, measured, and the highest number of requests that the service saw at once."""
     seconds_for_rounds = 3.0 if quick else 18.0
     client = Client(port)
@@ -212,7 +214,9 @@ async def run(port: int, quick: bool, progress: Progress) -> tuple[list[Work], i
         await client.close()
     if peak > works[0].limit:
         raise WrongResult(f"the service saw {peak} requests at once, the limit was {works[0].limit}")
-    return works, peak
+    streams = Streams(5_000 if quick else 100_000)
+    await streams.measure(progress.step)
+    return works, streams, peak
 
 
 # What is shown while it runs: on stderr, and only to a person.
@@ -288,6 +292,8 @@ def progress_for(total: int) -> Progress:
 
 LABELS = {"langchain": "LangChain's", "gatedcoro": "gatedcoro"}
 HEADS = ["", "LangChain's", "gatedcoro", "ratio"]
+HEADS_OF_STREAMS = ["", *_demo_streams.WAYS]
+TIME, MEMORY, STALL = "time", "peak extra memory", "longest stall of the event loop"
 
 
 def shown_seconds(seconds: float) -> str:
@@ -317,19 +323,38 @@ def rows_of(work: Work) -> list[list[str]]:
     their_memory, our_memory = (work.memory[name] for name in CONTENDERS)
     their_stall, our_stall = (work.stall[name] for name in CONTENDERS)
     return [
-        ["time", shown_seconds(theirs), shown_seconds(ours), shown_ratio(theirs, ours)],
+        [TIME, shown_seconds(theirs), shown_seconds(ours), shown_ratio(theirs, ours)],
         [
-            "peak extra memory",
+            MEMORY,
             shown_bytes(their_memory),
             shown_bytes(our_memory),
             shown_ratio(their_memory, our_memory),
         ],
         [
-            "longest stall of the event loop",
+            STALL,
             shown_stall(their_stall),
             shown_stall(our_stall),
             shown_ratio(their_stall, our_stall, STALL_FLOOR),
         ],
+    ]
+
+
+def rows_of_streams(streams: Streams) -> list[list[str]]:
+    return [
+        [TIME, *map(shown_seconds, streams.seconds.values())],
+        [MEMORY, *map(shown_bytes, streams.memory.values())],
+        [STALL, *map(shown_stall, streams.stall.values())],
+    ]
+
+
+Sections: TypeAlias = list[tuple[str, list[list[str]]]]
+
+
+def tables_of(works: list[Work], streams: Streams) -> list[tuple[list[str], Sections]]:
+    """The heads of each table, and its sections: a heading, and rows."""
+    return [
+        (HEADS, [(work.heading(), rows_of(work)) for work in works]),
+        (HEADS_OF_STREAMS, [(streams.heading(), rows_of_streams(streams))]),
     ]
 
 
@@ -341,44 +366,45 @@ def about() -> str:
     )
 
 
-def print_plain_table(works: list[Work]) -> None:
+def print_plain_table(heads: list[str], sections: Sections) -> None:
     def line(cells: list[str]) -> str:
         return f"  {cells[0]:<34}{cells[1]:>12}{cells[2]:>13}{cells[3]:>13}".rstrip()
 
-    print(line(HEADS))
-    for work in works:
-        print(work.heading())
-        for row in rows_of(work):
+    print(line(heads))
+    for heading, rows in sections:
+        print(heading)
+        for row in rows:
             print(line(row))
 
 
-def print_rich_table(works: list[Work]) -> None:
+def print_rich_table(heads: list[str], sections: Sections) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table(show_edge=False, pad_edge=False)
-    for head in HEADS:
+    for head in heads:
         table.add_column(head, justify="right" if head else "left", no_wrap=True)
-    for work in works:
-        table.add_row(f"[bold]{work.heading()}[/bold]")
-        for number, row in enumerate(rows_of(work)):
+    for heading, rows in sections:
+        table.add_row(f"[bold]{heading}[/bold]")
+        for number, row in enumerate(rows):
             table.add_row("  " + row[0], row[1], row[2], f"[bold]{row[3]}[/bold]", end_section=number == 2)
     Console().print(table)
 
 
-def print_outcome(works: list[Work], peak: int, seconds: float) -> None:
+def print_outcome(works: list[Work], streams: Streams, peak: int, seconds: float) -> None:
     print(about())
     if gatedcoro.implementation != "c":
         print("NOTE: the C extension is not built for this Python, or not chosen. These are the figures of the")
         print("      Python implementation, which is lazy too, but not fast. In a checkout: pip install -e .")
-    print()
-    if sys.stdout.isatty() and rich_is_there():
-        print_rich_table(works)
-    else:
-        print_plain_table(works)
+    print_table = print_rich_table if sys.stdout.isatty() and rich_is_there() else print_plain_table
+    for heads, sections in tables_of(works, streams):
+        print()
+        print_table(heads, sections)
     rounds = min(len(samples) for work in works for samples in work.seconds.values())
     print()
-    print("Both gave the same results, and the HTTP service never saw more than", peak, "requests at once.")
+    print("All gave the same results, and the HTTP service never saw more than", peak, "requests at once.")
+    print("as_completed: a Task for each item at once, and a Semaphore for each stage. workers: as many as may run at")
+    print("once, a queue behind each stage, results out of order. gatedcoro: amap of amap, results in order.")
     print("LangChain's: its algorithm, asyncio.gather with a Semaphore around each item. ratio: LangChain's figure")
     print(
         f"divided by gatedcoro's. Time: median of {rounds} {'rounds' if rounds > 1 else 'round'}, taken in turns. Memory: beyond the coroutines,"
@@ -386,7 +412,7 @@ def print_outcome(works: list[Work], peak: int, seconds: float) -> None:
     print(f"which the caller made. Stall: how late a 1 ms timer came at worst. It all took {seconds:.0f} s.")
 
 
-def as_json(works: list[Work], peak: int, seconds: float) -> str:
+def as_json(works: list[Work], streams: Streams, peak: int, seconds: float) -> str:
     def compared(figures: dict[str, Any]) -> dict[str, Any]:
         return {**figures, "ratio": figures["langchain"] / max(figures["gatedcoro"], 1e-9)}
 
@@ -413,6 +439,12 @@ def as_json(works: list[Work], peak: int, seconds: float) -> str:
                 }
                 for work in works
             ],
+            "streams": {
+                "items": streams.items,
+                "seconds": streams.seconds,
+                "peak_extra_bytes": streams.memory,
+                "longest_stall_seconds": streams.stall,
+            },
         },
         indent=2,
     )
@@ -422,7 +454,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m gatedcoro",
         description="Runs the same work under LangChain's algorithm and under gatedcoro on this machine, checks that both give "
-        "the same results, and shows time, memory and the longest stall of the event loop.",
+        "the same results, and shows time, memory and the longest stall of the event loop; then a stream in two stages, beside "
+        "the ways in which that is written today.",
     )
     parser.add_argument("--quick", action="store_true", help="a few seconds instead of half a minute")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
@@ -434,9 +467,9 @@ def main(arguments: list[str] | None = None) -> int:
     progress = Progress(0)
     try:
         with http_service() as port:
-            progress = progress_for(STEPS_PER_WORK * len(all_work(Client(port), options.quick)))
+            progress = progress_for(STEPS_PER_WORK * len(all_work(Client(port), options.quick)) + _demo_streams.STEPS)
             try:
-                works, peak = asyncio.run(run(port, options.quick, progress))
+                works, streams, peak = asyncio.run(run(port, options.quick, progress))
             finally:
                 progress.close()
     except KeyboardInterrupt:
@@ -447,7 +480,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     seconds = time.perf_counter() - begin
     if options.json:
-        print(as_json(works, peak, seconds))
+        print(as_json(works, streams, peak, seconds))
     else:
-        print_outcome(works, peak, seconds)
+        print_outcome(works, streams, peak, seconds)
     return 0

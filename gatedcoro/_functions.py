@@ -3,7 +3,78 @@
 Both implementations answer with these; neither calls them.
 """
 
-__all__ = ["constrained_execution", "gated_coro", "gather", "gather_with_concurrency", "run_all"]
+__all__ = ["Stream", "amap", "constrained_execution", "gated_coro", "gather", "gather_with_concurrency", "run_all"]
+
+
+class Stream:
+    """The results of amap(), to be iterated over or to be awaited, once.
+
+    ``async for result in stream`` gives the results one by one; so does ``anext(stream)``, for any
+    number of consumers at once, which are served in the order in which they ask.
+    ``async with stream`` does not start anything; nothing of the stream runs any more when the block is left.
+    ``await stream`` returns the list of all results, in the order of the input.  A stream is not a coroutine:
+    asyncio.create_task() takes a coroutine that awaits it.
+
+    ``await stream.aclose()`` ends it early, as leaving the block does.
+
+    Nothing happens before the first of these, in whose event loop the stream lives from then on.
+    One that is dropped without any is a RuntimeWarning.
+
+    Cancelled while it waits, a consumer loses nothing: what it was about to get goes to the
+    next one who asks.  A stream that nobody holds any more is cancelled, and nobody waits for that;
+    a name in a frame, or a traceback, may keep it alive: then ``async with`` ends it in time.
+
+    Closing it cancels what runs, closes the iterable, and waits for both.  What that raises is raised,
+    or becomes a note on the error that leaves the block.  A cancellation meanwhile is passed on to
+    what still runs, and raised in the end.  Afterwards the stream is at its end.
+
+    Iterated over after it was awaited, or the other way round, awaited twice, used in another
+    event loop, or closed by one of its own items or by its iterable, it raises RuntimeError.
+    """
+
+
+def amap(async_fn, iterable, *, limit=None, ordered=True, buffersize=None, return_exceptions=False):
+    """Call ``async_fn(x)`` for each *x* of *iterable* and give the results as they come.
+
+    A plain function: it returns a :class:`Stream`, an async iterator, an async context manager and
+    an awaitable of the list of all results.  Nothing happens before it is used.
+
+        async for page in amap(fetch, urls, limit=50):
+            ...
+
+    async_fn: a callable that returns an awaitable.  It is called when a slot is free, in the slot, in
+        the item's own Task and its own copy of the caller's context.  The caller is whoever first uses the stream.
+    iterable: an iterable, or an async iterable, also an endless one.  An element is drawn only when
+        its item could start at once.  When the stream ends early a generator is closed, whoever else holds
+        it, and an async iterator by its ``aclose()``, after an element that it was asked for has been
+        cancelled.  All code of a sync one runs in one copy of the caller's context; all code of an
+        async one in one Task, whose context is such a copy.
+    limit: how many run at once: an integer of at least 1; None for no limit, so that all may run at
+        once; or an async context manager, which each item holds while it runs, entered and left in the
+        item's own Task.  At most one item waits for it, and what ``__aenter__`` raises is that item's error.
+    ordered: whether results are given in the order of the input, else as items end.
+    buffersize: an element is drawn only while fewer than *limit* + *buffersize* of them have
+        not been given to the consumer: an integer of at least 0; None for as many as *limit* is.  With a
+        context manager as *limit*, while at most *buffersize* results wait (None: 100); without a limit,
+        *buffersize* is all that may have been drawn and not given (at least 1; None: no bound).
+        Like *ordered* without effect if the stream is awaited.
+    return_exceptions: give errors of items among the results instead of raising the first.
+
+    Iterated over in order, it gives what ``for x in iterable: yield await async_fn(x)`` would: the
+    error of an item is raised after the results before it, the items after it are cancelled
+    and awaited, and an error of an earlier item takes its place.  With *ordered* false the first error
+    in time cancels everything that runs, and is raised after all results that there are.  An error of
+    *iterable* is raised when everything that was drawn before has been given; if an item of that
+    fails, its error is raised instead, or, with *ordered* false, cancels the rest and becomes a note.
+    Awaited, it is run_all(): the first error in time, of an item or of *iterable*, cancels the rest and
+    is raised.  In each case what was cancelled has ended by then and *iterable* is closed; what they raise
+    meanwhile, except CancelledError, becomes a note on the error.  KeyboardInterrupt and SystemExit of an
+    item also leave the event loop.  A StopAsyncIteration of an item that would end the consumer's loop is
+    the cause of a RuntimeError.
+
+    Raises TypeError if *async_fn* is not callable, *iterable* not iterable, or *limit* or
+    *buffersize* of another kind, and ValueError if *limit* is less than 1 or *buffersize* less than 0.
+    """
 
 
 async def gated_coro(semaphore, coro):
@@ -122,10 +193,13 @@ async def run_all(async_fns, *, limit=None, return_exceptions=False, cancel_on_e
     Task and its own copy of the caller's context.  The results are in the order of the
     functions.
 
-    async_fns: an iterable of callables that return awaitables.  It is advanced by one for
-        each free slot, and let go when nothing starts any more, which closes a generator
-        that nobody else holds: all in one copy of the caller's context.  What it raises is
-        treated as the first error of an item, even with *return_exceptions*.
+    async_fns: an iterable, or an async iterable, of callables that return awaitables.  It is
+        advanced by one for each free slot, and closed when nothing starts any more: a generator
+        also if somebody else holds it, an async iterator by its ``aclose()``, which is awaited.
+        All code of a sync one runs in one copy of the caller's context; all code of an async one
+        in one Task, whose context is such a copy.  What it raises is treated as the first error
+        of an item, even with *return_exceptions*; what it raises while it is closed becomes a
+        note on the error that the call ends with.
     limit, return_exceptions, cancel_on_error: as for gather(), except that *cancel_on_error*
         is true by default.
 
@@ -150,7 +224,7 @@ async def constrained_execution(funcs, max_runs):
     ``run_all(funcs, limit=max_runs, cancel_on_error=False)``, exceptions and cancellation
     included: the first error is raised at once, what runs goes on, the rest is still called.
 
-    funcs: an iterable of callables that return awaitables.
+    funcs: an iterable, or an async iterable, of callables that return awaitables.
     max_runs: how many run at once: an integer of at least 1, None for no limit, or an async
         context manager.
 

@@ -1,13 +1,16 @@
 """The types of the public functions, whichever implementation runs."""
 
 from asyncio import Future
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Generator, Iterable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, SupportsIndex, TypeAlias, TypeVar, overload
+from types import GenericAlias, TracebackType
+from typing import Any, Generic, Literal, Self, SupportsIndex, TypeAlias, TypeVar, final, overload
 
-__all__ = ["constrained_execution", "gated_coro", "gather", "gather_with_concurrency", "run_all"]
+__all__ = ["Stream", "amap", "constrained_execution", "gated_coro", "gather", "gather_with_concurrency", "run_all"]
 
 _T = TypeVar("_T")
+_T_co = TypeVar("_T_co", covariant=True)
+_R = TypeVar("_R")
 _T1 = TypeVar("_T1")
 _T2 = TypeVar("_T2")
 _T3 = TypeVar("_T3")
@@ -18,7 +21,45 @@ _T6 = TypeVar("_T6")
 _Gate: TypeAlias = AbstractAsyncContextManager[Any, Any]
 _Limit: TypeAlias = SupportsIndex | _Gate | None
 _FutureLike: TypeAlias = Future[_T] | Awaitable[_T]
+_AnyIterable: TypeAlias = Iterable[_T] | AsyncIterable[_T]
 
+@final
+class Stream(Generic[_T_co]):
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Coroutine[Any, Any, _T_co]: ...
+    def __await__(self) -> Generator[Any, Any, list[_T_co]]: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+    async def aclose(self) -> None: ...
+    @classmethod
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+
+@overload
+def amap(
+    async_fn: Callable[[_T], Awaitable[_R]],
+    iterable: _AnyIterable[_T],
+    *,
+    limit: _Limit = None,
+    ordered: bool = True,
+    buffersize: SupportsIndex | None = None,
+    return_exceptions: Literal[False] = False,
+) -> Stream[_R]: ...
+@overload
+def amap(
+    async_fn: Callable[[_T], Awaitable[_R]],
+    iterable: _AnyIterable[_T],
+    *,
+    limit: _Limit = None,
+    ordered: bool = True,
+    buffersize: SupportsIndex | None = None,
+    return_exceptions: bool,
+) -> Stream[_R | BaseException]: ...
 async def gated_coro(semaphore: _Gate, coro: Coroutine[Any, Any, _T]) -> _T: ...
 async def gather_with_concurrency(n: int | None, *coros: Coroutine[Any, Any, _T]) -> list[_T]: ...
 
@@ -188,7 +229,7 @@ def gather(
 ) -> Future[list[_T | BaseException]]: ...
 @overload
 async def run_all(
-    async_fns: Iterable[Callable[[], Awaitable[_T]]],
+    async_fns: _AnyIterable[Callable[[], Awaitable[_T]]],
     *,
     limit: _Limit = None,
     return_exceptions: Literal[False] = False,
@@ -196,10 +237,10 @@ async def run_all(
 ) -> list[_T]: ...
 @overload
 async def run_all(
-    async_fns: Iterable[Callable[[], Awaitable[_T]]],
+    async_fns: _AnyIterable[Callable[[], Awaitable[_T]]],
     *,
     limit: _Limit = None,
     return_exceptions: bool,
     cancel_on_error: bool = True,
 ) -> list[_T | BaseException]: ...
-async def constrained_execution(funcs: Iterable[Callable[[], Awaitable[_T]]], max_runs: _Limit) -> list[_T]: ...
+async def constrained_execution(funcs: _AnyIterable[Callable[[], Awaitable[_T]]], max_runs: _Limit) -> list[_T]: ...

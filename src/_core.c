@@ -9,16 +9,26 @@
       functions.h          what each is called with, and what it does with that
       front_door.h         the coroutine that opens a gathering, and waits
       opening.h            how a call that is in order becomes a gathering
+      stream_type.h        what Python code sees of a Stream
+      stream_block.h       the coroutines that end a Stream
+      consumer.h           the coroutine that asks a Stream for a result
+      stream.h             what amap() returns
+      stream_results.h     what is between items and consumers: a sink
+      iterables.h          arguments that are iterated over
       awaitables.h         arguments as asyncio.gather takes them
       arguments.h          how a call is bound to a function's parameters
       results.h            the list of all outcomes: a sink
       outer.h              our asyncio.Future, whose cancel() reaches the items
    engine/
       runner.h             how an item gets a Task
+      iteration_source.h   what a gathering asks of it
+      iteration_step.h     the steps of its Task
+      iteration.h          what goes through an async iterable: a source
       worker.h             drives items, one after the other, in one Task
       worker_item.h        the item that it drives at the moment
       watcher.h            a Future that needs neither Task nor slot
       pass.h               starts items, while there is room: the loop
+      leaving.h            what happens when nobody wants the rest
       outcome.h            what happens when something that ran has ended
       ending.h             how the queue is closed, and the call ends
       gathering.h          one call: its parts, its state, what holds
@@ -146,6 +156,7 @@ core_clear(PyObject *module)
 {
     core_state *state = state_of_module(module);
     spares_close(&state->workers);
+    spares_close(&state->consumers);
 #define CLEAR(name)              Py_CLEAR(state->name);
 #define CLEAR_STRING(name, text) Py_CLEAR(state->str_##name);
     FOR_EACH_TYPE(CLEAR)
@@ -192,27 +203,6 @@ core_make_strings(core_state *state)
     return 0;
 }
 
-/* What says which Task is current: on 3.11, where current_task() is Python code,
-   the method of the dict that it reads.  Runs Python code. */
-static PyObject *
-import_current_task(void)
-{
-    if (!CURRENT_TASK_IS_IN_A_DICT) {
-        return import_function("_asyncio", "current_task", "asyncio.tasks");
-    }
-    PyObject *tasks = import_from("_asyncio", "_current_tasks");
-    if (tasks != NULL && PyDict_Check(tasks)) {
-        PyObject *get = PyObject_GetAttrString(tasks, "get");
-        Py_DECREF(tasks);
-        return get;
-    }
-    Py_XDECREF(tasks);
-    if (tasks == NULL && can_do_without() < 0) {
-        return NULL;
-    }
-    return import_function("asyncio.tasks", "current_task", "_asyncio");
-}
-
 /* Runs Python code. */
 static int
 core_import_asyncio(core_state *state)
@@ -230,6 +220,10 @@ core_import_asyncio(core_state *state)
     IMPORT(current_task, import_current_task())
     IMPORT_FUNCTION(enter_task, "_asyncio", "_enter_task", "asyncio.tasks")
     IMPORT_FUNCTION(leave_task, "_asyncio", "_leave_task", "asyncio.tasks")
+    state->swap_current_task = import_swap_current_task();
+    if (PyErr_Occurred()) {
+        return -1;
+    }
     IMPORT_TYPE(future_base, "_asyncio", "Future")
     IMPORT_TYPE(task_base, "_asyncio", "Task")
     IMPORT_FUNCTION(get_running_loop, "asyncio.events", "get_running_loop",
@@ -335,6 +329,7 @@ core_find_shortcuts(core_state *state)
     return 0;
 }
 
+/* Runs Python code. */
 static int
 core_make_types(PyObject *module, core_state *state)
 {
@@ -348,6 +343,11 @@ core_make_types(PyObject *module, core_state *state)
     MAKE_TYPE(function_type, function_spec)
     MAKE_TYPE(gathering_type, gathering_spec)
     MAKE_TYPE(results_type, results_spec)
+    MAKE_TYPE(iteration_type, iteration_spec)
+    MAKE(stream_type, (PyTypeObject *)stream_type_new(module))
+    MAKE_TYPE(stream_results_type, stream_results_spec)
+    MAKE_TYPE(consumer_type, consumer_spec)
+    MAKE_TYPE(block_type, block_spec)
     MAKE_TYPE(catcher_type, catcher_spec)
     MAKE_TYPE(probe_type, probe_spec)
     MAKE_TYPE(waiter_type, waiter_spec)
@@ -372,7 +372,8 @@ core_register_coroutines(core_state *state)
 {
     PyTypeObject *const types[] = {
         state->worker_type,     state->keeper_type, state->probe_type,
-        state->front_door_type, state->gated_type,
+        state->front_door_type, state->gated_type,  state->iteration_type,
+        state->consumer_type,   state->block_type,
     };
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
         PyObject *registered = PyObject_CallMethod(state->abc_coroutine,
@@ -442,6 +443,7 @@ core_add_functions(PyObject *module, core_state *state)
     } functions[] = {
         {"gated_coro", gated_coro_call, true},
         {"gather_with_concurrency", gather_with_concurrency_call, true},
+        {"amap", amap_call, false},
         {"gather", gather_call, false},
         {"run_all", run_all_call, true},
         {"constrained_execution", constrained_execution_call, true},
@@ -507,7 +509,10 @@ core_fill(PyObject *module, core_state *state)
         || core_make_types(module, state) < 0
         || core_register_coroutines(state) < 0
         || core_find_cancelled_error(state) < 0
-        || core_add_functions(module, state) < 0) {
+        || core_add_functions(module, state) < 0
+        || PyModule_AddObjectRef(module, "Stream",
+                                 (PyObject *)state->stream_type)
+               < 0) {
         return -1;
     }
     return core_read_environment(state) < 0 ? -1 : core_measure_tasks(state);

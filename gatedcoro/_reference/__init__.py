@@ -18,8 +18,8 @@ The modules stand in layers; one uses its own layer and those above it in this l
 
     base         compat, call, state, stock
     coroutines   await_, item, coroutine, catcher, current, task, asyncio_semaphore, waiter, gated, keeper
-    engine       slice_, turns, running, call_graph, source, limit, sink, gathering, worker, watcher
-    surface      outer, results, awaitables, opening, front_door, function, functions
+    engine       slice_, turns, running, call_graph, source, limit, sink, gathering, worker, watcher, iteration
+    surface      outer, results, awaitables, iterables, stream_results, opening, front_door, stream, function, functions
 
 Read first: gathering, worker, source and sink; then what they name.  A call begins in functions.
 """

@@ -1,12 +1,11 @@
 """What the coroutines of the public functions do: open a gathering and wait for it.  Twin of src/surface/front_door.h."""
 
-import contextvars
-
 from .awaitables import checked_awaitables
 from .gathering import ErrorPolicy
+from .iterables import check_iterable, source_of
 from .limit import parse_limit, parse_n
 from .opening import begin, open_gathering
-from .source import Awaitables, Callables
+from .source import Awaitables
 from .state import get_running_loop
 
 
@@ -27,13 +26,18 @@ async def gather_coroutines(n, unstarted):
     return await _outcome(*open_gathering(loop, source, n, ErrorPolicy(), layout=layout))
 
 
-async def call_functions(functions, limit, limit_name, return_exceptions, cancel_on_error):
-    """The body of run_all() and constrained_execution(); *functions* is a list, out of which the iterable is taken."""
+async def call_functions(holder, name, limit, limit_name, policy):
+    """The body of run_all() and constrained_execution(); *holder* is a list, out of which the iterable is taken."""
     loop = get_running_loop()
     limit = parse_limit(limit, limit_name)
-    source = Callables(functions, contextvars.copy_context())
-    policy = ErrorPolicy(bool(return_exceptions), bool(cancel_on_error))
-    return await _outcome(*open_gathering(loop, source, limit, policy))
+    check_iterable(holder[0], name)
+    return await _outcome(*open_gathering(loop, source_of(holder), limit, policy))
+
+
+async def call_with_each(function, holder, limit, policy):
+    """What awaiting a Stream does."""
+    loop = get_running_loop()
+    return await _outcome(*open_gathering(loop, source_of(holder, function), limit, policy))
 
 
 async def _outcome(gathering, outer):

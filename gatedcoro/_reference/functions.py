@@ -6,10 +6,12 @@ from .coroutine import OwnCoroutine, Unstarted
 from .front_door import call_functions, gather_coroutines
 from .function import public
 from .gated import hold_and_await
-from .gathering import ErrorPolicy
-from .limit import parse_limit
+from .gathering import error_policy
+from .iterables import check_iterable
+from .limit import parse_buffersize, parse_limit
 from .opening import begin, open_gathering
 from .state import running_loop_or_none
+from .stream import Stream, new_stream  # noqa: F401
 
 
 @public
@@ -25,6 +27,21 @@ def gather_with_concurrency(n, *coros):
 
 
 @public
+def amap(async_fn, iterable, *, limit=None, ordered=True, buffersize=None, return_exceptions=False):
+    if not callable(async_fn):
+        raise TypeError(f"async_fn must be callable, not {async_fn!r} ({type(async_fn).__name__})")
+    check_iterable(iterable, "iterable")
+    return new_stream(
+        async_fn,
+        iterable,
+        parse_limit(limit, "limit"),
+        parse_buffersize(buffersize),
+        is_ordered=bool(ordered),
+        return_exceptions=bool(return_exceptions),
+    )
+
+
+@public
 def gather(*aws, limit=None, return_exceptions=False, cancel_on_error=False):
     unstarted = Unstarted(aws)
     try:
@@ -37,8 +54,9 @@ def gather(*aws, limit=None, return_exceptions=False, cancel_on_error=False):
         outer = loop.create_future()
         outer.set_result([])
         return outer
-    policy = ErrorPolicy(bool(return_exceptions), bool(cancel_on_error))
-    gathering, outer = open_gathering(loop, source, limit, policy, layout=layout)
+    gathering, outer = open_gathering(
+        loop, source, limit, error_policy(return_exceptions, cancel_on_error), layout=layout
+    )
     try:
         begin(gathering, returns_future=True)
     except BaseException:
@@ -50,12 +68,13 @@ def gather(*aws, limit=None, return_exceptions=False, cancel_on_error=False):
 @public
 def run_all(async_fns, *, limit=None, return_exceptions=False, cancel_on_error=True):
     unstarted = Unstarted(())
-    body = call_functions([async_fns], limit, "limit", return_exceptions, cancel_on_error)
+    policy = error_policy(return_exceptions, cancel_on_error)
+    body = call_functions([async_fns], "async_fns", limit, "limit", policy)
     return OwnCoroutine("run_all", body, unstarted)
 
 
 @public
 def constrained_execution(funcs, max_runs):
     unstarted = Unstarted(())
-    body = call_functions([funcs], max_runs, "max_runs", False, False)
+    body = call_functions([funcs], "funcs", max_runs, "max_runs", error_policy(False, False))
     return OwnCoroutine("constrained_execution", body, unstarted)

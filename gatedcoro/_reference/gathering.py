@@ -2,7 +2,9 @@
 
       OPEN ----> CANCELLED      what its outcome will be if nothing else comes between: all results,
         |           |           or a CancelledError;
-        +-> FAILING <           an error that stops the rest, once nothing runs any more
+        +-> FAILING <           an error that stops the rest, once nothing runs any more;
+        |   |  |    |
+        +-> LEFT    |           no error, for nobody wants what is left, once nothing runs any more
         |      |    |
         v      v    v
            SETTLED              its sink has had the outcome; the rest of the queue goes on
@@ -16,6 +18,7 @@ anything: the state is changed before, and looked at again after.
 import contextvars
 import dataclasses
 import enum
+import math
 
 from .call import INTERRUPTS, Unraisable, is_closed
 from .call_graph import CallGraph
@@ -25,10 +28,10 @@ from .item import close_item
 from .keeper import _Keeper
 from .limit import LIMIT_NONE, Limit
 from .running import Running
-from .sink import NOWHERE
-from .slice_ import Slice, Timer
+from .sink import NOWHERE, note_raised
+from .slice_ import PASS_OVER, Slice, Timer
 from .source import SOURCE_OPEN, TAKE_LATER, TAKE_NONE
-from .state import cancelled_error, running_loop_or_none
+from .state import CancelledError, cancelled_error, running_loop_or_none
 from .turns import TURNS_FULL, TURNS_SPARSE, Turns
 
 
@@ -36,10 +39,11 @@ class GatheringState(enum.Enum):
     OPEN = "to end with its results"
     CANCELLED = "to end with a CancelledError"
     FAILING = "to end with an error"
+    LEFT = "to end without one, as nobody wants what is left"
     SETTLED = "ended"
 
 
-GATHERING_OPEN, GATHERING_CANCELLED, GATHERING_FAILING, GATHERING_SETTLED = GatheringState
+GATHERING_OPEN, GATHERING_CANCELLED, GATHERING_FAILING, GATHERING_LEFT, GATHERING_SETTLED = GatheringState
 
 
 class TaskOrigin(enum.Enum):
@@ -51,23 +55,50 @@ class TaskOrigin(enum.Enum):
 TASKS_BY_LOOP, TASKS_OWN, TASKS_OWN_REUSED = TaskOrigin
 
 
+MOST_PASSED_ON = 100
+"""As often who waits for the end is taken for somebody who is cancelled by others.
+
+After that it is what waits for it that does so, by what it has cancelled.
+"""
+
+
 class PumpState(enum.Enum):
     NONE = "no pass is scheduled"
     COUNTS = "one that tells that this turn is over; nothing need start in it"
     STARTS = "one in which something is to start"
+    AHEAD = "the same, but what it would start does so in this step"
 
 
-PUMP_NONE, PUMP_COUNTS, PUMP_STARTS = PumpState
+PUMP_NONE, PUMP_COUNTS, PUMP_STARTS, PUMP_AHEAD = PumpState
+
+
+class ErrorStops(enum.Enum):
+    """What the first error stops; the call ends with it when nothing runs any more that has been stopped."""
+
+    NOTHING = "nothing: the call ends with it at once, and the other items go on"
+    ALL = "everything"
+    ALL_BUT_TAKEN = "everything; that of the source lets go on what has been taken before it"
+    LATER = "every later item; an error of an earlier one takes its place"
+
+
+STOPS_NOTHING, STOPS_ALL, STOPS_ALL_BUT_TAKEN, STOPS_LATER = ErrorStops
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ErrorPolicy:
-    """What an item's error does; without either, it ends the call at once, and the other items go on."""
+    """What an item's error does."""
 
     return_exceptions: bool = False
     """It is a result.  An error that belongs to no item ends the call all the same."""
-    cancel_on_error: bool = False
-    """It stops everything, and ends the call when nothing runs any more."""
+    stops: ErrorStops = STOPS_NOTHING
+
+
+NOT_STOPPED = math.inf
+
+
+def error_policy(return_exceptions, cancel_on_error):
+    """Return what the arguments of these names mean."""
+    return ErrorPolicy(bool(return_exceptions), STOPS_ALL if cancel_on_error else STOPS_NOTHING)
 
 
 class _Gathering:
@@ -83,9 +114,13 @@ class _Gathering:
         self.sink = NOWHERE
         self.state = GATHERING_OPEN
         self.error = None  # with which it will end, while it is FAILING
+        self.stopped_after = NOT_STOPPED  # items with a larger index have been cancelled by _stop_after() or leave()
+        self.passed_on = 0  # cancellations, by those who wait for the end
+        self.cleanup_error = None  # that the source has raised while it was being closed
         self.cancel_requested = False  # in whatever state
         self.cancel_message = None
         self.was_interrupted = False  # by an item's error, which has left the loop
+        self.is_abandoned = False  # nobody will look at the outcome
         self.item_is_taken = False  # one that neither runs yet nor has been dropped
         self.pump_state = PUMP_NONE
         self.keeper = None
@@ -93,6 +128,7 @@ class _Gathering:
         self.parent = None  # who is the current Task while the loop makes Tasks
         self._make_child = make_child
         self.limit = Limit(limit)
+        self.is_timed = self.limit.kind is not LIMIT_NONE or source.may_be_endless
         self.context = contextvars.copy_context()  # never entered, only copied
         caller = None
         if HAS_AWAITED_BY and running_loop_or_none() is loop:
@@ -106,17 +142,18 @@ class _Gathering:
 
     def may_start(self):
         """Whether there is an item, or may be one, that is yet to start."""
-        return self.source.state is SOURCE_OPEN
+        return self.source.is_open
 
     def has_room(self):
-        return self.may_start() and self.limit.has_room(len(self.running)) and self.sink.has_room()
+        """Whether an item may start now."""
+        return self.source.state is SOURCE_OPEN and self.limit.has_room(len(self.running)) and self.sink.has_room()
 
     def schedule_pump(self, pump=PUMP_STARTS):
         """Have a pass in the next turn of the event loop."""
         if not self.may_start():
             return
         is_scheduled = self.pump_is_scheduled
-        if self.pump_state is not PUMP_STARTS:
+        if self.pump_state is PUMP_NONE or self.pump_state is PUMP_COUNTS:
             self.pump_state = pump
         if is_scheduled:
             return
@@ -136,13 +173,28 @@ class _Gathering:
         self.pump()
 
     def pump(self):
-        """Run a pass: take items and start them, while there is room and the slice lasts.
+        """Run a pass, unless one is under way: an item that ends while another is being started does not recurse into this."""
+        if not self.slice.is_in_use:
+            self.slice.begin()
+            self._run_pass()
 
-        An item that ends while another is being started does not recurse into this.
+    def start_ahead(self):
+        """Somebody wants a result, and none is there: what is to start in the next turn does so in this step.
+
+        That is until a slice is used up in the turn: then the event loop gets its turn.
         """
-        if self.slice.is_in_use:
-            return
-        self.slice.begin()
+        if (
+            self.pump_state is PUMP_STARTS
+            and self.slice.last is not PASS_OVER
+            and not self.slice.is_in_use
+            and self.has_room()
+        ):
+            self.pump_state = PUMP_AHEAD
+            self.slice.begin_rest()
+            self._run_pass()
+
+    def _run_pass(self):
+        """Take items and start them, while there is room and the slice lasts."""
         try:
             while (child := self._next()) is not None:
                 child.start()
@@ -153,6 +205,8 @@ class _Gathering:
         except Exception as error:
             self._pass_failed(error)
         finally:
+            if self.pump_state is PUMP_AHEAD:
+                self.pump_state = PUMP_STARTS
             self.slice.end()
             self._release_parent()
         self.settle_if_over()
@@ -161,8 +215,7 @@ class _Gathering:
         """Return what is to run the next item that may start in this pass, None if there is none."""
         if not self.has_room():
             return None
-        is_limited = self.limit.kind is not LIMIT_NONE
-        if not self.slice.lasts(is_limited=is_limited, next_is_scheduled=self.pump_state is PUMP_STARTS):
+        if not self.slice.lasts(is_timed=self.is_timed, next_is_scheduled=self.pump_state is PUMP_STARTS):
             self.schedule_pump()
             return None
         if not self.may_start():  # the clock may be the user's
@@ -174,12 +227,16 @@ class _Gathering:
             if isinstance(error, INTERRUPTS):
                 raise
             return None
+        finally:
+            if self.source.is_stopped and self.source.closes_at_once:
+                self._close_source()  # it was running when it was stopped
         if taken is TAKE_LATER:
             return None
         if taken is TAKE_NONE:
             self._queue_is_gone()
             return None
         self.item_is_taken = True
+        self.sink.expect(taken[0])
         if not self.source.has_more:
             self._queue_is_gone()
         return self._child_for(*taken)
@@ -232,6 +289,17 @@ class _Gathering:
         if not self.slice.is_in_use and not self.may_start():
             self.parent = None
 
+    def room_is_made(self):
+        """The sink has room again, in a step of somebody else's: what there is room for starts in the next turn."""
+        if not self.slice.is_in_use and self.has_room():
+            try:
+                self.schedule_pump()
+            except INTERRUPTS:
+                self.interrupted()
+                raise
+            except Exception as error:
+                self._pass_failed(error)
+
     # Outcomes
 
     def ends(self, child):
@@ -263,14 +331,17 @@ class _Gathering:
                 self.lost_sink()
             elif error is None:
                 self.sink.put(index, outcome)
+            elif self.state is GATHERING_LEFT:
+                if not isinstance(error, CancelledError):
+                    self.state, self.error = GATHERING_FAILING, error
             elif self.state is GATHERING_FAILING:
-                self.sink.note(self.error, index, outcome)
+                self._fails_too(index, outcome)
             elif self.policy.return_exceptions:
                 self.sink.put(index, outcome)
-            elif self.policy.cancel_on_error:
-                self._fail(error)
-            else:
+            elif self.policy.stops is STOPS_NOTHING:
                 self._settle(error)
+            else:
+                self._fail(error, index)
         except INTERRUPTS:
             self.interrupted()
             raise
@@ -278,12 +349,35 @@ class _Gathering:
             self.running.end_ending()
         self.settle_if_over()
 
-    def _fail(self, error):
-        """Stop everything because of *error*, and raise it when nothing runs any more."""
+    def _fail(self, error, index):
+        """Stop what the policy says because of *error*, and raise it when none of that runs any more."""
         self.state, self.error = GATHERING_FAILING, error
         self.close_queue()
-        if not self.cancel_requested:
-            self.running.cancel_all(None)
+        self._stop_after(index if self.policy.stops is STOPS_LATER else -1)
+
+    def _stop_after(self, index):
+        """Cancel what runs, but for items with a smaller index than *index*, and for what has been cancelled before."""
+        before, self.stopped_after = self.stopped_after, index
+        self.sink.cut(index)
+        if not self.cancel_requested:  # else all has been cancelled
+            self.running.cancel_all(None, after=index, before=before)
+
+    def _not_stopped_before(self):
+        """The index from which on everything that runs has been cancelled by _stop_after()."""
+        return NOT_STOPPED if self.cancel_requested else self.stopped_after
+
+    def _fails_too(self, index, outcome):
+        """An item has failed although there is an error already."""
+        is_earlier = index < self.stopped_after < NOT_STOPPED
+        if is_earlier and self.policy.return_exceptions:
+            self.sink.put(index, outcome)
+        elif is_earlier and self.policy.stops is STOPS_LATER:
+            self.error = outcome.error
+            self._stop_after(index)
+        else:
+            self.sink.note(self.error, index, outcome, was_cancelled=not is_earlier)
+            if is_earlier:
+                self._stop_after(-1)
 
     def fail_call(self, error):
         """An error that belongs to no item ends the call, whatever return_exceptions says.
@@ -292,16 +386,24 @@ class _Gathering:
         there is of the results for it.
         """
         self.was_interrupted |= isinstance(error, INTERRUPTS)
-        is_decided = self.state is GATHERING_FAILING or self.state is GATHERING_SETTLED
+        is_decided = self.state in (GATHERING_FAILING, GATHERING_LEFT, GATHERING_SETTLED)
         decides = not is_decided and not self.sink.is_over()
         if decides:
             self.state, self.error = GATHERING_FAILING, error
         self.close_queue()
-        if decides and self.policy.cancel_on_error:
-            self.running.cancel_all(None)
-        elif decides and self.state is not GATHERING_SETTLED:
-            self._settle(error)
+        if decides and self.policy.stops is STOPS_NOTHING:
+            if self.state is not GATHERING_SETTLED:
+                self._settle(error)
+        elif decides:
+            self._stop_after(-1 if self.policy.stops is STOPS_ALL else self.source.position)
         self.settle_if_over()
+
+    def cleanup_failed(self, error):
+        """The source has raised *error* while it was being closed: it is the call's, or becomes a note on that."""
+        if self.is_abandoned or self.state is GATHERING_SETTLED or self.cleanup_error is not None:
+            Unraisable(error)
+        else:
+            self.cleanup_error = error
 
     def settle_if_over(self):
         """Settle if nothing runs and nothing is left."""
@@ -313,7 +415,7 @@ class _Gathering:
             self._settle(self.error)
         elif self.state is GATHERING_CANCELLED:
             self._settle(cancelled_error(self.cancel_message))
-        elif not self.item_is_taken:
+        elif self.state is GATHERING_LEFT or not self.item_is_taken:
             self._settle(None)
 
     def _settle(self, error):
@@ -323,6 +425,11 @@ class _Gathering:
         that is being cancelled, as asyncio.run() does then, gets a CancelledError: it would
         end with the interrupt, which would leave the loop once more.
         """
+        cleanup_error, self.cleanup_error = self.cleanup_error, None
+        if error is None:
+            error = cleanup_error
+        elif cleanup_error is not None:
+            note_raised(error, "while the source was being closed, it", cleanup_error)
         was_seen = self.was_interrupted and isinstance(error, INTERRUPTS)
         if was_seen and self.cancel_requested:
             error = cancelled_error(self.cancel_message)
@@ -414,6 +521,7 @@ class _Gathering:
         """The caller cancels what it waits for, which is pending; return whether that had any effect."""
         failures = []
         self.cancel_message = msg
+        source_is_closing = self.source.is_being_closed
         if self.may_start() or not self.running:
             self._request_cancel()
             self.close_queue()
@@ -421,6 +529,8 @@ class _Gathering:
         if self.state is not GATHERING_SETTLED and self.running.cancel_all(msg, failures):
             self._request_cancel()
             self.close_queue()
+        if source_is_closing:
+            self.source.cancel_closing(msg)
         if failures:
             raise failures[0]
         return self.cancel_requested
@@ -442,10 +552,44 @@ class _Gathering:
         """Settle a cancelled gathering without waiting until its long queue is closed."""
         if self.running or self.state is GATHERING_SETTLED or self.state is GATHERING_FAILING:
             return
+        if self.source.takes_turns and self.source.has_more:  # what it has been asked for is awaited
+            return
         if self.sink.is_over():
             self._let_go()
         elif self.state is GATHERING_CANCELLED:
             self._settle(cancelled_error(self.cancel_message))
+
+    def leave(self):
+        """Nobody wants what is left: cancel what has not been, and end without an error when nothing runs any more."""
+        if self.state is GATHERING_SETTLED or self.state is GATHERING_LEFT:
+            return
+        self.state, self.error = GATHERING_LEFT, None
+        before, self.stopped_after = self._not_stopped_before(), -1
+        self.close_queue()
+        if self.state is GATHERING_LEFT:
+            self.running.cancel_all(None, before=before)
+            self.settle_if_over()
+
+    def pass_on_cancellation(self, msg):
+        """Who waits for the end has been cancelled: cancel what still runs once more, and the closing of the source."""
+        self.passed_on += 1
+        self.running.cancel_all(msg)
+        if self.source.is_being_closed:
+            self.source.cancel_closing(msg)
+
+    def drop(self):
+        """Nobody waits, or will: cancel what has not been."""
+        self.is_abandoned = True
+        if self.state is not GATHERING_SETTLED:
+            self._let_go()
+        if is_closed(self.loop):
+            self.close_queue_at_once()
+            return
+        try:
+            self.close_queue()
+            self.running.cancel_all(None, before=self._not_stopped_before())
+        except BaseException as error:
+            Unraisable(error)
 
     # Closing the queue
 
@@ -458,8 +602,19 @@ class _Gathering:
         if is_closed(self.loop):  # there is no later
             self.close_queue_at_once()
         elif self.source.closes_at_once:
-            self.source.close_one()
+            self._close_source()
             self._queue_is_gone()
+        elif self.source.takes_turns:
+            try:
+                self.source.begin_closing()
+            except BaseException as error:  # nobody would make its next step
+                self.source.close_one()
+                if isinstance(error, INTERRUPTS):
+                    self._queue_is_gone()
+                    raise
+                self.cleanup_failed(error)
+            if not self.source.has_more:  # it has failed
+                self._queue_is_gone()
         elif self.source.has_more:
             self._close_slice()
 
@@ -488,7 +643,28 @@ class _Gathering:
         self.source.stop()
         self._release_parent()
         while self.source.has_more:
+            self._close_source()
+
+    def _close_source(self):
+        try:
             self.source.close_one()
+        except BaseException as error:
+            self.cleanup_failed(error)
+
+    def source_is_over(self):
+        """A source that takes turns has come to its end, or is closed."""
+        self._queue_is_gone()
+        self._release_parent()
+        self.settle_if_over()
+
+    def source_is_lost(self):
+        """The Task of the source was destroyed, so the loop is gone, or closed by hand: nothing starts any more."""
+        if self.state is GATHERING_OPEN:
+            self.state = GATHERING_CANCELLED
+        if is_closed(self.loop):
+            self._release_parent()
+        else:
+            self.source_is_over()
 
     # The keeper, a Task that stands for the queue while nothing else does
 

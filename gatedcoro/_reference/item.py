@@ -22,6 +22,21 @@ class ItemKind(enum.Enum):
 ITEM_AWAITABLE, ITEM_GATHER_AWAITABLE, ITEM_CALLABLE = ItemKind
 
 
+class Call:
+    """A function and what it is called with: one function for many items."""
+
+    def __init__(self, function, argument):
+        self._function = function
+        self._argument = argument
+        try:
+            self.__qualname__ = function.__qualname__
+        except Exception:  # a proxy of what is not there
+            self.__qualname__ = type(function).__name__
+
+    def __call__(self):
+        return self._function(self._argument)
+
+
 def close_coroutine(item, *, begun_too=False):
     """Close a coroutine that is given up; release anything else.
 
@@ -80,6 +95,7 @@ async def _call(function, worker):
     except BaseException as error:
         error.add_note(note)
         raise
+    del function  # and what it was called with
     worker.runs(awaitable)
     try:
         return await as_await_drives_it(awaitable)

@@ -70,6 +70,18 @@ def parse_limit(limit, name):
     )
 
 
+def parse_buffersize(buffersize):
+    """Return *buffersize* as None or an int of at least 0."""
+    if buffersize is None:
+        return None
+    if not hasattr(type(buffersize), "__index__"):
+        raise TypeError(f"buffersize must be an integer or None, not {buffersize!r} ({type(buffersize).__name__})")
+    buffersize = operator.index(buffersize)
+    if buffersize < 0:
+        raise ValueError(f"buffersize must be at least 0, or None for as many as the limit, not {buffersize}")
+    return buffersize
+
+
 def parse_n(n, count):
     """Return *n*, the limit for *count* coroutines, as None or an int."""
     if n is None:

@@ -42,6 +42,14 @@ def open_gathering(loop, source, limit, policy, *, layout=None):
     return gathering, outer
 
 
+def stream_gathering(loop, source, limit, policy, results):
+    """Return a gathering that has not begun, and will put its outcomes into *results*."""
+    gathering = _Gathering(loop, source, limit, policy, Worker)
+    gathering.sink = results
+    gathering.leave_call_graph()  # who waits changes
+    return gathering
+
+
 def begin(gathering, *, returns_future):
     """Take the Futures of a call without a limit, and have the first items started."""
     if gathering.limit.kind is LIMIT_NONE and gathering.source.kind is not ITEM_CALLABLE:
@@ -51,6 +59,8 @@ def begin(gathering, *, returns_future):
         gathering.parent = task_that_runs_on(gathering.loop)
     if not gathering.source.has_more:
         gathering.settle_if_over()
+    elif gathering.source.takes_turns and not gathering.source.begin(gathering):
+        pass  # it begins the first pass
     elif gathering.task_origin is TASKS_BY_LOOP:
         gathering.pump()
     else:

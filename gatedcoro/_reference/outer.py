@@ -24,6 +24,7 @@ class _GatheringFuture(Receiver):
         if self._gathering is None:
             self._log_traceback = False
             return
+        self._gathering.is_abandoned = True
         self._gathering.leave_call_graph()
         if is_closed(self._loop):
             self._gathering.close_queue_at_once()

@@ -1,6 +1,6 @@
 """The list of results: the sink of every function that returns one.  Twin of src/surface/results.h."""
 
-from .sink import Sink
+from .sink import Sink, note_raised
 from .state import CancelledError
 
 
@@ -24,17 +24,12 @@ class Results(Sink):
         self._results.extend([None] * missing)
         self._results[index] = outcome.value if outcome.error is None else outcome.as_result
 
-    def note(self, error, index, outcome):
+    def note(self, error, index, outcome, *, was_cancelled):
         raised = outcome.error
         if raised is error or isinstance(raised, CancelledError):
             return
-        try:
-            message = str(raised)
-        except Exception:
-            message = "<exception str() failed>"
-        error.add_note(
-            f"while it was being cancelled, item {self._argument(index)} raised {type(raised).__name__}: {message}"
-        )
+        when = "while it was being cancelled" if was_cancelled else "after that"
+        note_raised(error, f"{when}, item {self._argument(index)}", raised)
 
     def _argument(self, index):
         """Return which argument of the call an item is, its first where it was given twice."""

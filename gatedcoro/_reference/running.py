@@ -1,6 +1,7 @@
 """What runs for a gathering.  Twin of src/engine/running.h."""
 
 import enum
+import math
 
 from .call import Unraisable
 
@@ -87,8 +88,8 @@ class Running:
     def end_ending(self):
         self._ending -= 1
 
-    def cancel_all(self, msg, failures=None):
-        """Cancel everything that runs; return whether anything could be.
+    def cancel_all(self, msg, failures=None, *, after=-1, before=math.inf):
+        """Cancel everything that runs and has an index between *after* and *before*; return whether anything could be.
 
         What a cancel() raises goes into *failures*, or is reported; the rest is cancelled
         all the same.
@@ -96,7 +97,7 @@ class Running:
         accepted = False
         for child in self:
             try:
-                if child in self and child.cancel(msg):
+                if after < child.index < before and child in self and child.cancel(msg):
                     accepted = True
             except BaseException as error:
                 if failures is None:

@@ -42,6 +42,15 @@ class Outcome:
             return cls(error=failure, as_result=failure, has_left_the_loop=False)
 
 
+def note_raised(error, who, raised):
+    """Say on *error* what somebody else raised: *who* begins the sentence."""
+    try:
+        message = str(raised)
+    except Exception:
+        message = "<exception str() failed>"
+    error.add_note(f"{who} raised {type(raised).__name__}: {message}")
+
+
 class Receiver(Future):
     """The Future of a call, which a sink settles."""
 
@@ -57,11 +66,17 @@ class Sink:
         """Whether somebody else has ended it."""
         return False
 
+    def expect(self, index):
+        """The item has been taken and is about to start."""
+
     def put(self, index, outcome):
         """Take the outcome of an item; as *outcome* that it ended with an error is no error here."""
 
-    def note(self, error, index, outcome):
-        """Say on *error*, with which it will end, how an item ended meanwhile."""
+    def note(self, error, index, outcome, *, was_cancelled):
+        """Say on *error*, with which it will end, how an item ended after it: while it was being cancelled, or by itself."""
+
+    def cut(self, index):
+        """Items with a larger index are being cancelled."""
 
     def end(self, error, *, was_seen):
         """There are no more outcomes.  If *error* is not None and *was_seen*, it need not be reported."""

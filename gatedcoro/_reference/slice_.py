@@ -46,6 +46,7 @@ class Slice:
 
     def __init__(self):
         self.state = PASS_NONE
+        self.last = PASS_OVER  # the state in which the last pass has ended; before the first one nothing has a rest
         self._timer = None
 
     @property
@@ -56,20 +57,24 @@ class Slice:
     def begin(self):
         self.state = PASS_BEGUN
 
-    def end(self):
-        self.state = PASS_NONE
+    def begin_rest(self):
+        """A pass is the rest of the last one."""
+        self.state = self.last
 
-    def lasts(self, *, is_limited, next_is_scheduled):
-        """Whether one more item may start: the first, or any for about a millisecond if there is a limit.
+    def end(self):
+        self.last, self.state = self.state, PASS_NONE
+
+    def lasts(self, *, is_timed, next_is_scheduled):
+        """Whether one more item may start: the first, or any for about a millisecond if that is timed.
 
         Once a pass has used up its millisecond the next one is scheduled; then others in the
         same turn of the event loop start one item.
         """
         if self.state is PASS_BEGUN:
             self.state = PASS_STARTED
-            if is_limited:
+            if is_timed:
                 self._timer = Timer()
                 self.state = PASS_TIMED
-        elif is_limited and (next_is_scheduled or self._timer.is_over()):
+        elif is_timed and (next_is_scheduled or self._timer.is_over()):
             self.state = PASS_OVER
         return self.state is not PASS_OVER

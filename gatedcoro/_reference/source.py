@@ -1,32 +1,37 @@
 """Where items come from.  Twin of src/engine/source.h.
 
-OPEN -------> EXHAUSTED      items start while it is OPEN only, until every one
-  |               |          has been taken; closing what is left may take
-  v               v          several turns of the event loop
+WAITING              the next item is on its way
+   ^
+   v
+  OPEN -----> EXHAUSTED      items start while it is OPEN only, until every one
+   |              |          has been taken; closing what is left may take
+   v              v          several turns of the event loop
 CLOSING ----> CLOSED
 """
 
 import enum
 
-from .item import ITEM_AWAITABLE, ITEM_CALLABLE, close_item
+from .call import Unraisable
+from .item import ITEM_AWAITABLE, ITEM_CALLABLE, Call, close_item
 from .state import EMPTY, deque, isfuture
 
 
 class SourceState(enum.Enum):
     OPEN = "there is an item, or may be one"
+    WAITING = "there may be one: it says so (iteration.py)"
     EXHAUSTED = "every item has been taken"
     CLOSING = "nothing starts any more; the rest is being closed"
     CLOSED = "nothing starts any more, and nothing is left"
 
 
-SOURCE_OPEN, SOURCE_EXHAUSTED, SOURCE_CLOSING, SOURCE_CLOSED = SourceState
+SOURCE_OPEN, SOURCE_WAITING, SOURCE_EXHAUSTED, SOURCE_CLOSING, SOURCE_CLOSED = SourceState
 
 
 class TakeAnswer(enum.Enum):
     """What take() answers if it has no item."""
 
     NONE = "there is none after all"
-    LATER = "there is none yet: for sources that have to wait; neither of those below has to"
+    LATER = "there is none yet: it says when there is one (iteration.py)"
 
 
 TAKE_NONE, TAKE_LATER = TakeAnswer
@@ -35,6 +40,11 @@ TAKE_NONE, TAKE_LATER = TakeAnswer
 class Source:
     """Items of one kind, and how far they have been taken."""
 
+    closes_at_once = True
+    """Whether close_one() closes all that is left."""
+    takes_turns = False
+    """Whether it is a Task of its own (iteration.py): begin_closing() closes it, and it says when it is closed."""
+
     def __init__(self, kind):
         self.kind = kind
         self.state = SOURCE_OPEN
@@ -42,11 +52,21 @@ class Source:
     @property
     def has_more(self):
         """Whether there is an item, or may be one, to start or to close."""
-        return self.state is SOURCE_OPEN or self.state is SOURCE_CLOSING
+        return self.is_open or self.state is SOURCE_CLOSING
+
+    @property
+    def is_open(self):
+        """Whether there is an item, or may be one, to start."""
+        return self.state is SOURCE_OPEN or self.state is SOURCE_WAITING
 
     @property
     def is_stopped(self):
         return self.state is SOURCE_CLOSING or self.state is SOURCE_CLOSED
+
+    @property
+    def is_being_closed(self):
+        """Whether it takes turns for that, as a Task, which can be cancelled."""
+        return self.takes_turns and self.state is SOURCE_CLOSING
 
     def take(self):
         """Return the next item with its index, or a TakeAnswer; raise what the source raises."""
@@ -54,18 +74,33 @@ class Source:
 
     def stop(self):
         """Nothing starts from now on: what is left is to be closed."""
-        if self.state is SOURCE_OPEN:
+        if self.is_open:
             self.state = SOURCE_CLOSING
         elif self.state is SOURCE_EXHAUSTED:
             self.state = SOURCE_CLOSED
 
+    @property
+    def position(self):
+        """How many items have been taken."""
+        raise NotImplementedError
+
+    iterator = None
+    """What its Task goes through, if it has one."""
+
+    def runs_in(self, task):
+        """Whether *task* is its own."""
+        return False
+
+    may_be_endless = False
+    """Whether starting all of it in one turn could starve the event loop."""
+
     def close_one(self):
-        """Close something of what is left."""
+        """Close something of what is left; raise what that raises."""
         raise NotImplementedError
 
     def _ended(self):
         """Nothing is left."""
-        if self.state is SOURCE_OPEN:
+        if self.is_open:
             self.state = SOURCE_EXHAUSTED
         elif self.state is SOURCE_CLOSING:
             self.state = SOURCE_CLOSED
@@ -78,7 +113,12 @@ class Awaitables(Source):
 
     def __init__(self, items, kind=ITEM_AWAITABLE):
         super().__init__(kind)
+        self._position = 0
         self._put_in(deque(enumerate(items)))
+
+    @property
+    def position(self):
+        return self._position
 
     def _put_in(self, items):
         self._items = items  # each with its index
@@ -87,6 +127,7 @@ class Awaitables(Source):
 
     def _next(self):
         taken = self._items.popleft()
+        self._position += 1
         if not self._items:
             self._ended()
         return taken
@@ -104,49 +145,63 @@ class Awaitables(Source):
         close_item(self.kind, self._next()[1])
 
 
-class Callables(Source):
-    """An iterator of functions that return awaitables.
+class Iterable(Source):
+    """An iterable of functions that return awaitables, or of arguments for one.
 
     The iterator is advanced when a slot is free.  Its end is only known when it has been
-    reached.  All of its code runs in the same copy of the caller's context, that of its
-    finalizer included: a generator is closed by being let go.
+    reached.  All of its code runs in the same copy of the caller's context.  A generator is
+    closed, also if somebody else holds it; anything else is let go of.
     """
 
     closes_at_once = True
 
-    def __init__(self, functions, context):
-        """*functions* is a list, out of which the iterable is taken."""
+    def __init__(self, iterable, context, function=None):
+        """*iterable* is a list, out of which it is taken."""
         super().__init__(ITEM_CALLABLE)
+        self._function = function
+        self.may_be_endless = function is not None
         self._context = context
         self._iterator = None
+        self._is_advancing = False
         self._position = 0
-        context.run(self._open, functions)
+        context.run(self._open, iterable)
 
     def __del__(self):
-        self.close_one()
+        try:
+            self.close_one()
+        except BaseException as error:
+            Unraisable(error)
 
-    def _open(self, functions):
-        self._iterator = iter(functions.pop())
+    @property
+    def position(self):
+        return self._position
+
+    def _open(self, iterable):
+        self._iterator = iter(iterable.pop())
 
     def take(self):
-        function = self._context.run(self._advance)
-        if function is EMPTY:
+        self._is_advancing = True
+        try:
+            item = self._context.run(self._advance)
+        finally:
+            self._is_advancing = False
+        if item is EMPTY:
             return TAKE_NONE
         index = self._position
         self._position += 1
-        return index, function
+        return index, item if self._function is None else Call(self._function, item)
 
     def _advance(self):
         if self._iterator is None:  # it was let go in the meantime
             return EMPTY
         try:
-            function = next(self._iterator, EMPTY)
+            item = next(self._iterator, EMPTY)
         except BaseException:
             self._let_go()
             raise
-        if function is EMPTY:
+        if item is EMPTY:
             self._let_go()
-        return function
+        return item
 
     def _let_go(self):
         iterator, self._iterator = self._iterator, None
@@ -154,16 +209,32 @@ class Callables(Source):
         return iterator
 
     def close_one(self):
-        """Let go of the iterator.
+        """Close the iterator, or let go of it; one that is being advanced when that is over.
 
-        Its context cannot be entered where it is already.  Then it is the iterator that runs,
-        and what runs it has a reference, which goes in the context, too.  Out of reach is a
-        generator that the collector finds in a cycle with us: it may finalize that first.
+        Its context cannot be entered where it is already: then something else runs in there.  Out of
+        reach is a generator that the collector finds in a cycle with us: it may finalize that first.
         """
+        if self._is_advancing:
+            self._ended()
+            return
         if self._iterator is None:
             return
         iterator = [self._let_go()]
         try:
-            self._context.run(iterator.clear)
+            self._context.run(int)
         except RuntimeError:
-            iterator.clear()
+            close_iterator(iterator)
+        else:
+            self._context.run(close_iterator, iterator)
+
+
+def close_iterator(holder):
+    """*holder* is a list, out of which the iterator is taken."""
+    iterator = holder.pop()
+    if is_generator(iterator):
+        iterator.close()
+
+
+def is_generator(iterator):
+    """Whether it has what generators have, be they Python's or others', as Cython's."""
+    return all(hasattr(type(iterator), name) for name in ("send", "throw", "close"))

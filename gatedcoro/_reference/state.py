@@ -91,6 +91,7 @@ def _class_of_cancellations():
 
 Coroutine = taken_class_of("Coroutine", "_collections_abc", "send")
 deque = taken_class("deque", "_collections", "collections")
+OrderedDict = taken_class("OrderedDict", "_collections", "collections")
 Future = taken_class("Future", "_asyncio", "asyncio.futures")
 BaseTask = taken_class("Task", "_asyncio", "asyncio.tasks")
 AcceleratedTask = getattr(module("_asyncio"), "Task", EMPTY)

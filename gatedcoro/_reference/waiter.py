@@ -1,5 +1,7 @@
 """What a Task of ours waits for.  Twin of src/coroutines/waiter.h."""
 
+from .current import AsCurrentTask
+
 
 class _Waiter:
     """The least that a Task takes for a Future: it keeps its callback until the Task has made its step.
@@ -14,6 +16,7 @@ class _Waiter:
     def __init__(self, loop):
         self._loop = loop
         self._callback = self._context = None
+        self.is_woken = False  # the loop has the Task's next step
 
     def __await__(self):
         self._asyncio_future_blocking = True
@@ -24,10 +27,18 @@ class _Waiter:
 
     def add_done_callback(self, callback, *, context=None):
         self._callback, self._context = callback, context
+        self.is_woken = False
 
     def wake(self):
         if self._callback is not None:
             self._loop.call_soon(self._go_on, context=self._context)
+            self.is_woken = True
+
+    def resume(self):
+        """Have the Task make its step now, in the middle of that of another one, if there is one."""
+        if self._callback is not None:
+            with AsCurrentTask(self._loop, None):
+                self._context.run(self._go_on)
 
     def _go_on(self):
         callback, self._callback = self._callback, None

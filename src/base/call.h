@@ -84,6 +84,19 @@ restore_exception(PyObject *exception)
     }
 }
 
+/* Raises an exception (stolen) as `raise` does, which may be nothing: -1, or 0 then.
+   What is being handled becomes its context. */
+static int
+raise_in_step(PyObject *exception)
+{
+    if (exception == NULL) {
+        return 0;
+    }
+    PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+    Py_DECREF(exception);
+    return -1;
+}
+
 /* KeyboardInterrupt and SystemExit leave the event loop. */
 static inline bool
 is_interrupt(PyObject *exception)
@@ -113,6 +126,33 @@ forget_ordinary_error(void)
     return 0;
 }
 
+/* Notes on an error what somebody else raised meanwhile: `who` (stolen, or NULL
+   with an exception) begins the sentence.  -1 on error.  Runs Python code. */
+static int
+note_raised(core_state *state, PyObject *error, PyObject *who,
+            PyObject *exception)
+{
+    PyObject *text = who == NULL ? NULL : PyObject_Str(exception);
+    if (who != NULL && text == NULL
+        && PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_Clear();
+        text = PyUnicode_FromString("<exception str() failed>");
+    }
+    PyObject *name = text == NULL ? NULL : PyType_GetName(Py_TYPE(exception));
+    PyObject *note = name == NULL ? NULL
+                                  : PyUnicode_FromFormat("%U raised %U: %U",
+                                                         who, name, text);
+    int status =
+        note == NULL
+            ? -1
+            : call_method_for_effect(error, state->str_add_note, note);
+    Py_XDECREF(note);
+    Py_XDECREF(name);
+    Py_XDECREF(text);
+    Py_XDECREF(who);
+    return status;
+}
+
 /* An error that belongs to no item: from the loop, or from memory.  An
    interrupt keeps being raised (-1); anything else is reported.
    Runs Python code. */
@@ -124,6 +164,19 @@ report_error(PyObject *where)
     }
     PyErr_WriteUnraisable(where);
     return 0;
+}
+
+/* Is the loop closed?  Nobody can say of one that fails, which is reported as of
+   `where`: it may still do what it is asked to.  Runs Python code. */
+static bool
+loop_is_closed(core_state *state, PyObject *loop, PyObject *where)
+{
+    PyObject *closed = PyObject_CallMethodNoArgs(loop, state->str_is_closed);
+    if (closed == NULL) {
+        PyErr_WriteUnraisable(where);
+    }
+    Py_XDECREF(closed);
+    return closed == Py_True;
 }
 
 /* Steps that must all be taken, whatever fails.  Takes the exception being
@@ -159,6 +212,20 @@ raise_collected(PyObject *exception)
     }
     raise_exception(exception);
     return -1;
+}
+
+/* The message of a CancelledError: new reference.  Runs Python code. */
+static PyObject *
+message_of(PyObject *cancellation)
+{
+    PyObject *args = PyObject_GetAttrString(cancellation, "args");
+    PyObject *message =
+        args != NULL && PyTuple_Check(args) && PyTuple_GET_SIZE(args) > 0
+            ? Py_NewRef(PyTuple_GET_ITEM(args, 0))
+            : NULL;
+    Py_XDECREF(args);
+    PyErr_Clear();
+    return message == NULL ? Py_NewRef(Py_None) : message;
 }
 
 #endif /* GATEDCORO_CALL_H */

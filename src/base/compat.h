@@ -49,6 +49,9 @@
 /* asyncio's current Tasks are in a dict; since 3.12 a C function knows. */
 #define CURRENT_TASK_IS_IN_A_DICT (PY_VERSION_HEX < 0x030C0000)
 
+/* One function makes another Task the current one, whichever it was. */
+#define CURRENT_TASK_CAN_BE_SWAPPED (PY_VERSION_HEX >= 0x030C0000)
+
 /* Since 3.14 asyncio's Python Tasks do not say in the same place as its C Tasks
    which of them is current. */
 #define PYTHON_TASKS_ARE_CURRENT_APART (PY_VERSION_HEX >= 0x030E0000)

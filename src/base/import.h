@@ -148,4 +148,43 @@ import_class_of(const char *module_name, const char *name, const char *method)
     return definer;
 }
 
+/* What says which Task is current: on 3.11, where current_task() is Python code,
+   the method of the dict that it reads.  Runs Python code. */
+static PyObject *
+import_current_task(void)
+{
+    if (!CURRENT_TASK_IS_IN_A_DICT) {
+        return import_function("_asyncio", "current_task", "asyncio.tasks");
+    }
+    PyObject *tasks = import_from("_asyncio", "_current_tasks");
+    if (tasks != NULL && PyDict_Check(tasks)) {
+        PyObject *get = PyObject_GetAttrString(tasks, "get");
+        Py_DECREF(tasks);
+        return get;
+    }
+    Py_XDECREF(tasks);
+    if (tasks == NULL && can_do_without() < 0) {
+        return NULL;
+    }
+    return import_function("asyncio.tasks", "current_task", "_asyncio");
+}
+
+/* What makes another Task the current one: new reference; NULL without an exception
+   if there is no such function.  Runs Python code. */
+static PyObject *
+import_swap_current_task(void)
+{
+    if (!CURRENT_TASK_CAN_BE_SWAPPED) {
+        return NULL;
+    }
+    PyObject *swap = import_from("_asyncio", "_swap_current_task");
+    if (swap == NULL) {
+        (void)can_do_without();
+    }
+    else if (!PyCFunction_Check(swap)) {
+        Py_CLEAR(swap); /* not asyncio's own */
+    }
+    return swap;
+}
+
 #endif /* GATEDCORO_IMPORT_H */

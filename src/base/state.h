@@ -13,6 +13,11 @@
     X(gathering_type) \
     X(outer_type) \
     X(results_type) \
+    X(iteration_type) \
+    X(stream_type) \
+    X(stream_results_type) \
+    X(consumer_type) \
+    X(block_type) \
     X(task_type) \
     X(catcher_type) \
     X(probe_type) \
@@ -34,6 +39,7 @@
     X(current_task)             /* by its loop: a function */ \
     X(enter_task) \
     X(leave_task) \
+    X(swap_current_task)   /* 3.12+; or NULL */ \
     X(task_register)       /* the set in asyncio's WeakSet, until 3.13 */ \
     X(eager_task_register) /* 3.12 and 3.13 */ \
     X(asyncio_futures)     /* the module, whose functions may be replaced */ \
@@ -49,11 +55,14 @@
     X(future_remove_done_callback) /* of _asyncio.Future */ \
     X(discard_from_awaited_by)     /* of _asyncio, 3.14+ */ \
     X(done_future)                 /* with which Tasks are resumed */ \
+    X(spare_stop_iteration)        /* for the next return value; or NULL */ \
     X(context_kwname) \
     X(loop_kwname) \
     X(msg_kwname)
 
 #define FOR_EACH_STRING(X) \
+    X(aclose, "aclose") \
+    X(athrow, "athrow") \
     X(aenter, "__aenter__") \
     X(aexit, "__aexit__") \
     X(acquire, "acquire") \
@@ -62,9 +71,11 @@
     X(asyncio_future_blocking, "_asyncio_future_blocking") \
     X(bound_value, "_bound_value") \
     X(call_soon, "call_soon") \
+    X(call_soon_threadsafe, "call_soon_threadsafe") \
     X(cancel, "cancel") \
     X(cancel_message, "_cancel_message") \
     X(cancelled, "cancelled") \
+    X(cancelling, "cancelling") \
     X(close, "close") \
     X(context, "context") \
     X(cr_await, "cr_await") \
@@ -76,6 +87,7 @@
     X(create_task, "create_task") \
     X(current_task, "current_task") \
     X(done, "done") \
+    X(dunder_aiter, "__aiter__") \
     X(dunder_await, "__await__") \
     X(dunder_class, "__class__") \
     X(dunder_index, "__index__") \
@@ -90,6 +102,7 @@
     X(future_discard_from_awaited_by, "future_discard_from_awaited_by") \
     X(get_coro, "get_coro") \
     X(get_debug, "get_debug") \
+    X(getitem, "__getitem__") \
     X(get_loop, "get_loop") \
     X(get_task_factory, "get_task_factory") \
     X(log_destroy_pending, "_log_destroy_pending") \
@@ -181,6 +194,7 @@ typedef struct {
     bool turns_begin_full; /* a switch for the tests (turns.h) */
 
     Spares workers;      /* of our own Tasks */
+    Spares consumers;    /* of Streams */
     PyObject *task_args; /* for the next one's __init__(); owned, or NULL */
 
     unsigned long long task_names; /* the last number in a Task's name */

@@ -29,16 +29,69 @@ stop_iteration_new(PyObject *value)
     return stop;
 }
 
-/* The edge at which a return becomes a StopIteration. */
-static PyObject *
-coroutine_result_to_object(PySendResult status, PyObject *result)
+/* Is the StopIteration, which was raised before, back: with nobody else, and as it
+   was made? */
+static bool
+stop_iteration_is_back(const PyStopIterationObject *self)
 {
-    if (status == PYGEN_RETURN) {
-        PyObject *stop = stop_iteration_new(result);
-        restore_exception(stop);
+    return Py_REFCNT(self) == 1 && Py_REFCNT(self->args) == 1
+           && PyTuple_GET_SIZE(self->args) == 1 && self->dict == NULL
+           && self->traceback == NULL && self->context == NULL
+           && self->cause == NULL;
+}
+
+/* A coroutine of ours has gone: what it has returned is not kept any longer, nor is
+   a StopIteration that somebody else holds. */
+static void
+stop_iteration_let_go(core_state *state)
+{
+    PyStopIterationObject *spare =
+        (PyStopIterationObject *)state->spare_stop_iteration;
+    if (spare == NULL || spare->value == NULL) {
+        return;
+    }
+    if (!stop_iteration_is_back(spare)) {
+        Py_CLEAR(state->spare_stop_iteration);
+        return;
+    }
+    PyObject *in_args = PyTuple_GET_ITEM(spare->args, 0);
+    PyObject *value = spare->value;
+    PyTuple_SET_ITEM(spare->args, 0, Py_NewRef(Py_None));
+    spare->value = NULL;
+    Py_DECREF(in_args);
+    Py_DECREF(value);
+}
+
+/* The edge at which a return becomes a StopIteration.  `await` has taken the value
+   out of the last one, mostly, and dropped it: then that is used again. */
+static PyObject *
+coroutine_result_to_object(core_state *state, PySendResult status,
+                           PyObject *result)
+{
+    if (status != PYGEN_RETURN) {
+        return result;
+    }
+    stop_iteration_let_go(state);
+    PyStopIterationObject *spare =
+        (PyStopIterationObject *)state->spare_stop_iteration;
+    if (spare != NULL && stop_iteration_is_back(spare)
+        && spare->value == NULL) {
+        PyObject *args = spare->args;
+        Py_DECREF(PyTuple_GET_ITEM(args, 0)); /* None */
+        PyTuple_SET_ITEM(args, 0, Py_NewRef(result));
+        if (!PyObject_GC_IsTracked(args)) {
+            PyObject_GC_Track(args); /* the collector has seen it without */
+        }
+        spare->value = result;
+        restore_exception(Py_NewRef(spare));
         return NULL;
     }
-    return result;
+    PyObject *stop = stop_iteration_new(result);
+    if (stop != NULL && KEEPS_SPARES) {
+        Py_XSETREF(state->spare_stop_iteration, Py_NewRef(stop));
+    }
+    restore_exception(stop);
+    return NULL;
 }
 
 /* Runs Python code. */
@@ -52,7 +105,7 @@ coroutine_tp_iternext(PyObject *op)
         Py_DECREF(result);
         return NULL; /* exhausted, with None as value */
     }
-    return coroutine_result_to_object(status, result);
+    return coroutine_result_to_object(state_of(op), status, result);
 }
 
 /* Runs Python code. */
@@ -62,7 +115,7 @@ coroutine_send_method(PyObject *op, PyObject *value)
     PyObject *result;
     PySendResult status =
         coroutine_send(CoroutineObject_CAST(op), value, &result);
-    return coroutine_result_to_object(status, result);
+    return coroutine_result_to_object(state_of(op), status, result);
 }
 
 /* The exception that throw(type[, value[, traceback]]) means: new reference.
@@ -132,7 +185,7 @@ coroutine_throw_method(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
     PySendResult status =
         coroutine_throw(CoroutineObject_CAST(op), exception, &result);
     Py_DECREF(exception);
-    return coroutine_result_to_object(status, result);
+    return coroutine_result_to_object(state_of(op), status, result);
 }
 
 /* Runs Python code. */
@@ -345,7 +398,8 @@ coroutine_tp_finalize(PyObject *op)
     restore_exception(raised);
 }
 
-/* The shared part of each type's tp_dealloc; `clear` is the type's tp_clear. */
+/* The shared part of each type's tp_dealloc; `clear` is the type's tp_clear.  The
+   type may have lost its module to the collector. */
 static void
 coroutine_dealloc(PyObject *op, inquiry clear)
 {
@@ -359,6 +413,9 @@ coroutine_dealloc(PyObject *op, inquiry clear)
         PyObject_ClearWeakRefs(op);
     }
     (void)clear(op);
+    if (((PyHeapTypeObject *)type)->ht_module != NULL) {
+        stop_iteration_let_go(state_of_type(type));
+    }
     type->tp_free(op);
     Py_DECREF(type);
 }
@@ -400,16 +457,19 @@ static PyMemberDef coroutine_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-/* What every coroutine type has beside traverse, clear and dealloc. */
-#define COROUTINE_SLOTS \
+/* What every coroutine type has beside traverse, clear and dealloc; `await_slot` is
+   what `await` asks. */
+#define COROUTINE_SLOTS_AWAITED_BY(await_slot) \
     {Py_tp_finalize, coroutine_tp_finalize}, {Py_tp_repr, coroutine_tp_repr}, \
         {Py_tp_iter, PyObject_SelfIter}, \
-        {Py_tp_iternext, coroutine_tp_iternext}, \
-        {Py_am_await, coroutine_am_await}, {Py_am_send, coroutine_am_send}, \
-        {Py_tp_methods, coroutine_methods}, {Py_tp_getset, coroutine_getset}, \
+        {Py_tp_iternext, coroutine_tp_iternext}, {Py_am_await, await_slot}, \
+        {Py_am_send, coroutine_am_send}, {Py_tp_methods, coroutine_methods}, \
+        {Py_tp_getset, coroutine_getset}, \
     { \
         Py_tp_members, coroutine_members \
     }
+
+#define COROUTINE_SLOTS COROUTINE_SLOTS_AWAITED_BY(coroutine_am_await)
 
 #define COROUTINE_FLAGS \
     (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE \

@@ -173,4 +173,58 @@ current_task_leave(core_state *state, PyObject *loop, PyObject *before)
     restore_exception(raised);
 }
 
+/* Makes `wanted`, one of asyncio's C Tasks or None, the current Task of the loop
+   that runs in this thread, and returns what was: new reference, None for none.
+   NULL with an exception: then it is as it was, as far as that can be had.
+   Runs Python code. */
+static PyObject *
+current_task_exchange(core_state *state, PyObject *loop, PyObject *wanted)
+{
+    if (state->swap_current_task != NULL) {
+        PyObject *args[] = {loop, wanted};
+        return PyObject_Vectorcall(state->swap_current_task, args, 2, NULL);
+    }
+    PyObject *current = PyObject_CallOneArg(state->current_task, loop);
+    if (current == NULL
+        || (current != Py_None
+            && current_task_switch(state, loop, current, false, false) < 0)) {
+        Py_XDECREF(current);
+        return NULL;
+    }
+    if (wanted != Py_None
+        && current_task_switch(state, loop, wanted, true, false) < 0) {
+        PyObject *raised = fetch_exception();
+        PyObject *args[] = {loop, current};
+        if (current != Py_None && put_back(state->enter_task, args, 2) < 0) {
+            PyErr_WriteUnraisable(loop);
+        }
+        restore_exception(raised);
+        Py_CLEAR(current);
+    }
+    return current;
+}
+
+/* Has the loop make a Task of a coroutine in a context, as `parent` would (None or
+   NULL for nobody): new reference.  Runs Python code. */
+static PyObject *
+create_task_for(core_state *state, PyObject *loop, PyObject *coroutine,
+                PyObject *context, PyObject *parent)
+{
+    if (PyContext_Enter(context) < 0) {
+        return NULL;
+    }
+    PyObject *task = NULL, *before;
+    if (current_task_enter(state, loop, parent, &before) == 0) {
+        task =
+            PyObject_CallMethodOneArg(loop, state->str_create_task, coroutine);
+    }
+    current_task_leave(state, loop, before);
+    PyObject *raised = task == NULL ? fetch_exception() : NULL;
+    if (PyContext_Exit(context) < 0) {
+        PyErr_WriteUnraisable(loop);
+    }
+    restore_exception(raised);
+    return task;
+}
+
 #endif /* GATEDCORO_CURRENT_H */

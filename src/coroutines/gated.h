@@ -53,6 +53,7 @@ typedef struct {
     ItemDrive drive;
     PyObject *gate;
     PyObject *item;
+    PyObject *argument;  /* with which a callable is called, or NULL */
     Py_ssize_t index;    /* of the item in its call */
     PyObject *delegate;  /* what is driven now, or NULL */
     PyObject *waiter;    /* what acquire() yielded last, or NULL */
@@ -295,6 +296,7 @@ gated_give_up(GatedObject *self)
     (void)gated_tell_owner(self, false);
     if (self->kind == ITEM_CALLABLE) {
         Py_CLEAR(item);
+        Py_CLEAR(self->argument);
     }
     return item;
 }
@@ -337,8 +339,8 @@ gated_step_body(core_state *state, GatedObject *self, bool first,
     if (first) {
         value = Py_None;
         exception = NULL;
-        self->delegate = item_begin(state, &self->item, self->kind,
-                                    self->drive, self->index);
+        self->delegate = item_begin(state, &self->item, &self->argument,
+                                    self->kind, self->drive, self->index);
     }
     if (self->delegate != NULL) {
         PyObject *delegate = Py_NewRef(self->delegate);
@@ -509,19 +511,22 @@ static const CoroutineKind gated_kind = {
     .warns = true,
 };
 
-/* `async with gate: return await item`, or of an item of another kind. */
+/* `async with gate: return await item`, or of an item of another kind; the
+   caller's reference to `argument`, which may be NULL, is taken over. */
 static PyObject *
-gated_new(core_state *state, PyObject *gate, PyObject *item, ItemKind kind,
-          ItemDrive drive, Py_ssize_t index)
+gated_new(core_state *state, PyObject *gate, PyObject *item,
+          PyObject *argument, ItemKind kind, ItemDrive drive, Py_ssize_t index)
 {
     PyTypeObject *type = state->gated_type;
     GatedObject *self = (GatedObject *)type->tp_alloc(type, 0);
     if (self == NULL) {
+        Py_XDECREF(argument);
         return NULL;
     }
     coroutine_init(&self->base, &gated_kind);
     self->gate = Py_NewRef(gate);
     self->item = Py_NewRef(item);
+    self->argument = argument;
     self->kind = kind;
     self->drive = drive;
     self->index = index;
@@ -537,6 +542,7 @@ gated_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->gate);
     Py_VISIT(self->item);
+    Py_VISIT(self->argument);
     Py_VISIT(self->delegate);
     Py_VISIT(self->waiter);
     Py_VISIT(self->aexit);
@@ -552,6 +558,7 @@ gated_tp_clear(PyObject *op)
     GatedObject *self = GatedObject_CAST(op);
     gated_clear_iteration(self);
     Py_CLEAR(self->item);
+    Py_CLEAR(self->argument);
     Py_CLEAR(self->owner);
     return 0;
 }

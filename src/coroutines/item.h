@@ -12,7 +12,8 @@
 typedef enum {
     ITEM_AWAITABLE,        /* what `await` takes */
     ITEM_GATHER_AWAITABLE, /* what asyncio.gather takes */
-    ITEM_CALLABLE,         /* returns what `await` takes */
+    ITEM_CALLABLE, /* returns what `await` takes, called with an argument or
+                      without */
 } ItemKind;
 
 typedef enum {
@@ -20,6 +21,16 @@ typedef enum {
     DRIVE_ITSELF,          /* as a Task drives its coroutine */
     DRIVE_BY_AWAIT_METHOD, /* `yield from item.__await__()` */
 } ItemDrive;
+
+/* Does the type have what generators and coroutines have?  Runs no Python code. */
+static bool
+has_coroutine_methods(core_state *state, PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    return _PyType_Lookup(type, state->str_send) != NULL
+           && _PyType_Lookup(type, state->str_throw) != NULL
+           && _PyType_Lookup(type, state->str_close) != NULL;
+}
 
 /*** Beginning ***/
 
@@ -139,14 +150,20 @@ note_unpacking(core_state *state, PyObject *op)
 }
 
 /* Begins `*item`, of whatever kind: a new reference to what has to be driven.  A
-   callable is called, and `*item` is replaced by what it returned.  `index` is
-   which item of its call it is.  Runs Python code. */
+   callable is called with `*argument`, if there is one, which goes; and `*item` is
+   replaced by what it returned.  `index` is which item of its call it is.
+   Runs Python code. */
 static PyObject *
-item_begin(core_state *state, PyObject **item, ItemKind kind, ItemDrive drive,
-           Py_ssize_t index)
+item_begin(core_state *state, PyObject **item, PyObject **argument,
+           ItemKind kind, ItemDrive drive, Py_ssize_t index)
 {
     if (kind == ITEM_CALLABLE) {
-        PyObject *awaitable = PyObject_CallNoArgs(*item);
+        PyObject *given = *argument;
+        *argument = NULL;
+        PyObject *awaitable = given == NULL
+                                  ? PyObject_CallNoArgs(*item)
+                                  : PyObject_CallOneArg(*item, given);
+        Py_XDECREF(given);
         if (awaitable == NULL) {
             note_item(state, index);
             return NULL;

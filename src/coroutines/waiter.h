@@ -58,6 +58,14 @@ waiter_go_on(PyObject *op, PyObject *Py_UNUSED(ignored))
     return result;
 }
 
+/* What a further step yields so as to wait for it again: new reference. */
+static PyObject *
+waiter_yield(PyObject *op)
+{
+    WaiterObject_CAST(op)->blocking = true;
+    return Py_NewRef(op);
+}
+
 static PyMethodDef waiter_go_on_def = {"go_on", waiter_go_on, METH_NOARGS,
                                        NULL};
 

@@ -103,11 +103,14 @@ gathering_close_source(GatheringObject *self)
     case SOURCE_EXHAUSTED:
         source_be_closed(&self->source);
         gathering_release_parent(self);
-        return 0;
+        return self->source.kind == SOURCE_TASK /* it has failed */
+                   ? gathering_queue_ended(self)
+                   : 0;
     case SOURCE_CLOSING:
     case SOURCE_CLOSED:
         return 0;
     case SOURCE_OPEN:
+    case SOURCE_WAITING:
         break;
     }
     source_begin_closing(&self->source);
@@ -115,9 +118,32 @@ gathering_close_source(GatheringObject *self)
     if (self->source.kind == SOURCE_LIST) {
         return gathering_close_some(self);
     }
+    core_state *state = state_of((PyObject *)self);
+    if (self->source.kind == SOURCE_TASK) {
+        PyObject *iteration = Py_NewRef(self->source.object);
+        int status = self->source.task->close(state, iteration);
+        if (status < 0) { /* nobody would make its next step */
+            PyObject *failure = NULL;
+            if (interrupt_is_raised()) {
+                collect_exception(&failure);
+            }
+            else {
+                gathering_cleanup_failed(self, fetch_exception());
+            }
+            self->source.task->strand(state, iteration);
+            if (gathering_queue_ended(self) < 0) {
+                collect_exception(&failure);
+            }
+            status = raise_collected(failure);
+        }
+        Py_DECREF(iteration);
+        return status;
+    }
     source_be_closed(&self->source);
     int status = gathering_queue_ended(self);
-    source_drop(&self->source);
+    PyObject *raised = fetch_exception();
+    gathering_cleanup_failed(self, source_drop(state, &self->source));
+    restore_exception(raised);
     return status;
 }
 
@@ -165,7 +191,7 @@ static int
 gathering_keeper_cancelled(PyObject *owner, PyObject *message)
 {
     GatheringObject *self = GatheringObject_CAST(owner);
-    if (self->source.state != SOURCE_OPEN) {
+    if (!source_is_open(&self->source)) {
         return 0;
     }
     return gathering_stop(self, message) < 0 ? report_error(owner) : 0;
@@ -189,7 +215,7 @@ static const KeeperOwnerCalls gathering_keeper_calls = {
 static int
 gathering_keep_queue(GatheringObject *self)
 {
-    if (self->source.state != SOURCE_OPEN || self->keeper != NULL) {
+    if (!source_is_open(&self->source) || self->keeper != NULL) {
         return 0;
     }
     return keeper_start(state_of((PyObject *)self), (PyObject *)self,
@@ -210,6 +236,19 @@ gathering_settle_for(GatheringObject *self, PyObject *exception,
     PyObject *failure = NULL;
     bool is_no_news = false;
     PyObject *error = NULL;
+    PyObject *cleanup_error = self->cleanup_error;
+    self->cleanup_error = NULL;
+    if (exception == NULL) {
+        exception = cleanup_error;
+    }
+    else if (cleanup_error != NULL
+             && note_raised(state, exception,
+                            PyUnicode_FromString(
+                                "while the source was being closed, it"),
+                            cleanup_error)
+                    < 0) {
+        collect_exception(&failure);
+    }
     if (exception != NULL) {
         is_no_news =
             gathering_has_let_out(self, exception)
@@ -235,6 +274,7 @@ gathering_settle_for(GatheringObject *self, PyObject *exception,
         Py_DECREF(self);
     }
     Py_XDECREF(error);
+    Py_XDECREF(cleanup_error);
     return raise_collected(failure);
 }
 
@@ -289,6 +329,8 @@ gathering_settle_complete(GatheringObject *self)
     case GATHERING_LOST:
     case GATHERING_CANCELLED:
         return gathering_settle_cancelled(self);
+    case GATHERING_LEFT:
+        return gathering_settle(self, NULL);
     case GATHERING_OPEN:
         break;
     }
@@ -314,12 +356,30 @@ gathering_settle_if_complete(GatheringObject *self)
     return raise_collected(failure);
 }
 
+/* A source that is a Task has come to its end, or is closed.  -1 on an interrupt.
+   Runs Python code. */
+static int
+gathering_source_is_over(GatheringObject *self)
+{
+    PyObject *failure = NULL;
+    if (gathering_queue_ended(self) < 0) {
+        collect_exception(&failure);
+    }
+    if (gathering_settle_if_complete(self) < 0) {
+        collect_exception(&failure);
+    }
+    gathering_check(self);
+    return raise_collected(failure) < 0 ? report_error((PyObject *)self) : 0;
+}
+
 /* The queue is closed, or being closed: if nothing runs, a caller that has been
-   cancelled need not wait for the rest of it.  Runs Python code. */
+   cancelled need not wait for the rest of it; but for a Task, which may be in the
+   middle of anything.  Runs Python code. */
 static int
 gathering_settle_if_stopped(GatheringObject *self)
 {
-    if (self->state == GATHERING_CANCELLED && self->running.count == 0) {
+    if (self->state == GATHERING_CANCELLED && self->running.count == 0
+        && !source_is_being_closed(&self->source)) {
         return gathering_settle_cancelled(self);
     }
     return 0;
@@ -345,6 +405,23 @@ gathering_stop(GatheringObject *self, PyObject *message)
     return raise_collected(failure);
 }
 
+/* The closing of a source that is a Task is cancelled.  -1 on error.
+   Runs Python code. */
+static int
+gathering_cancel_closing(GatheringObject *self, PyObject *message)
+{
+    PyObject *iteration = source_is_being_closed(&self->source)
+                              ? Py_XNewRef(self->source.object)
+                              : NULL;
+    if (iteration == NULL) {
+        return 0;
+    }
+    int status = self->source.task->cancel(state_of((PyObject *)self),
+                                           iteration, message);
+    Py_DECREF(iteration);
+    return status;
+}
+
 /* What the caller's cancel() does: everything that runs is cancelled, what is
    queued never starts.  1 if anything was cancelled, 0, or -1 on error.
    Runs Python code. */
@@ -357,7 +434,8 @@ gathering_cancel(GatheringObject *self, PyObject *message)
     }
     PyObject *failure = NULL;
     bool cancelled = gathering_is_cancelled(self);
-    if (self->source.state == SOURCE_OPEN || self->running.count == 0) {
+    bool was_closing = source_is_being_closed(&self->source);
+    if (source_is_open(&self->source) || self->running.count == 0) {
         cancelled = true;
         if (gathering_stop(self, message) < 0) {
             collect_exception(&failure);
@@ -367,7 +445,8 @@ gathering_cancel(GatheringObject *self, PyObject *message)
         Py_XSETREF(self->cancel_message, Py_NewRef(message));
     }
     if (self->state != GATHERING_SETTLED) {
-        int any = running_cancel(state, &self->running, message);
+        int any =
+            running_cancel(state, &self->running, message, -1, PY_SSIZE_T_MAX);
         if (any < 0) {
             collect_exception(&failure);
         }
@@ -378,6 +457,9 @@ gathering_cancel(GatheringObject *self, PyObject *message)
                 collect_exception(&failure);
             }
         }
+    }
+    if (was_closing && gathering_cancel_closing(self, message) < 0) {
+        collect_exception(&failure);
     }
     cancelled |= gathering_is_cancelled(self); /* by what ran in between */
     gathering_check(self);
@@ -400,28 +482,40 @@ gathering_strand(GatheringObject *self)
     gathering_check(self);
 }
 
+/* Is its loop closed?  Runs Python code. */
+static bool
+gathering_loop_is_closed(GatheringObject *self, PyObject *where)
+{
+    return loop_is_closed(state_of((PyObject *)self), self->loop, where);
+}
+
+/* The Task of the source goes although that has not ended: with its loop, as a rule,
+   or closed by hand.  -1 on an interrupt.  Runs Python code. */
+static int
+gathering_source_is_lost(GatheringObject *self)
+{
+    gathering_be_lost(self);
+    if (gathering_loop_is_closed(self, (PyObject *)self)) {
+        gathering_strand(self); /* nobody could be told */
+        return 0;
+    }
+    return gathering_source_is_over(self);
+}
+
 /* The caller has gone: cancels what runs.  What fails in that is reported, as of
    `where`.  Keeps the exception being raised.  Runs Python code. */
 static void
 gathering_abandon(GatheringObject *self, PyObject *where)
 {
-    core_state *state = state_of((PyObject *)self);
     PyObject *raised = fetch_exception();
-    gathering_leave_call_graph(state, self);
-    PyObject *closed =
-        PyObject_CallMethodNoArgs(self->loop, state->str_is_closed);
-    if (closed == Py_True) {
+    self->abandoned = true;
+    gathering_leave_call_graph(state_of((PyObject *)self), self);
+    if (gathering_loop_is_closed(self, where)) {
         gathering_strand(self);
     }
-    else {
-        if (closed == NULL) {
-            PyErr_WriteUnraisable(where);
-        }
-        if (gathering_cancel(self, Py_None) < 0) {
-            PyErr_WriteUnraisable(where);
-        }
+    else if (gathering_cancel(self, Py_None) < 0) {
+        PyErr_WriteUnraisable(where);
     }
-    Py_XDECREF(closed);
     restore_exception(raised);
 }
 

@@ -10,17 +10,19 @@
 
       state              will end with                     and may become
       OPEN               all outcomes                      any other
-      LOST               CancelledError: something that    CANCELLED, FAILING
-                         ran went with its loop
-      CANCELLED          CancelledError: so was the        FAILING_CANCELLED
+      LOST               CancelledError: something that    CANCELLED, FAILING,
+                         ran went with its loop            LEFT
+      CANCELLED          CancelledError: so was the        FAILING_CANCELLED, LEFT
                          caller
-      FAILING            `error`                           FAILING_CANCELLED
-      FAILING_CANCELLED  `error`, unless that has left
+      FAILING            `error`                           FAILING_CANCELLED, LEFT
+      FAILING_CANCELLED  `error`, unless that has left     LEFT
                          the loop already
+      LEFT               no error: nobody wants what       FAILING
+                         is left
       SETTLED            has ended: from each of the others, once
 
-   It is FAILING by the policy cancel_on_error, or for an error that belongs to no
-   item.  After any other error it settles at once, and the queue goes on.
+   It is FAILING by the policy, or for an error that belongs to no item.  After any
+   other error it settles at once, and the queue goes on.
 
    gathering_run_pass() is the engine's loop: it starts items while there is room.
    It never recurses: an item that ends inside another's start finds the pass
@@ -72,12 +74,16 @@
 
 typedef struct GatheringObject GatheringObject;
 
+/* `stopped_after`, as long as there is no error. */
+#define NOT_STOPPED PY_SSIZE_T_MAX
+
 typedef enum {
     GATHERING_OPEN,
     GATHERING_LOST,
     GATHERING_CANCELLED,
     GATHERING_FAILING,
     GATHERING_FAILING_CANCELLED,
+    GATHERING_LEFT,
     GATHERING_SETTLED,
 } GatheringState;
 
@@ -88,10 +94,18 @@ typedef enum {
     TASKS_OWN_REUSED, /* and run one item after the other */
 } TaskOrigin;
 
-/* What the first error does. */
+/* What the first error stops.  The call ends with it when nothing runs any more
+   that has been stopped. */
+typedef enum {
+    STOPS_NOTHING,       /* the call ends with it at once, the others go on */
+    STOPS_ALL,           /* everything */
+    STOPS_ALL_BUT_TAKEN, /* but one of the source only what is not taken yet */
+    STOPS_LATER, /* later items; an error of an earlier one takes its place */
+} ErrorStops;
+
 typedef struct {
-    bool return_exceptions; /* nothing: it is a result like any other */
-    bool cancel_on_error;   /* it stops everything else */
+    bool return_exceptions; /* an item's error is a result like any other */
+    ErrorStops stops;
 } ErrorPolicy;
 
 typedef enum {
@@ -106,6 +120,7 @@ typedef enum {
     PUMP_NONE,   /* there is none */
     PUMP_COUNTS, /* it tells that this turn is over; nothing need start then */
     PUMP_STARTS,
+    PUMP_AHEAD, /* the same, but what it would start does so in this step */
 } PumpState;
 
 /* Who runs items.  Called by the loop below, for the item that the source has in
@@ -145,10 +160,14 @@ struct GatheringObject {
     PyObject *receiver; /* the sink's */
 
     PyObject *error;          /* what the call will end with, while FAILING */
+    Py_ssize_t stopped_after; /* later items have been, because of an error */
+    PyObject *cleanup_error;  /* the source raised it when closed; or NULL */
+    int passed_on; /* cancellations, by those who wait for the end */
     PyObject *cancel_message; /* of the last cancel(), or NULL */
     PyObject *keeper;         /* the Task that stands for the queue, or NULL */
 
     bool interrupted; /* an item raised one: it has left the loop */
+    bool abandoned;   /* nobody will look at the outcome */
     PumpState pump_state;
 };
 
@@ -213,7 +232,8 @@ gathering_is_failing(const GatheringObject *self)
 static inline bool
 gathering_is_undecided(const GatheringObject *self)
 {
-    return !gathering_is_failing(self) && self->state != GATHERING_SETTLED;
+    return !gathering_is_failing(self) && self->state != GATHERING_LEFT
+           && self->state != GATHERING_SETTLED;
 }
 
 /* There will be no result: something that ran was lost with its loop. */
@@ -239,6 +259,7 @@ gathering_be_cancelled(GatheringObject *self)
         break;
     case GATHERING_CANCELLED:
     case GATHERING_FAILING_CANCELLED:
+    case GATHERING_LEFT:
     case GATHERING_SETTLED:
         break;
     }
@@ -248,7 +269,7 @@ gathering_be_cancelled(GatheringObject *self)
 static void
 gathering_be_failing(GatheringObject *self, PyObject *exception)
 {
-    assert(gathering_is_undecided(self));
+    assert(gathering_is_undecided(self) || self->state == GATHERING_LEFT);
     self->state = self->state == GATHERING_CANCELLED
                       ? GATHERING_FAILING_CANCELLED
                       : GATHERING_FAILING;
@@ -266,6 +287,17 @@ gathering_error_of(GatheringObject *self, PyObject *exception)
                    && gathering_has_let_out(self, exception)
                ? gathering_cancelled_error(self)
                : Py_NewRef(exception);
+}
+
+/* Nobody wants what is left: gives the error up (owned, or NULL). */
+static PyObject *
+gathering_be_left(GatheringObject *self)
+{
+    PyObject *error = self->error;
+    self->state = GATHERING_LEFT;
+    self->error = NULL;
+    self->stopped_after = -1;
+    return error;
 }
 
 /* It has ended for who waits: gives the error up (owned, or NULL). */
@@ -296,7 +328,7 @@ gathering_check(GatheringObject *self)
            || self->running.ring.next->owner == NULL /* a walk's */);
     assert(self->source.taken.item == NULL || pass); /* 4 */
     assert(self->parent == NULL || pass              /* 5 */
-           || self->source.state == SOURCE_OPEN);
+           || source_is_open(&self->source));
     assert(self->call_graph.awaiter == NULL /* 6 */
            || self->state != GATHERING_SETTLED);
     assert(self->idle.count == 0 || pass || self->pump_state); /* 7 */
@@ -362,7 +394,7 @@ gathering_note_parent(core_state *state, GatheringObject *self)
 static void
 gathering_release_parent(GatheringObject *self)
 {
-    if (self->parent == NULL || self->source.state == SOURCE_OPEN
+    if (self->parent == NULL || source_is_open(&self->source)
         || slice_is_under_way(&self->slice)) {
         return;
     }
@@ -391,6 +423,27 @@ gathering_release_idle(GatheringObject *self)
     restore_exception(raised);
 }
 
+/* The source has raised an exception (stolen; or NULL) when it was closed: it is
+   the call's, or becomes a note on that.  Keeps the exception being raised.
+   Runs Python code. */
+static void
+gathering_cleanup_failed(GatheringObject *self, PyObject *failure)
+{
+    if (failure == NULL) {
+        return;
+    }
+    if (self->abandoned || self->state == GATHERING_SETTLED
+        || self->cleanup_error != NULL) {
+        PyObject *raised = fetch_exception();
+        raise_exception(failure);
+        PyErr_WriteUnraisable((PyObject *)self);
+        restore_exception(raised);
+    }
+    else {
+        self->cleanup_error = failure;
+    }
+}
+
 /* Whatever is queued never starts: closes it all.  Runs Python code. */
 static void
 gathering_close_rest(GatheringObject *self)
@@ -399,7 +452,9 @@ gathering_close_rest(GatheringObject *self)
         source_begin_closing(&self->source);
         gathering_release_parent(self);
     }
-    source_close_all(state_of((PyObject *)self), &self->source);
+    PyObject *failure =
+        source_close_all(state_of((PyObject *)self), &self->source);
+    gathering_cleanup_failed(self, failure);
 }
 
 /*** Lifecycle ***/
@@ -436,6 +491,7 @@ gathering_new(core_state *state, const GatheringParts *parts)
     Py_XINCREF(self->limit.gate);
     self->policy = parts->policy;
     self->tasks = parts->tasks;
+    slice_init(&self->slice);
     turns_become(&self->turns,
                  state->turns_begin_full ? TURNS_FULL : TURNS_UNKNOWN);
     running_init(&self->running);
@@ -443,6 +499,7 @@ gathering_new(core_state *state, const GatheringParts *parts)
     self->runner = parts->runner;
     self->sink = parts->sink;
     self->receiver = Py_NewRef(parts->receiver);
+    self->stopped_after = NOT_STOPPED;
     return self;
 }
 
@@ -458,6 +515,7 @@ gathering_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->limit.gate);
     Py_VISIT(self->receiver);
     Py_VISIT(self->error);
+    Py_VISIT(self->cleanup_error);
     Py_VISIT(self->cancel_message);
     Py_VISIT(self->keeper);
     int stop = source_traverse(&self->source, visit, arg);
@@ -467,7 +525,6 @@ gathering_tp_traverse(PyObject *op, visitproc visit, void *arg)
                      : call_graph_traverse(&self->call_graph, visit, arg);
 }
 
-/* Runs Python code. */
 static int
 gathering_tp_clear(PyObject *op)
 {
@@ -484,6 +541,7 @@ gathering_tp_clear(PyObject *op)
     Py_CLEAR(self->limit.gate);
     Py_CLEAR(self->receiver);
     Py_XDECREF(error);
+    Py_CLEAR(self->cleanup_error);
     Py_CLEAR(self->cancel_message);
     Py_CLEAR(self->keeper);
     return 0;
@@ -493,10 +551,10 @@ gathering_tp_clear(PyObject *op)
 static void
 gathering_tp_finalize(PyObject *op)
 {
+    GatheringObject_CAST(op)->abandoned = true;
     gathering_close_rest(GatheringObject_CAST(op));
 }
 
-/* Runs Python code. */
 static void
 gathering_tp_dealloc(PyObject *op)
 {

@@ -10,6 +10,20 @@
 
 /*** Errors ***/
 
+/* There is an error: cancels what runs, but for earlier items than that index, and
+   for what has been cancelled before.  Runs Python code. */
+static int
+gathering_stop_after(core_state *state, GatheringObject *self,
+                     Py_ssize_t index)
+{
+    Py_ssize_t before = self->stopped_after;
+    self->stopped_after = index;
+    self->sink->cut(self->receiver, index);
+    return gathering_is_cancelled(self) /* else all was, with the caller */
+               ? 0
+               : running_cancel(state, &self->running, Py_None, index, before);
+}
+
 /* An error that belongs to no item ends the call, whatever return_exceptions
    says; what is queued never starts.  The exception being raised is taken.  -1
    on an interrupt.  Runs Python code. */
@@ -31,9 +45,19 @@ gathering_fail_call(GatheringObject *self)
         collect_exception(&failure);
     }
     if (decides) {
-        int status = self->policy.cancel_on_error
-                         ? running_cancel(state, &self->running, Py_None)
-                         : gathering_settle_with_error(self);
+        int status = 0;
+        switch (self->policy.stops) {
+        case STOPS_NOTHING:
+            status = gathering_settle_with_error(self);
+            break;
+        case STOPS_ALL:
+            status = gathering_stop_after(state, self, -1);
+            break;
+        case STOPS_ALL_BUT_TAKEN:
+        case STOPS_LATER: /* no item is later than the source's end */
+            status = gathering_stop_after(state, self, self->source.next);
+            break;
+        }
         if (status < 0) {
             collect_exception(&failure);
         }
@@ -52,60 +76,71 @@ gathering_fail_call(GatheringObject *self)
     return raise_collected(failure) < 0 ? report_error((PyObject *)self) : 0;
 }
 
-/* Notes on the first error that a sibling failed while it was cancelled.
-   Runs Python code. */
+/* Notes on the error with which the call ends that an item failed, too: while it was
+   being cancelled, or after the source had failed.  Runs Python code. */
 static int
 gathering_note_error(GatheringObject *self, Py_ssize_t index,
-                     PyObject *exception)
+                     PyObject *exception, bool was_cancelled)
 {
     core_state *state = state_of((PyObject *)self);
+    if (exception == self->error
+        || PyErr_GivenExceptionMatches(exception, state->cancelled_error)) {
+        return 0;
+    }
     Py_ssize_t argument = self->sink->argument_index(self->receiver, index);
     if (argument < 0) {
         return -1;
     }
     PyObject *error = Py_NewRef(self->error);
-    PyObject *text = PyObject_Str(exception);
-    if (text == NULL && PyErr_ExceptionMatches(PyExc_Exception)) {
-        PyErr_Clear();
-        text = PyUnicode_FromString("<exception str() failed>");
-    }
-    PyObject *note =
-        text == NULL
-            ? NULL
-            : PyUnicode_FromFormat(
-                "while it was being cancelled, item %zd raised %s: %U",
-                argument, Py_TYPE(exception)->tp_name, text);
-    int status =
-        note == NULL
-            ? -1
-            : call_method_for_effect(error, state->str_add_note, note);
-    Py_XDECREF(note);
-    Py_XDECREF(text);
+    int status = note_raised(
+        state, error,
+        PyUnicode_FromFormat(was_cancelled
+                                 ? "while it was being cancelled, item %zd"
+                                 : "after that, item %zd",
+                             argument),
+        exception);
     Py_DECREF(error);
     return status;
 }
 
-/* With cancel_on_error: the first error stops everything else.
-   Runs Python code. */
+/* An item has failed although there is an error already.  Runs Python code. */
 static int
-gathering_fail(GatheringObject *self, Py_ssize_t index, PyObject *exception)
+gathering_fails_too(core_state *state, GatheringObject *self, Py_ssize_t index,
+                    const Outcome *outcome)
 {
-    core_state *state = state_of((PyObject *)self);
-    if (gathering_is_failing(self)) {
-        if (exception == self->error
-            || PyErr_GivenExceptionMatches(exception,
-                                           state->cancelled_error)) {
-            return 0;
-        }
-        return gathering_note_error(self, index, exception);
+    bool is_earlier =
+        index < self->stopped_after && self->stopped_after != NOT_STOPPED;
+    if (is_earlier && self->policy.return_exceptions) {
+        return self->sink->put(self->receiver, index, outcome);
     }
+    if (is_earlier && self->policy.stops == STOPS_LATER) {
+        Py_XSETREF(self->error, Py_NewRef(outcome->exception));
+        return gathering_stop_after(state, self, index);
+    }
+    PyObject *failure = NULL;
+    if (gathering_note_error(self, index, outcome->exception, !is_earlier)
+        < 0) {
+        collect_exception(&failure);
+    }
+    if (is_earlier && gathering_stop_after(state, self, -1) < 0) {
+        collect_exception(&failure);
+    }
+    return raise_collected(failure);
+}
+
+/* The first error stops what the policy says.  Runs Python code. */
+static int
+gathering_fail(core_state *state, GatheringObject *self, Py_ssize_t index,
+               PyObject *exception)
+{
     PyObject *failure = NULL;
     gathering_be_failing(self, exception);
     if (gathering_close_queue(self) < 0) {
         collect_exception(&failure);
     }
-    if (!gathering_is_cancelled(self) /* else cancelled with the caller */
-        && running_cancel(state, &self->running, Py_None) < 0) {
+    if (gathering_stop_after(state, self,
+                             self->policy.stops == STOPS_LATER ? index : -1)
+        < 0) {
         collect_exception(&failure);
     }
     return raise_collected(failure);
@@ -124,13 +159,25 @@ gathering_take_outcome(core_state *state, GatheringObject *self,
     if (!self->sink->is_wanted(state, self->receiver)) {
         return gathering_settle_unwanted(self);
     }
-    if (outcome->exception == NULL || self->policy.return_exceptions) {
-        self->sink->put(self->receiver, index, outcome);
+    PyObject *exception = outcome->exception;
+    if (exception == NULL) {
+        return self->sink->put(self->receiver, index, outcome);
+    }
+    if (self->state == GATHERING_LEFT) {
+        if (!outcome->is_cancellation) {
+            gathering_be_failing(self, exception);
+        }
         return 0;
     }
-    return self->policy.cancel_on_error
-               ? gathering_fail(self, index, outcome->exception)
-               : gathering_settle(self, outcome->exception);
+    if (gathering_is_failing(self)) {
+        return gathering_fails_too(state, self, index, outcome);
+    }
+    if (self->policy.return_exceptions) {
+        return self->sink->put(self->receiver, index, outcome);
+    }
+    return self->policy.stops == STOPS_NOTHING
+               ? gathering_settle(self, exception)
+               : gathering_fail(state, self, index, exception);
 }
 
 /* What ran under `link` has ended.  Takes it off the ring; the caller gets the

@@ -20,7 +20,7 @@ static PyMethodDef gathering_pump_def = {"pump", gathering_pump_callback,
 static int
 gathering_schedule(GatheringObject *self, PumpState pump)
 {
-    if (self->source.state != SOURCE_OPEN) {
+    if (!source_is_open(&self->source)) {
         return 0;
     }
     bool is_scheduled = self->pump_state != PUMP_NONE;
@@ -83,6 +83,22 @@ gathering_let_out(GatheringObject *self)
     raise_exception(raised);
 }
 
+/* The sink has room again, in a step of somebody else's: what there is room for
+   starts in the next turn.  -1 on an interrupt.  Runs Python code. */
+static int
+gathering_room_is_made(GatheringObject *self)
+{
+    if (slice_is_under_way(&self->slice) || !gathering_has_room(self)
+        || gathering_schedule_pump(self) == 0) {
+        return 0;
+    }
+    if (interrupt_is_raised()) {
+        gathering_let_out(self);
+        return -1;
+    }
+    return gathering_pass_failed(self);
+}
+
 /*** The next item ***/
 
 /* Admits another item, or does not: 1, 0, or -1 on error.  When the slice is
@@ -93,7 +109,8 @@ gathering_admit(core_state *state, GatheringObject *self)
     if (self->slice.state == PASS_OVER || !gathering_has_room(self)) {
         return 0;
     }
-    if (self->limit.kind == LIMIT_NONE) {
+    if (self->limit.kind == LIMIT_NONE
+        && !source_may_be_endless(&self->source)) {
         return 1; /* all first steps happen in one turn */
     }
     bool is_last = self->pump_state == PUMP_STARTS;
@@ -127,35 +144,56 @@ gathering_took_last(GatheringObject *self)
     return status;
 }
 
-/* The iterator of callables has ended.  -1 if the keeper could not be told.
+/* The iterable has ended.  -1 if the keeper could not be told.
    Runs Python code. */
 static int
 gathering_source_ended(GatheringObject *self)
 {
+    if (self->source.kind == SOURCE_TASK) { /* that says so itself */
+        return gathering_queue_ended(self);
+    }
     if (self->source.state != SOURCE_OPEN) {
         return 0;
     }
     int status = gathering_exhaust_queue(self);
-    source_drop(&self->source);
+    PyObject *raised = fetch_exception();
+    Py_XDECREF(source_drop(state_of((PyObject *)self), &self->source));
+    restore_exception(raised);
     return status;
 }
 
-/* Takes the next item, which the source has in hand then: 1; 0 if there is none
-   after all; -1 on an interrupt.  The source is asked, and the item, and the loop
-   is told when the queue is at its end: the queue may have been closed in the
-   meantime.  Runs Python code. */
+/* What was asked for an item when the source was closed is closed now.  Keeps the
+   exception being raised.  Runs Python code. */
+static void
+gathering_close_asked(core_state *state, GatheringObject *self)
+{
+    Source *source = &self->source;
+    if (source->kind == SOURCE_ITERATOR && source_is_closed(source)
+        && source->object != NULL) {
+        PyObject *raised = fetch_exception();
+        gathering_cleanup_failed(self, source_drop(state, source));
+        restore_exception(raised);
+    }
+}
+
+/* Takes the next item, which the source has in hand then: TAKE_ITEM; TAKE_NONE if
+   there is none after all, which need not be the end; TAKE_ERROR on an interrupt.
+   The source is asked, and the item, and the loop is told when the queue is at its
+   end: the queue may have been closed in the meantime.  Runs Python code. */
 static int
 gathering_take(core_state *state, GatheringObject *self)
 {
     Source *source = &self->source;
     int status = 0;
-    switch (source_take(source)) {
+    TakeAnswer answer = source_take(state, source);
+    gathering_close_asked(state, self);
+    switch (answer) {
     case TAKE_ITEM:
         break;
     case TAKE_NONE:
         return gathering_source_ended(self);
     case TAKE_LATER:
-        return 0;
+        return TAKE_LATER;
     case TAKE_ERROR:
         return gathering_fail_call(self);
     }
@@ -167,7 +205,7 @@ gathering_take(core_state *state, GatheringObject *self)
             }
         }
     }
-    else if (source->state == SOURCE_OPEN
+    else if (!source_is_closed(source)
              && self->sink->expect(self->receiver, source->taken.index) < 0) {
         status = gathering_fail_call(self);
     }
@@ -197,6 +235,9 @@ gathering_start_next(core_state *state, GatheringObject *self,
         }
         if (status > 0) {
             status = gathering_take(state, self);
+        }
+        if (status == TAKE_LATER) {
+            return START_NONE;
         }
     }
     if (status < 0) {
@@ -229,6 +270,9 @@ gathering_release_context(GatheringObject *self)
 static int
 gathering_end_pass(GatheringObject *self, int status)
 {
+    if (self->pump_state == PUMP_AHEAD) {
+        self->pump_state = PUMP_STARTS;
+    }
     slice_end(&self->slice);
     gathering_release_parent(self);
     gathering_release_context(self);
@@ -289,6 +333,21 @@ gathering_pump_callback(PyObject *op, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     Py_RETURN_NONE;
+}
+
+/* Somebody wants a result, and none is there.  What is to start in the next turn
+   does so in this step, until a slice is used up in the turn: then the loop gets
+   its turn.  -1 on an interrupt.  Runs Python code. */
+static int
+gathering_start_ahead(GatheringObject *self)
+{
+    if (self->pump_state != PUMP_STARTS || self->slice.last == PASS_OVER
+        || slice_is_under_way(&self->slice) || !gathering_has_room(self)) {
+        return 0;
+    }
+    self->pump_state = PUMP_AHEAD;
+    slice_begin_rest(&self->slice);
+    return gathering_run_pass(self);
 }
 
 /* Goes on after an outcome that was delivered outside of any step; `delivered`

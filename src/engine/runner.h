@@ -77,23 +77,10 @@ static PyMethodDef worker_task_done_def = {"task_done", worker_task_done,
 static PyObject *
 worker_create_task(core_state *state, WorkerObject *self, PyObject *context)
 {
-    PyObject *loop = self->gathering->loop;
-    if (PyContext_Enter(context) < 0) {
-        return NULL;
-    }
-    PyObject *task = NULL, *before;
-    if (current_task_enter(state, loop, self->gathering->parent, &before)
-        == 0) {
-        task = PyObject_CallMethodOneArg(loop, state->str_create_task,
-                                         (PyObject *)self);
-    }
-    current_task_leave(state, loop, before);
-    PyObject *raised = task == NULL ? fetch_exception() : NULL;
-    if (PyContext_Exit(context) < 0) {
-        PyErr_WriteUnraisable(loop);
-    }
-    if (raised != NULL) {
-        raise_exception(raised);
+    GatheringObject *gathering = self->gathering;
+    PyObject *task = create_task_for(state, gathering->loop, (PyObject *)self,
+                                     context, gathering->parent);
+    if (task == NULL) {
         return NULL;
     }
     PyObject *callback =

@@ -243,10 +243,12 @@ link_cancel(core_state *state, RunningLink *link, PyObject *message)
     return truth;
 }
 
-/* Cancels everything that runs.  1 if anything could be, 0, or -1 if anything
+/* Cancels what runs and has an index between `after` and `before`: all of it if
+   these are -1 and PY_SSIZE_T_MAX.  1 if anything could be, 0, or -1 if anything
    failed; the rest has been cancelled all the same.  Runs Python code. */
 static int
-running_cancel(core_state *state, Running *self, PyObject *message)
+running_cancel(core_state *state, Running *self, PyObject *message,
+               Py_ssize_t after, Py_ssize_t before)
 {
     int cancelled = 0;
     PyObject *failure = NULL;
@@ -255,7 +257,9 @@ running_cancel(core_state *state, Running *self, PyObject *message)
     running_walk_begin(self, &walk);
     while ((link = running_walk_next(&walk)) != NULL) {
         PyObject *owner = link->owner;
-        int answer = link_cancel(state, link, message);
+        int answer = link->index > after && link->index < before
+                         ? link_cancel(state, link, message)
+                         : 0;
         if (answer < 0) {
             collect_exception(&failure);
         }

@@ -27,6 +27,44 @@ outcome_clear(Outcome *self)
     Py_CLEAR(self->exception);
 }
 
+/* What asyncio.gather puts among the results for a cancelled child: a
+   CancelledError with the message that the child, if any, still knows.
+   Runs Python code. */
+static PyObject *
+cancellation_as_result(core_state *state, PyObject *child)
+{
+    PyObject *message = NULL;
+    if (child != NULL
+        && lookup_attribute(child, state->str_cancel_message, &message) < 0) {
+        return NULL;
+    }
+    if (message == NULL || message == Py_None) {
+        Py_XSETREF(message, PyUnicode_FromString(""));
+    }
+    PyObject *cancelled =
+        message == NULL ? NULL
+                        : PyObject_CallOneArg(state->cancelled_error, message);
+    Py_XDECREF(message);
+    return cancelled;
+}
+
+/* An outcome as it is among the results: new reference.  Runs Python code. */
+static PyObject *
+outcome_as_result(core_state *state, const Outcome *outcome)
+{
+    PyObject *result = NULL;
+    if (outcome->is_cancellation) {
+        result = cancellation_as_result(state, outcome->child);
+        if (result == NULL) {
+            PyErr_Clear();
+        }
+    }
+    return result != NULL
+               ? result
+               : Py_NewRef(outcome->value != NULL ? outcome->value
+                                                  : outcome->exception);
+}
+
 typedef struct {
     /* Does anybody wait for outcomes, as far as the gathering was not told?  Runs
        no Python code. */
@@ -40,8 +78,13 @@ typedef struct {
     int (*expect)(PyObject *receiver, Py_ssize_t index);
 
     /* Such an item has ended: with a value, or with an exception that is wanted
-       like one.  Runs Python code, which may end the receiver. */
-    void (*put)(PyObject *receiver, Py_ssize_t index, const Outcome *outcome);
+       like one.  -1 on an interrupt.  Runs Python code, which may end the
+       receiver. */
+    int (*put)(PyObject *receiver, Py_ssize_t index, const Outcome *outcome);
+
+    /* Items with an index larger than this are being cancelled: not even what some
+       of them have come to already is wanted of a sink in order. */
+    void (*cut)(PyObject *receiver, Py_ssize_t after);
 
     /* There will be no more: all outcomes are there, or there is an exception in
        their place (borrowed).  `is_no_news`: nobody need look at it.  Runs Python

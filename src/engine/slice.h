@@ -32,6 +32,7 @@ typedef enum {
 
 typedef struct {
     PassState state;
+    PassState last;    /* in which the last pass of this turn has ended */
     int starts_unread; /* so many may go by without reading the clock */
     double start;
     double read; /* when the clock was read last */
@@ -72,6 +73,13 @@ slice_is_under_way(const Slice *self)
     return self->state != PASS_NONE;
 }
 
+/* Before the first pass nothing has a rest. */
+static inline void
+slice_init(Slice *self)
+{
+    *self = (Slice){.last = PASS_OVER};
+}
+
 static inline void
 slice_begin(Slice *self)
 {
@@ -80,10 +88,19 @@ slice_begin(Slice *self)
     self->starts_unread = 1; /* most passes start one item */
 }
 
+/* A pass is the rest of the last one. */
+static inline void
+slice_begin_rest(Slice *self)
+{
+    assert(self->state == PASS_NONE);
+    self->state = self->last;
+}
+
 static inline void
 slice_end(Slice *self)
 {
     assert(self->state != PASS_NONE);
+    self->last = self->state;
     self->state = PASS_NONE;
 }
 

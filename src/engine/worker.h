@@ -380,6 +380,7 @@ worker_tp_traverse(PyObject *op, visitproc visit, void *arg)
     WorkerObject *self = WorkerObject_CAST(op);
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->gathering);
+    Py_VISIT(self->argument);
     Py_VISIT(self->delegate);
     Py_VISIT(self->context);
     Py_VISIT(self->waiter);
@@ -395,6 +396,7 @@ worker_tp_clear(PyObject *op)
     WorkerObject *self = WorkerObject_CAST(op);
     link_clear(&self->link);
     Py_CLEAR(self->gathering);
+    Py_CLEAR(self->argument);
     Py_CLEAR(self->delegate);
     Py_CLEAR(self->context);
     Py_CLEAR(self->waiter);

@@ -21,6 +21,7 @@ typedef struct {
     bool is_resumed;    /* by who called or released it, and has a reference */
     bool
         begun_by_starter; /* its first step was in the call that made its Task */
+    PyObject *argument;   /* with which a callable is called, or NULL */
     PyObject *delegate;   /* what is driven; NULL before the first step */
     PyObject *context;    /* of the item, entered around each step; or NULL */
     PyObject *waiter; /* on which the Task waits while it is idle; or NULL */
@@ -97,6 +98,11 @@ worker_give_up_item(core_state *state, WorkerObject *self)
 {
     GatheringObject *gathering = self->gathering;
     assert(self->delegate == NULL);
+    if (self->argument != NULL) {
+        PyObject *raised = fetch_exception();
+        Py_CLEAR(self->argument);
+        restore_exception(raised);
+    }
     if (gathering == NULL) {
         item_close(state, self->link.item, ITEM_AWAITABLE);
         return;
@@ -145,8 +151,10 @@ worker_begin_item(core_state *state, WorkerObject *self, PyObject **result)
     ItemKind kind = gathering->source.item_kind;
     PyObject *gated = NULL;
     if (gathering->limit.kind == LIMIT_GATE) {
-        gated = gated_new(state, gathering->limit.gate, self->link.item, kind,
-                          self->drive, self->link.index);
+        PyObject *argument = self->argument;
+        self->argument = NULL;
+        gated = gated_new(state, gathering->limit.gate, self->link.item,
+                          argument, kind, self->drive, self->link.index);
         if (gated == NULL) {
             worker_give_up_item(state, self);
             return PYGEN_ERROR;
@@ -170,8 +178,8 @@ worker_begin_item(core_state *state, WorkerObject *self, PyObject **result)
     }
     else {
         PyObject *item = Py_NewRef(self->link.item);
-        PyObject *iterator =
-            item_begin(state, &item, kind, self->drive, self->link.index);
+        PyObject *iterator = item_begin(state, &item, &self->argument, kind,
+                                        self->drive, self->link.index);
         if (iterator == NULL && kind != ITEM_CALLABLE) {
             note_unpacking(state, item);
         }

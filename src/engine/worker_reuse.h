@@ -58,18 +58,9 @@ worker_take_item(WorkerObject *self)
     GatheringObject *gathering = self->gathering;
     assert(self->link.item == NULL);
     self->drive = gathering->source.taken.drive;
+    self->argument = source_hand_over_argument(&gathering->source);
     self->link.item = gathering_run_taken(gathering, &self->link);
     limit_begin_waiting(&gathering->limit);
-}
-
-/* Does the type have what a coroutine has?  Runs no Python code. */
-static bool
-has_coroutine_methods(core_state *state, PyObject *op)
-{
-    PyTypeObject *type = Py_TYPE(op);
-    return _PyType_Lookup(type, state->str_send) != NULL
-           && _PyType_Lookup(type, state->str_throw) != NULL
-           && _PyType_Lookup(type, state->str_close) != NULL;
 }
 
 /* An item has ended: drops it before another one starts, so that destructors
@@ -146,7 +137,8 @@ worker_finish(WorkerObject *self)
    this Task is, though they come after its item.
 
    Within a pass that began elsewhere, what the Task cannot take is left to that:
-   it would be started in here, and so on.
+   it would be started in here, and so on.  So is what a source gives in a step of
+   its own, in the middle of which this is.
 
    If nobody holds the Task, nobody will see how it ends: what the item left
    is dropped before the next one starts, so that destructors run as they
@@ -161,7 +153,8 @@ worker_goes_on(core_state *state, WorkerObject *self, bool began_pass,
         || !ended_ordinarily(state, *raised)
         || (began_pass ? !limit_is_filled_by_one(&gathering->limit,
                                                  gathering->running.count)
-                       : task_has_attributes(state, self->link.target))
+                       : task_has_attributes(state, self->link.target)
+                             || source_is_stepping(&gathering->source))
         || !task_ends_unseen(state, self->link.target, self->in_first_step)
         || !task_is_current(state, self->link.target, gathering->loop)) {
         return 0;

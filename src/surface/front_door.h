@@ -8,19 +8,22 @@
 #ifndef GATEDCORO_FRONT_DOOR_H
 #define GATEDCORO_FRONT_DOOR_H
 
+#include "surface/iterables.h"
 #include "surface/opening.h"
 
 typedef enum {
     DOOR_GATHER_WITH_CONCURRENCY,
     DOOR_RUN_ALL,
     DOOR_CONSTRAINED_EXECUTION,
+    DOOR_AMAP, /* a Stream that is awaited */
 } DoorKind;
 
 typedef struct {
     CoroutineObject base;
     DoorKind door;
-    PyObject *limit; /* as given */
-    PyObject *items; /* hidden list, or an iterable of callables */
+    PyObject *limit;    /* as given */
+    PyObject *items;    /* hidden list, or an iterable, which may be async */
+    PyObject *function; /* for which that has arguments; or NULL */
     ErrorPolicy policy;
     PyObject *outer; /* while it waits */
 } FrontDoorObject;
@@ -58,26 +61,32 @@ open_gather_with_concurrency(core_state *state, PyObject *n, PyObject *list)
     return outer;
 }
 
-/* The first step of run_all() and constrained_execution().  `callables` is
-   stolen.  Runs Python code. */
+/* The first step of the others.  `iterable` is stolen.  Runs Python code. */
 static PyObject *
-open_calls(core_state *state, FrontDoorObject *self, PyObject *callables)
+open_calls(core_state *state, FrontDoorObject *self, PyObject *iterable)
 {
     Opening opening = {.parts.policy = self->policy};
     GatheringParts *parts = &opening.parts;
-    const char *name =
-        self->door == DOOR_CONSTRAINED_EXECUTION ? "max_runs" : "limit";
+    bool is_recipe = self->door == DOOR_CONSTRAINED_EXECUTION;
     PyObject *outer = NULL;
-    if (parse_limit(state, self->limit, name, &parts->limit) < 0) {
-        Py_DECREF(callables); /* nothing of it has run */
+    if (parse_limit(state, self->limit, is_recipe ? "max_runs" : "limit",
+                    &parts->limit)
+            < 0
+        || check_iterable(state, iterable,
+                          is_recipe                 ? "funcs"
+                          : self->door == DOOR_AMAP ? "iterable"
+                                                    : "async_fns")
+               < 0) {
+        Py_DECREF(iterable); /* nothing of it has run */
         return NULL;
     }
     parts->loop = PyObject_CallNoArgs(state->get_running_loop);
     opening.list = parts->loop == NULL ? NULL : hidden_list_new(NULL, 0);
     if (opening.list == NULL) {
-        Py_DECREF(callables);
+        Py_DECREF(iterable);
     }
-    else if (source_open_calls(&parts->source, callables) == 0) {
+    else if (source_open(state, &parts->source, iterable, self->function)
+             == 0) {
         outer = open_gathering(state, &opening);
     }
     Py_XDECREF(parts->loop);
@@ -201,6 +210,7 @@ front_door_name(CoroutineObject *op)
         [DOOR_GATHER_WITH_CONCURRENCY] = "gather_with_concurrency",
         [DOOR_RUN_ALL] = "run_all",
         [DOOR_CONSTRAINED_EXECUTION] = "constrained_execution",
+        [DOOR_AMAP] = "amap",
     };
     return PyUnicode_InternFromString(names[((FrontDoorObject *)op)->door]);
 }
@@ -226,10 +236,10 @@ static const CoroutineKind front_door_kind = {
     .warns = true,
 };
 
-/* `items` is stolen, also on failure. */
+/* `items` is stolen, also on failure; `function` is borrowed, and may be NULL. */
 static PyObject *
 front_door_new(core_state *state, DoorKind door, PyObject *limit,
-               PyObject *items, ErrorPolicy policy)
+               PyObject *items, PyObject *function, ErrorPolicy policy)
 {
     PyTypeObject *type = state->front_door_type;
     FrontDoorObject *self =
@@ -242,6 +252,7 @@ front_door_new(core_state *state, DoorKind door, PyObject *limit,
     self->door = door;
     self->limit = Py_NewRef(limit);
     self->items = items;
+    self->function = Py_XNewRef(function);
     self->policy = policy;
     return (PyObject *)self;
 }
@@ -254,6 +265,7 @@ front_door_tp_traverse(PyObject *op, visitproc visit, void *arg)
     FrontDoorObject *self = FrontDoorObject_CAST(op);
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->limit);
+    Py_VISIT(self->function);
     if (self->door != DOOR_GATHER_WITH_CONCURRENCY) {
         Py_VISIT(self->items);
     }
@@ -272,6 +284,7 @@ front_door_tp_clear(PyObject *op)
 {
     FrontDoorObject *self = FrontDoorObject_CAST(op);
     Py_CLEAR(self->limit);
+    Py_CLEAR(self->function);
     Py_CLEAR(self->items);
     Py_CLEAR(self->outer);
     return 0;

@@ -9,6 +9,19 @@
 #include "coroutines/gated.h"
 #include "surface/arguments.h"
 #include "surface/front_door.h"
+#include "surface/stream_type.h"
+
+/* `cancel_on_error`.  Runs Python code. */
+static int
+parse_error_stops(PyObject *value, bool by_default, ErrorStops *stops)
+{
+    bool cancels;
+    if (parse_flag(value, by_default, &cancels) < 0) {
+        return -1;
+    }
+    *stops = cancels ? STOPS_ALL : STOPS_NOTHING;
+    return 0;
+}
 
 /*** gather ***/
 
@@ -68,7 +81,7 @@ gather_call(core_state *state, PyObject *const *args, Py_ssize_t nargs,
     if (bind_arguments(&gather_signature, args, nargs, kwnames, values) < 0
         || parse_limit(state, values[0], "limit", &opening.parts.limit) < 0
         || parse_flag(values[1], false, &policy->return_exceptions) < 0
-        || parse_flag(values[2], false, &policy->cancel_on_error) < 0) {
+        || parse_error_stops(values[2], false, &policy->stops) < 0) {
         close_items(state, list);
     }
     else if (nargs == 0) {
@@ -86,6 +99,50 @@ gather_call(core_state *state, PyObject *const *args, Py_ssize_t nargs,
     }
     Py_DECREF(list);
     return outer;
+}
+
+/*** amap ***/
+
+static const char *const amap_names[] = {
+    "async_fn", "iterable",   "limit",
+    "ordered",  "buffersize", "return_exceptions",
+};
+
+static const Signature amap_signature = {
+    .function = "amap",
+    .names = amap_names,
+    .positional = 2,
+    .total = 6,
+    .required = 2,
+};
+
+/* Runs Python code. */
+static PyObject *
+amap_call(core_state *state, PyObject *const *args, Py_ssize_t nargs,
+          PyObject *kwnames)
+{
+    PyObject *values[6];
+    Limit limit;
+    bool is_ordered, return_exceptions, is_given;
+    Py_ssize_t buffersize;
+    if (bind_arguments(&amap_signature, args, nargs, kwnames, values) < 0) {
+        return NULL;
+    }
+    if (!PyCallable_Check(values[0])) {
+        PyErr_Format(PyExc_TypeError, "async_fn must be callable, not %R (%s)",
+                     values[0], Py_TYPE(values[0])->tp_name);
+        return NULL;
+    }
+    if (check_iterable(state, values[1], "iterable") < 0
+        || parse_limit(state, values[2], "limit", &limit) < 0
+        || parse_buffersize(values[4], &is_given, &buffersize) < 0
+        || parse_flag(values[3], true, &is_ordered) < 0
+        || parse_flag(values[5], false, &return_exceptions) < 0) {
+        return NULL;
+    }
+    Window window = window_of(&limit, is_given, buffersize);
+    return stream_new(state, values[0], values[1], &limit, &window, is_ordered,
+                      return_exceptions);
 }
 
 /*** The coroutines ***/
@@ -115,7 +172,7 @@ gather_with_concurrency_call(core_state *state, PyObject *const *args,
     PyObject *list = nargs > 1 ? hidden_list_new(args + 1, nargs - 1)
                                : hidden_list_new(NULL, 0);
     PyObject *op = front_door_new(state, DOOR_GATHER_WITH_CONCURRENCY, n, list,
-                                  (ErrorPolicy){false, false});
+                                  NULL, (ErrorPolicy){0});
     if (op == NULL && nargs > 1) {
         close_arguments(state, args + 1, nargs - 1);
     }
@@ -146,12 +203,12 @@ run_all_call(core_state *state, PyObject *const *args, Py_ssize_t nargs,
     ErrorPolicy policy;
     if (bind_arguments(&run_all_signature, args, nargs, kwnames, values) < 0
         || parse_flag(values[2], false, &policy.return_exceptions) < 0
-        || parse_flag(values[3], true, &policy.cancel_on_error) < 0) {
+        || parse_error_stops(values[3], true, &policy.stops) < 0) {
         return NULL;
     }
     return front_door_new(state, DOOR_RUN_ALL,
                           values[1] == NULL ? Py_None : values[1],
-                          Py_NewRef(values[0]), policy);
+                          Py_NewRef(values[0]), NULL, policy);
 }
 
 static const char *const constrained_execution_names[] = {
@@ -178,7 +235,7 @@ constrained_execution_call(core_state *state, PyObject *const *args,
         return NULL;
     }
     return front_door_new(state, DOOR_CONSTRAINED_EXECUTION, values[1],
-                          Py_NewRef(values[0]), (ErrorPolicy){false, false});
+                          Py_NewRef(values[0]), NULL, (ErrorPolicy){0});
 }
 
 static const char *const gated_coro_names[] = {"semaphore", "coro"};
@@ -201,7 +258,7 @@ gated_coro_call(core_state *state, PyObject *const *args, Py_ssize_t nargs,
         < 0) {
         return NULL;
     }
-    PyObject *op = gated_new(state, values[0], values[1], ITEM_AWAITABLE,
+    PyObject *op = gated_new(state, values[0], values[1], NULL, ITEM_AWAITABLE,
                              DRIVE_BY_AWAIT, 0);
     if (op == NULL) {
         close_unstarted(state, values[1]);

@@ -8,6 +8,7 @@
 
 #include "base/stock.h"
 #include "coroutines/current.h"
+#include "engine/leaving.h"
 #include "engine/runner.h"
 #include "surface/awaitables.h"
 #include "surface/results.h"
@@ -167,7 +168,7 @@ watch_futures(core_state *state, GatheringObject *gathering, Py_ssize_t count)
         return -1;
     }
     for (Py_ssize_t i = 0; i < count && source->state == SOURCE_OPEN; i++) {
-        (void)source_take(source); /* a list has it at once */
+        (void)source_take(state, source); /* a list has it at once */
         if (watch_taken(state, gathering, done) < 0) {
             goto done;
         }
@@ -232,18 +233,34 @@ make_gathering(core_state *state, Opening *opening)
     return outer;
 }
 
+/* Has the Task of the source made.  -1 on error.  Runs Python code. */
+static int
+begin_source(core_state *state, GatheringObject *gathering)
+{
+    PyObject *iteration = Py_NewRef(gathering->source.object);
+    int status =
+        gathering->source.task->begin(state, iteration, (PyObject *)gathering);
+    if (status < 0) {
+        gathering_release_parent(gathering);
+    }
+    PyObject *raised = fetch_exception();
+    Py_DECREF(iteration);
+    restore_exception(raised);
+    return status;
+}
+
 /* Runs Python code. */
 static int
 begin_gathering(core_state *state, GatheringObject *gathering,
-                const Opening *opening)
+                Py_ssize_t futures, bool keeps_queue)
 {
-    if (gathering_note_parent(state, gathering) < 0
-        || call_graph_open(state, &gathering->call_graph) < 0) {
+    Source *source = &gathering->source;
+    if (gathering_note_parent(state, gathering) < 0) {
         return -1;
     }
-    if (opening->futures > 0) {
+    if (futures > 0) {
         slice_begin(&gathering->slice);
-        int watched = watch_futures(state, gathering, opening->futures);
+        int watched = watch_futures(state, gathering, futures);
         slice_end(&gathering->slice);
         gathering_release_parent(gathering);
         if (watched < 0) {
@@ -251,10 +268,16 @@ begin_gathering(core_state *state, GatheringObject *gathering,
         }
     }
     /* Tasks of the loop start a turn after they are made, ours at once. */
-    int status = gathering->tasks == TASKS_BY_LOOP
+    int status = 1;
+    if (source->kind == SOURCE_TASK) {
+        status = begin_source(state, gathering);
+    }
+    if (status > 0) {
+        status = gathering->tasks == TASKS_BY_LOOP
                      ? gathering_pump(gathering)
                      : gathering_schedule_pump(gathering);
-    if (status == 0 && opening->returns_future) {
+    }
+    if (status == 0 && keeps_queue) {
         status = gathering_keep_queue(gathering);
     }
     if (status == 0) {
@@ -262,6 +285,37 @@ begin_gathering(core_state *state, GatheringObject *gathering,
     }
     gathering_check(gathering);
     return status;
+}
+
+/* The source of a gathering that could not be made.  Runs Python code. */
+static void
+close_unopened(core_state *state, Source *source)
+{
+    PyObject *failure = source_close_all(state, source);
+    if (failure != NULL) {
+        raise_exception(failure);
+        PyErr_WriteUnraisable(NULL);
+    }
+    Py_CLEAR(source->function);
+}
+
+/* The gathering of a Stream, whose results are its receiver, that has not begun
+   anything: new reference.  NULL on error: the source is closed then.
+   Runs Python code. */
+static GatheringObject *
+make_stream_gathering(core_state *state, GatheringParts *parts)
+{
+    GatheringObject *gathering = NULL;
+    parts->runner = &worker_runner;
+    if (choose_tasks(state, parts->loop, &parts->tasks) == 0) {
+        gathering = gathering_new(state, parts);
+    }
+    if (gathering == NULL) {
+        PyObject *raised = fetch_exception();
+        close_unopened(state, &parts->source);
+        restore_exception(raised);
+    }
+    return gathering;
 }
 
 /* Opens a gathering, everything being checked, and returns its future.  NULL on
@@ -272,13 +326,16 @@ open_gathering(core_state *state, Opening *opening)
     PyObject *outer = make_gathering(state, opening);
     if (outer == NULL) {
         PyObject *raised = fetch_exception();
-        source_close_all(state, &opening->parts.source);
+        close_unopened(state, &opening->parts.source);
         restore_exception(raised);
         return NULL;
     }
     GatheringObject *gathering =
         (GatheringObject *)Py_NewRef(outer_fields(outer)->gathering);
-    if (begin_gathering(state, gathering, opening) < 0) {
+    if (call_graph_open(state, &gathering->call_graph) < 0
+        || begin_gathering(state, gathering, opening->futures,
+                           opening->returns_future)
+               < 0) {
         outer_abandon(state, outer);
         Py_CLEAR(outer);
     }

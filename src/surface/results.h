@@ -64,49 +64,24 @@ results_expect(PyObject *op, Py_ssize_t index)
     return index < PyList_GET_SIZE(list) ? 0 : PyList_Append(list, Py_None);
 }
 
-/* What asyncio.gather puts among the results for a cancelled child: a
-   CancelledError with the message that the child, if any, still knows.
-   Runs Python code. */
-static PyObject *
-cancellation_as_result(core_state *state, PyObject *child)
-{
-    PyObject *message = NULL;
-    if (child != NULL
-        && lookup_attribute(child, state->str_cancel_message, &message) < 0) {
-        return NULL;
-    }
-    if (message == NULL || message == Py_None) {
-        Py_XSETREF(message, PyUnicode_FromString(""));
-    }
-    PyObject *cancelled =
-        message == NULL ? NULL
-                        : PyObject_CallOneArg(state->cancelled_error, message);
-    Py_XDECREF(message);
-    return cancelled;
-}
-
 /* Runs Python code. */
-static void
+static int
 results_put(PyObject *op, Py_ssize_t index, const Outcome *outcome)
 {
     ResultsObject *self = ResultsObject_CAST(op);
-    PyObject *result = NULL;
-    if (outcome->is_cancellation) {
-        result = cancellation_as_result(state_of(op), outcome->child);
-        if (result == NULL) {
-            PyErr_Clear();
-        }
-    }
-    if (result == NULL) {
-        result = Py_NewRef(outcome->value != NULL ? outcome->value
-                                                  : outcome->exception);
-    }
+    PyObject *result = outcome_as_result(state_of(op), outcome);
     if (self->outer == NULL) { /* it has ended in the meantime */
         Py_DECREF(result);
     }
     else {
         hidden_list_put(self->list, index, result);
     }
+    return 0;
+}
+
+static void
+results_cut(PyObject *Py_UNUSED(op), Py_ssize_t Py_UNUSED(after))
+{
 }
 
 /* The list of results, each where the caller expects it: new reference.  Ours is
@@ -220,6 +195,7 @@ static const Sink results_sink = {
     .has_room = results_have_room,
     .expect = results_expect,
     .put = results_put,
+    .cut = results_cut,
     .end = results_end,
     .forget = results_forget,
     .argument_index = results_argument_index,

@@ -7,12 +7,12 @@ import os
 import pathlib
 import subprocess
 import sys
-import sysconfig
 import weakref
 
 import pytest
 
 from contract_tools import run
+from implementations import FREE_THREADED
 from in_subprocess import paths_for, run_script
 
 WRONG = ["", "2", " 0", "no"]
@@ -42,7 +42,7 @@ def test_items_share_a_task_in_c_only_and_not_if_that_is_turned_off(impl, reques
     reuses = (
         request.node.callspec.params["impl"] == "c"
         and os.environ.get("GATEDCORO_TASK_REUSE") != "0"
-        and not sysconfig.get_config_var("Py_GIL_DISABLED")
+        and not FREE_THREADED
     )
     assert neighbours(run(lambda: tasks_of(impl, turns))) == (4 if reuses else 0)
 
@@ -135,7 +135,7 @@ def run_with(impl, value):
 def test_the_variable_is_read_at_import(impl, value):
     done = run_with(impl, value)
     in_c = "_core" in impl.__name__
-    reuses = in_c and value != "0" and not sysconfig.get_config_var("Py_GIL_DISABLED")
+    reuses = in_c and value != "0" and not FREE_THREADED
     assert done.stdout == f"{'c' if in_c else 'python'} {4 if reuses else 0}\n", done.stderr
 
 

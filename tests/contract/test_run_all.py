@@ -272,7 +272,7 @@ def test_an_iterable_that_raises_leaves_what_runs_alone_without_cancel_on_error(
 def test_what_cannot_be_iterated_is_a_type_error(impl, bad):
     async def main():
         for call in both(impl):
-            with pytest.raises(TypeError, match="not iterable"):
+            with pytest.raises(TypeError, match="must be an iterable or an async iterable, not"):
                 await call(bad, 1)
 
     run(main)

@@ -357,8 +357,10 @@ def test_an_iterable_that_runs_is_let_go_when_it_has_done_so(impl):
 
 
 @pytest.mark.parametrize("way", ["an item fails", "cancelled", "close()", "dropped"])
-def test_what_its_close_raises_is_reported_and_changes_nothing(impl, way, monkeypatch):
-    reports = []
+def test_what_its_close_raises_is_noted_on_the_error_of_the_call_or_reported_where_nobody_gets_that(
+    impl, way, monkeypatch
+):
+    reports, errors = [], []
     monkeypatch.setattr(sys, "unraisablehook", lambda report: reports.append(str(report.exc_value)))
 
     async def main():
@@ -371,11 +373,24 @@ def test_what_its_close_raises_is_reported_and_changes_nothing(impl, way, monkey
             finally:
                 raise RuntimeError("of the close")
 
-        await WAYS[way](lambda: impl.run_all(source(), limit=2), functions)
+        async def call():
+            try:
+                await impl.run_all(source(), limit=2)
+            except BaseException as error:
+                errors.append(error)
+                raise
+
+        await WAYS[way](call, functions)
         log.check()
 
     run(main)
-    assert reports == ["of the close"]
+    notes = [note for error in errors for note in getattr(error, "__notes__", [])]
+    if way in ("an item fails", "cancelled"):
+        assert notes == ["while the source was being closed, it raised RuntimeError: of the close"]
+        assert reports == []
+    else:
+        assert notes == []
+        assert reports == ["of the close"]
 
 
 def test_the_error_of_the_call_is_not_touched_by_what_a_close_does(impl):

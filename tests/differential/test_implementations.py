@@ -20,24 +20,10 @@ OPTIONS = {
     "gather": ["return_exceptions", "cancel_on_error"],
     "run_all": ["return_exceptions", "cancel_on_error"],
 }
-# Seconds between two readings of the clock: nothing is sliced; two items a turn; one item a turn.
-CLOCK_STEPS = [0.0, 0.0006, 0.002]
-
-
-class SteppingClock:
-    """A clock for `_set_clock` that goes on by the same amount at each reading."""
-
-    def __init__(self, step):
-        self.now = 0.0
-        self.step = step
-
-    def __call__(self):
-        self.now += self.step
-        return self.now
 
 
 def run(program, module, *, reuse, step, full_turns=False, task_factory=None):
-    module._set_clock(SteppingClock(step))
+    module._set_clock(rp.SteppingClock(step))
     try:
         with rp.task_reuse(module, reuse), rp.full_turns(module, full_turns):
             return rp.run_program(program, rp.engine_of(module), task_factory=task_factory)
@@ -85,7 +71,7 @@ def check_begun(core, program, step, full):
         assert actual.outcome == expected.outcome, how
 
 
-@pytest.mark.parametrize("step", CLOCK_STEPS)
+@pytest.mark.parametrize("step", rp.CLOCK_STEPS)
 def test_any_program_gives_the_same_trace(core, step):
     rp.check_programs(
         range(200),
@@ -96,7 +82,7 @@ def test_any_program_gives_the_same_trace(core, step):
     )
 
 
-@pytest.mark.parametrize("step", CLOCK_STEPS)
+@pytest.mark.parametrize("step", rp.CLOCK_STEPS)
 def test_programs_that_touch_tasks_give_the_same_trace(core, step):
     rp.check_programs(
         range(1000, 1300),
@@ -133,7 +119,7 @@ def some_begin_at_once(loop, coroutine, **options):
     return asyncio.Task(coroutine, loop=loop, eager_start=coroutine.__name__ == "run_item", **options)
 
 
-@pytest.mark.parametrize("step", CLOCK_STEPS)
+@pytest.mark.parametrize("step", rp.CLOCK_STEPS)
 @pytest.mark.parametrize("factory", ["none begins at once", "eager_task_factory", "some_begin_at_once"])
 def test_whoever_makes_the_tasks_programs_give_the_same_trace(core, factory, step):
     if factory == "none begins at once":
@@ -166,7 +152,7 @@ def test_whoever_makes_the_tasks_programs_give_the_same_trace(core, factory, ste
     rp.check_programs(range(5300, 5340), check_made_by_it, **{**LONG, "leaves": rp.RACING_LEAVES})
 
 
-@pytest.mark.parametrize("step", CLOCK_STEPS)
+@pytest.mark.parametrize("step", rp.CLOCK_STEPS)
 def test_long_programs_whose_turns_are_now_full_now_not_give_the_same_trace(core, step):
     rp.check_programs(LONG_SEEDS, lambda program: check_begun(core, program, step, False), **LONG)
 
@@ -208,7 +194,7 @@ def test_such_programs_go_from_one_to_the_other(monkeypatch):
 LOOKS = (("notes",), ("name",), ("cancelling",), ("get",), ("context_of_task",), ("own_task",))
 
 
-@pytest.mark.parametrize("step", CLOCK_STEPS)
+@pytest.mark.parametrize("step", rp.CLOCK_STEPS)
 def test_many_short_items_on_few_slots_leave_no_trace_on_each_others_tasks(core, step):
     """Each item looks at its Task, does a thing or two to it, and ends; most Tasks may be used again."""
 
@@ -252,7 +238,7 @@ ONCE_DIFFERENT = {
 }
 
 
-@pytest.mark.parametrize("step", CLOCK_STEPS)
+@pytest.mark.parametrize("step", rp.CLOCK_STEPS)
 @pytest.mark.parametrize("name", ONCE_DIFFERENT)
 def test_what_once_differed_gives_the_same_trace(core, name, step):
     front, n, options, items = ONCE_DIFFERENT[name]

@@ -8,7 +8,8 @@ import gc
 
 import pytest
 
-from contract_tools import Trace, failing, is_closed, item
+from contract_tools import Trace, failing, idle, is_closed, item, run
+from virtual_time import VirtualTimeLoop
 
 pytestmark = pytest.mark.usefixtures("any_turns")
 
@@ -133,3 +134,39 @@ def test_one_that_passes_through_the_step_of_another_item_leaves_that_item_s_res
     assert results[0] == "a"
     assert type(results[1]) is interrupt
     assert results[2] == "c"
+
+
+@pytest.mark.parametrize("interrupt", INTERRUPTS)
+def test_one_that_comes_while_a_consumer_s_turn_goes_to_the_next_takes_the_place_of_a_cancellation(impl, interrupt):
+    class Loop(VirtualTimeLoop):
+        interrupts = False
+
+        def call_soon(self, callback, *args, context=None):
+            if self.interrupts:
+                self.interrupts = False
+                raise interrupt
+            return super().call_soon(callback, *args, context=context)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        may_end = loop.create_future()
+
+        async def item(number):
+            await (loop.create_future() if number else may_end)
+
+        stream = impl.amap(item, range(2), limit=1)
+        first, second = anext(stream), anext(stream)
+        told = first.send(None)
+        second.send(None).add_done_callback(lambda future: None)
+        await idle(4)
+        may_end.set_result(None)
+        while not told.done():
+            await idle(1)
+        loop.interrupts = True
+        with pytest.raises(interrupt):
+            first.throw(asyncio.CancelledError())
+        assert not loop.interrupts
+        second.close()
+        await stream.aclose()
+
+    run(main, loop_factory=Loop)

@@ -11,14 +11,13 @@ import gc
 import inspect
 import itertools
 import sys
-import sysconfig
 import threading
 import weakref
 
 import pytest
 
 from contract_tools import HAS_CALL_GRAPH, Trace, idle, is_closed, item, run
-from implementations import reuses_tasks
+from implementations import FREE_THREADED, reuses_tasks
 from virtual_time import VirtualTimeLoop, run_in_virtual_time
 
 pytestmark = pytest.mark.usefixtures("full_turns")  # else no Task waits at first
@@ -148,7 +147,7 @@ def check(impl, meddle, *, gives, in_pass, **options):
 
 def reuses_tasks_here(impl):
     in_c = impl.__name__.endswith("_core")
-    return in_c and reuses_tasks(impl) and not sysconfig.get_config_var("Py_GIL_DISABLED")
+    return in_c and reuses_tasks(impl) and not FREE_THREADED
 
 
 takings = pytest.mark.parametrize(

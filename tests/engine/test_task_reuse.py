@@ -8,12 +8,12 @@ import contextvars
 import ctypes
 import os
 import sys
-import sysconfig
 import weakref
 
 import pytest
 
 from contract_tools import HAS_CALL_GRAPH, idle, run
+from implementations import FREE_THREADED
 
 pytestmark = pytest.mark.usefixtures("any_turns")
 
@@ -29,7 +29,7 @@ def reuses_tasks(impl):
     return (
         wanted
         and impl.__name__.endswith("_core")
-        and not sysconfig.get_config_var("Py_GIL_DISABLED")
+        and not FREE_THREADED
         and os.environ.get("GATEDCORO_TASK_REUSE") != "0"
     )
 

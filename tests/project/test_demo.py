@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import gatedcoro
-from gatedcoro import _demo
+from gatedcoro import _demo, _demo_streams
 from implementations import package_parent
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": package_parent(gatedcoro)}
@@ -36,6 +37,8 @@ def test_it_measures_both_on_every_kind_of_work_and_finds_the_same_results():
         assert set(work["rounds"]) == {"langchain", "gatedcoro"}
         for figures in (work["seconds"], work["peak_extra_bytes"], work["longest_stall_seconds"]):
             assert set(figures) == {"langchain", "gatedcoro", "ratio"}
+    for what in ("seconds", "peak_extra_bytes", "longest_stall_seconds"):
+        assert set(report["streams"][what]) == {"as_completed", "workers", "gatedcoro"}
 
 
 def test_help_says_what_it_does():
@@ -107,18 +110,41 @@ def test_wrong_results_are_an_error_and_no_figures_are_shown(monkeypatch, capsys
     assert shown.err.startswith("error: gatedcoro gave wrong results")
 
 
+@pytest.mark.parametrize("way", _demo_streams.WAYS)
+def test_a_stream_that_loses_an_item_is_an_error(way, monkeypatch):
+    plain = _demo_streams.WAYS[way]
+
+    async def forgetful(numbers, read):
+        next(numbers)
+        await plain(numbers, read)
+
+    asyncio.run(_demo_streams.Streams(1_000).run(way))
+    monkeypatch.setitem(_demo_streams.WAYS, way, forgetful)
+    with pytest.raises(_demo.WrongResult, match=f"{way} gave wrong results for 1,000 items .*: 999 of them"):
+        asyncio.run(_demo_streams.Streams(1_000).run(way))
+
+
 def test_the_table_is_plain_and_narrow(capsys):
     work = _demo.Work("nothing", "items that do nothing", _demo.nothing, 40_000, 10)
     work.seconds = {"langchain": [1.25, 1.0, 9.0], "gatedcoro": [0.05, 0.04, 0.06]}
     work.memory = {"langchain": 36_400_000, "gatedcoro": 50_000}
     work.stall = {"langchain": 0.4, "gatedcoro": 0.0001}
-    _demo.print_plain_table([work])
+    streams = _demo_streams.Streams(100_000)
+    for way in _demo_streams.WAYS:
+        streams.seconds[way], streams.memory[way], streams.stall[way] = 1.25, 95_000, 0.0001
+    for heads, sections in _demo.tables_of([work], streams):
+        _demo.print_plain_table(heads, sections)
     assert capsys.readouterr().out.splitlines() == [
         "                                     LangChain's    gatedcoro        ratio",
         "40,000 items that do nothing, 10 at a time",
         "  time                                  1,250 ms        50 ms          25x",
         "  peak extra memory                      36.4 MB        50 kB         728x",
         "  longest stall of the event loop         400 ms   under 2 ms    over 200x",
+        "                                    as_completed      workers    gatedcoro",
+        "100,000 items from a generator, 50 and then 4 at a time, to a slow reader",
+        "  time                                  1,250 ms     1,250 ms     1,250 ms",
+        "  peak extra memory                        95 kB        95 kB        95 kB",
+        "  longest stall of the event loop     under 2 ms   under 2 ms   under 2 ms",
     ]
 
 

@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 import gatedcoro
+from gatedcoro import _functions, _reference
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("benchmarks/*.md"))]
-DOCUMENTATION = [page for page in PAGES if page.parent.name == "docs" or page.name == "README.md"]
+DOCUMENTATION = [page for page in PAGES if page.parent == ROOT / "docs" or page.name == "README.md"]
 
 LANGUAGES = {"python", "sh", "text"}
 SKIP = re.compile(r'^<!--- skip: next "(.+)" --->$', re.MULTILINE)
@@ -135,11 +136,22 @@ def test_the_first_commands_of_the_readme_are_those_that_a_job_runs():
     ]
 
 
-@pytest.mark.parametrize("name", [name for name in gatedcoro.__all__ if callable(getattr(gatedcoro, name))])
+FUNCTIONS = [name for name in gatedcoro.__all__ if callable(getattr(gatedcoro, name)) and name != "Stream"]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_public_function_has_its_heading_and_its_signature(name):
     page = ROOT / "docs" / "functions.md"
     assert f"`{name}`" in headings_of(page)
     assert f"`{name}{inspect.signature(getattr(gatedcoro, name))}`" in section_of(page, f"`{name}`")
+
+
+def test_what_help_says_of_a_stream_is_the_same_on_every_implementation(impl):
+    described = _functions.Stream
+    assert inspect.getdoc(impl.Stream) == inspect.getdoc(described) and len(inspect.getdoc(described)) > 200
+    for name in ("__aenter__", "__aexit__", "__class_getitem__", "aclose"):
+        described = inspect.getdoc(getattr(_reference.Stream, name))
+        assert described and inspect.getdoc(getattr(impl.Stream, name)) == described
 
 
 def test_every_function_for_langchain_is_described():

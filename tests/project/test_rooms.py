@@ -16,8 +16,8 @@ SOURCES = Path(__file__).resolve().parents[2] / "src"
 LAYERS = {
     "base": "compat call state stock",
     "coroutines": "await item coroutine catcher current task asyncio_semaphore waiter gated keeper",
-    "engine": "slice turns running call_graph source limit sink gathering worker watcher",
-    "surface": "outer results awaitables opening front_door function functions",
+    "engine": "slice turns running call_graph source limit sink gathering worker watcher iteration",
+    "surface": "outer results awaitables iterables stream_results opening front_door stream function functions",
 }
 
 # Files of the C without a module of their own.
@@ -35,9 +35,15 @@ IN_C_ONLY = {
     "pass": "told in gathering",
     "ending": "told in gathering",
     "outcome": "told in gathering",
+    "leaving": "told in gathering",
+    "iteration_step": "told in iteration",
+    "iteration_source": "told in iteration",
     "runner": "told in worker",
     "worker_item": "told in worker",
     "worker_reuse": "no Task is reused",
+    "consumer": "told in stream",
+    "stream_block": "told in stream",
+    "stream_type": "told in stream",
     "arguments": "Python binds arguments",
 }
 

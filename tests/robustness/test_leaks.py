@@ -16,11 +16,13 @@ import weakref
 import pytest
 
 from contract_tools import idle, two_argument_factory
+from effort import SHORT
 from scenarios import Gate, stubborn
 
-ROUNDS = 1000
-# References and memory blocks that caches of the interpreter may keep; one leak a round would be ten times this.
-NOISE = ROUNDS // 10
+# In short, debug builds make all rounds, since they count every reference.
+ROUNDS = 200 if SHORT and not hasattr(sys, "gettotalrefcount") else 1000
+# References and memory blocks that caches of the interpreter may keep; one leak a round would be twice this, or ten times.
+NOISE = 100
 
 
 async def value(result=None, turns=0):
@@ -328,6 +330,239 @@ async def a_pass_that_fails(impl):
     impl._set_clock(lambda: 0.0)
 
 
+# Streams, and calls over async sources
+
+
+async def counting(length, turns=0, cleanup_turns=0):
+    """An async source of the numbers up to *length*."""
+    try:
+        for number in range(length):
+            await idle(turns)
+            yield number
+    finally:
+        await idle(cleanup_turns)
+
+
+class Numbers:
+    """An async iterator that is no generator and has no aclose()."""
+
+    def __init__(self, length):
+        self.left = length
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        if not self.left:
+            raise StopAsyncIteration
+        self.left -= 1
+        await asyncio.sleep(0)
+        return self.left
+
+
+def sources(length=5):
+    """One of each kind."""
+    yield range(length)
+    yield (number for number in range(length))
+    yield counting(length)
+    yield counting(length, 1, 1)
+    yield Numbers(length)
+
+
+async def fails_at_two(number):
+    await idle(number % 2)
+    if number == 2:
+        raise ValueError("item")
+    return number
+
+
+WAYS_OF_STREAMS = [
+    {"limit": 2},
+    {"limit": 2, "ordered": False},
+    {"buffersize": 0},
+    {"limit": 1, "buffersize": 0, "return_exceptions": True},
+]
+
+
+async def streams_that_end(impl):
+    for options in WAYS_OF_STREAMS:
+        for source in sources():
+            assert len([number async for number in impl.amap(value, source, **options)]) == 5
+    for source in sources():
+        assert await impl.amap(value, source, limit=2) == (
+            list(range(5)) if type(source) is not Numbers else [4, 3, 2, 1, 0]
+        )
+    async with impl.amap(value, counting(3), limit=asyncio.Semaphore(2)) as stream:
+        assert [number async for number in stream] == [0, 1, 2]
+
+
+async def streams_that_fail(impl):
+    for options in WAYS_OF_STREAMS[:3]:
+        for source in sources():
+            with contextlib.suppress(ValueError):
+                async for _ in impl.amap(fails_at_two, source, **options):
+                    pass
+    for source in sources():
+        with contextlib.suppress(ValueError):
+            await impl.amap(fails_at_two, source, limit=2)
+    async for _ in impl.amap(fails_at_two, counting(5, 1), limit=2, return_exceptions=True):
+        pass
+
+
+async def failing_source(turns, cleanup=None):
+    try:
+        yield 1
+        await idle(turns)
+        raise LookupError("source")
+    finally:
+        if cleanup is not None:
+            raise cleanup("closing")
+
+
+async def sources_that_fail(impl):
+    for options in WAYS_OF_STREAMS[:3]:
+        for turns in (0, 1):
+            with contextlib.suppress(LookupError):
+                async for _ in impl.amap(value, failing_source(turns), **options):
+                    pass
+        with contextlib.suppress(KeyError):
+            async with impl.amap(value, failing_source(5, KeyError), **options) as stream:
+                await anext(stream)
+    with contextlib.suppress(LookupError):
+        await impl.amap(value, failing_source(1), limit=2)
+
+
+async def streams_that_are_left(impl):
+    for options in WAYS_OF_STREAMS:
+        for source in sources(9):
+            async with impl.amap(lambda number: value(number, number % 3), source, **options) as stream:
+                async for _ in stream:
+                    break
+    for source in sources():
+        stream = impl.amap(value, source, limit=2)
+        await stream.aclose()
+    for source in sources():
+        async with impl.amap(value, source, limit=2):
+            pass
+
+
+async def streams_that_are_dropped(impl):
+    for options in WAYS_OF_STREAMS:
+        for source in sources(9):
+            async for _ in impl.amap(lambda number: value(number, number % 3), source, **options):
+                break
+        for source in sources(9):
+            stream = impl.amap(lambda number: value(number, 9), source, **options)
+            waiting = anext(stream)
+            waiting.send(None)
+            await idle(2)
+            waiting.close()
+            del stream, waiting
+    await let_go()
+
+
+async def streams_that_were_never_used(impl):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for source in sources():
+            impl.amap(value, impl.amap(value, source, limit=1), limit=1)
+
+
+async def next_of(stream):
+    return await anext(stream)
+
+
+async def consumers_that_are_cancelled(impl):
+    for options in WAYS_OF_STREAMS:
+        for source in sources():
+            stream = impl.amap(lambda number: value(number, 4), source, **options)
+            await cancelled_while(next_of(stream))
+            assert await anext(stream) is not None
+            await stream.aclose()
+        await cancelled_while(impl.amap(lambda number: value(number, 9), counting(5, 1), limit=2))
+
+
+async def ends_cancelled(impl):
+    """Who waits for the end is cancelled."""
+    for cleanup_turns in (0, 4):
+        stream = impl.amap(stubborn, counting(4, 0, cleanup_turns), limit=2)
+        await cancelled_while(next_of(stream))
+        await cancelled_while(stream.aclose(), turns=1)
+
+
+async def several_consumers(impl):
+    for options in WAYS_OF_STREAMS:
+        for source in sources():
+            stream = impl.amap(lambda number: value(number, 1), source, **options)
+            await asyncio.gather(*[next_of(stream) for _ in range(7)], return_exceptions=True)
+    stream = impl.amap(lambda number: value(number, 5), counting(4), limit=2)
+    await asyncio.gather(next_of(stream), next_of(stream), stream.aclose(), stream.aclose(), return_exceptions=True)
+
+
+async def streams_in_streams(impl, ends=("finish", "leave", "drop", "fail", "cancel")):
+    for end in ends:
+        inner = impl.amap(value, counting(9, 1), limit=3)
+        outer = impl.amap(fails_at_two if end == "fail" else value, inner, limit=2)
+        del inner
+        if end == "finish":
+            assert [number async for number in outer] == list(range(9))
+        elif end == "fail":
+            with contextlib.suppress(ValueError):
+                async for _ in outer:
+                    pass
+        elif end == "cancel":
+            await cancelled_while(next_of(outer))
+        else:
+            assert await anext(outer) == 0
+        if end == "leave":
+            await outer.aclose()
+        del outer
+        await let_go()
+
+
+async def async_sources_of_calls(impl):
+    async def functions(length, turns):
+        for number in range(length):
+            await idle(turns)
+            yield fails if number == 3 else value
+
+    for turns in (0, 1):
+        await impl.run_all(functions(3, turns), limit=2)
+        await impl.run_all(functions(5, turns), limit=2, return_exceptions=True)
+        with contextlib.suppress(ValueError):
+            await impl.run_all(functions(9, turns), limit=2)
+        with contextlib.suppress(ValueError):
+            await impl.constrained_execution(functions(9, turns), 2)
+        await cancelled_while(impl.run_all(functions(9, 9), limit=2), turns + 2)
+        await let_go()
+
+
+async def streams_under_a_task_factory(impl):
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(two_argument_factory)
+    # Cancelled, the first to ask, which is kept for the Tasks to be made, would be in a cycle: its traceback has the stream.
+    await streams_in_streams(impl, ("finish", "leave", "drop", "fail"))
+    async for _ in impl.amap(value, counting(5), limit=2):
+        break
+    await let_go()
+    loop.set_task_factory(None)
+
+
+STREAM_SCENARIOS = [
+    streams_that_end,
+    streams_that_fail,
+    sources_that_fail,
+    streams_that_are_left,
+    streams_that_are_dropped,
+    streams_that_were_never_used,
+    consumers_that_are_cancelled,
+    ends_cancelled,
+    several_consumers,
+    streams_in_streams,
+    async_sources_of_calls,
+    streams_under_a_task_factory,
+]
+
 SCENARIOS = [
     returns_at_once,
     suspends,
@@ -352,6 +587,7 @@ SCENARIOS = [
     chains,
     an_outer_future_that_somebody_sets,
     a_pass_that_fails,
+    *STREAM_SCENARIOS,
 ]
 
 
@@ -365,7 +601,8 @@ def is_counted(kind):
     return (
         str(kind.__module__).startswith("gatedcoro")
         or issubclass(kind, (asyncio.Future, types.CoroutineType, BaseException, types.FrameType, asyncio.Handle))
-        or kind is Awaitable
+        or issubclass(kind, (types.GeneratorType, types.AsyncGeneratorType))
+        or kind in (Awaitable, Numbers)
     )
 
 
@@ -516,3 +753,64 @@ def test_the_queue_holds_only_what_has_not_started(impl):
         await future
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["range", "generator", "async generator", "async iterator"])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_dropped_stream_lets_go_at_once_of_what_needs_no_turn(impl, any_turns, kind, ordered):
+    """Its results, its function and a sync source; of what runs, and of an async source, when that has ended."""
+
+    async def main():
+        gc.disable()
+        try:
+            results, things = [Thing()], [Thing() for _ in range(6)]
+
+            async def function(thing):
+                await idle(9 if thing is things[2] else 0)
+                return results[0]
+
+            def generator():
+                yield from things
+
+            async def async_generator():
+                for thing in things:
+                    yield thing
+
+            source = {
+                "range": lambda: list(things),
+                "generator": generator,
+                "async generator": async_generator,
+                "async iterator": Things,
+            }[kind]
+            source = source(things) if kind == "async iterator" else source()
+            stream = impl.amap(function, source, limit=2, buffersize=2, ordered=ordered)
+            gone = [weakref.ref(stream), weakref.ref(results[0])]
+            later = [weakref.ref(function)]
+            if kind == "generator":
+                gone.append(weakref.ref(source))
+            elif kind != "range":
+                later.append(weakref.ref(source))
+            assert await anext(stream) is results[0]
+            await idle(3)
+            del stream, source, function
+            results.clear()
+            assert [ref() for ref in gone if ref() is not None] == []
+            await let_go()
+            assert [ref() for ref in later if ref() is not None] == []
+        finally:
+            gc.enable()
+
+    asyncio.run(main())
+
+
+class Things:
+    def __init__(self, things):
+        self.things = iter(things)
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        for thing in self.things:
+            return thing
+        raise StopAsyncIteration

@@ -245,6 +245,42 @@ def act(how):
 in_thread(act)
 """
 
+STREAMS = """
+async def passes(value):
+    return value
+
+
+def act(how):
+    stream = [1]
+    for level in range(depth):
+        stream = impl.amap(passes, stream)
+    if how == "drop":
+        del stream
+    elif how == "a cycle":
+        class Holds:
+            pass
+        holds = Holds()
+        holds.stream, holds.itself = stream, holds
+        del holds, stream
+    elif how == "close":
+        async def main():
+            await stream.aclose()
+        asyncio.run(main())
+        del stream
+    elif how == "ask":
+        async def main():
+            return await anext(stream)
+        loop = asyncio.new_event_loop()
+        assert loop.run_until_complete(main()) == 1
+        loop.close()
+        del stream
+    gc.collect()
+    assert len(warned) == (how == "drop") or how == "a cycle", warned
+
+
+in_thread(act)
+"""
+
 
 def check(impl, script, stack, depth, kind, *hows):
     script = textwrap.dedent(COMMON) + script
@@ -282,3 +318,10 @@ def test_a_chain_that_is_resumed_too_deep_is_closed_in_a_loop(impl):
     if impl.__name__.endswith("_reference"):
         pytest.skip("the interpreter's own frames")
     check(impl, SUSPENDED, STACKS["large"][0], DEPTH, "gated", "resumed too deep")
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_chain_of_streams_goes_in_a_loop(impl, stack):
+    """Each is the source of the next one."""
+    more = ["ask"] if stack == "small" else []  # a Task for each
+    check(impl, STREAMS, *STACKS[stack], "streams", "drop", "a cycle", "close", *more)

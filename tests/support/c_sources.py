@@ -40,7 +40,8 @@ TABLES = {
     "KeeperOwnerCalls": "needs_it cancelled ended",
     "GatedOwnerCalls": "told",
     "Runner": "start release",
-    "Sink": "is_wanted has_room expect put end forget argument_index",
+    "SourceTask": "begin take is_stepping close cancel strand",
+    "Sink": "is_wanted has_room expect put cut end forget argument_index",
 }
 # Structs with a pointer to a function that are no table.
 NO_TABLES: set[str] = set()
@@ -49,28 +50,29 @@ NO_TABLES: set[str] = set()
 RUNS = set(
     """
     PyErr_NormalizeException PyErr_WarnFormat PyErr_WriteUnraisable PyFloat_AsDouble PyImport_ImportModule PyIter_Next PyIter_Send
-    PyNumber_Index PyObject_Call PyObject_CallMethod PyObject_CallMethodNoArgs PyObject_CallMethodObjArgs PyObject_CallMethodOneArg
+    PyNumber_Index PyObject_Call PyObject_GetAIter PyObject_CallMethod PyObject_CallMethodNoArgs PyObject_CallMethodObjArgs PyObject_CallMethodOneArg
     PyObject_CallNoArgs PyObject_CallOneArg PyObject_GenericSetAttr PyObject_GetAttr PyObject_GetAttrString PyObject_GetIter
     PyObject_IsInstance PyObject_IsTrue PyObject_RichCompareBool PyObject_SetAttr PyObject_SetAttrString PyObject_Size PyObject_Str
     PyObject_Vectorcall PyObject_VectorcallMethod _PyObject_GetMethod
-    get ->am_await ->call ->tp_finalize ->tp_hash ->tp_init ->tp_new
+    get ->am_anext ->am_await ->call ->tp_finalize ->tp_hash ->tp_init ->tp_new
     """.split()
 )
 RUNS_NOT = set(
     """
-    Py_BEGIN_CRITICAL_SECTION Py_END_CRITICAL_SECTION Py_EnterRecursiveCall Py_INCREF Py_LeaveRecursiveCall Py_NewRef Py_REFCNT Py_TYPE
-    Py_UNREACHABLE Py_UNUSED Py_VISIT Py_XINCREF Py_XNewRef PyBool_FromLong PyByteArray_Check PyBytes_Check PyCFunction_GET_SELF
+    Py_ARRAY_LENGTH Py_BEGIN_CRITICAL_SECTION Py_END_CRITICAL_SECTION Py_EnterRecursiveCall Py_INCREF Py_LeaveRecursiveCall Py_NewRef Py_REFCNT
+    Py_TRASHCAN_BEGIN Py_TRASHCAN_END
+    Py_TYPE Py_UNREACHABLE Py_UNUSED Py_VISIT Py_XINCREF Py_XNewRef PyBool_FromLong PyByteArray_Check PyBytes_Check PyCFunction_GET_SELF
     PyCallable_Check PyCode_Check PyContext_Enter PyContext_Exit PyCoro_CheckExact PyDict_Check PyDict_GET_SIZE PyDict_Next
     PyErr_ExceptionMatches PyErr_GetHandledException PyErr_GetRaisedException PyErr_GivenExceptionMatches PyErr_NoMemory PyErr_Occurred
     PyExceptionClass_Check PyExceptionInstance_Check PyException_GetCause PyException_GetTraceback PyFunction_Check PyFunction_GET_CODE
     PyFunction_GET_DEFAULTS PyFunction_GET_GLOBALS PyFunction_GET_KW_DEFAULTS PyGen_CheckExact PyGen_GetCode PyIndex_Check PyIter_Check
     PyList_CheckExact PyList_GET_ITEM PyList_GET_SIZE PyList_SET_ITEM PyLong_AsLongAndOverflow PyLong_AsLongLongAndOverflow
     PyLong_AsSsize_t PyLong_CheckExact PyMethod_Check PyMethod_GET_FUNCTION PyModuleDef_Init PyModule_AddObjectRef PyModule_Check
-    PyModule_GetDict PyModule_GetState PyObject_GC_Del PyObject_GC_IsFinalized PyObject_GC_Track PyObject_GC_UnTrack PyObject_Init
-    PyObject_TypeCheck PySequence_Fast_GET_ITEM
+    PyModule_GetDict PyModule_GetState PyObject_GC_Del PyObject_GC_IsFinalized PyObject_GC_IsTracked PyObject_GC_Track PyObject_GC_UnTrack PyObject_Init
+    PyObject_TypeCheck PyCFunction_Check PyErr_SetNone PyErr_SetObject PyTuple_Check PyArg_ParseTuple PySequence_Fast_GET_ITEM
     PySequence_Fast_GET_SIZE PySet_CheckExact PyThreadState_Get PyThread_get_thread_ident PyTime_MonotonicRaw PyTraceBack_Check
     PyTuple_CheckExact PyTuple_GET_ITEM PyTuple_GET_SIZE PyTuple_SET_ITEM PyType_Check PyType_GetModuleState PyType_HasFeature
-    PyType_IsSubtype PyUnicode_Check PyUnicode_CompareWithASCIIString PyVectorcall_NARGS _PyObject_GetDictPtr
+    PyType_IsSubtype PyUnicode_AsUTF8 PyUnicode_Check PyUnicode_CompareWithASCIIString PyVectorcall_NARGS _PyObject_GetDictPtr
     _PyTime_GetMonotonicClock _PyType_Lookup
     assert memcmp memcpy memset offsetof strchr strcmp strlen strncmp strrchr
     visit ->tp_traverse

@@ -4,8 +4,11 @@ import importlib
 import os
 import pathlib
 import sys
+import sysconfig
 
 import pytest
+
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
 def load_implementation(name):

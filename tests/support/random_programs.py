@@ -608,6 +608,24 @@ def by_instant(trace, until=None):
     return sorted(kept, key=lambda event: (event[0], repr(event[1:])))
 
 
+# ---- Clocks ----
+
+# Seconds between two readings of the clock: nothing is sliced; two items a turn; one item a turn.
+CLOCK_STEPS = [0.0, 0.0006, 0.002]
+
+
+class SteppingClock:
+    """A clock for `_set_clock` that goes on by the same amount at each reading."""
+
+    def __init__(self, step):
+        self.now = 0.0
+        self.step = step
+
+    def __call__(self):
+        self.now += self.step
+        return self.now
+
+
 # ---- Making programs ----
 
 LEAVES = "sleep sleep yield future set get raise_later cancel_self_later".split()
@@ -739,6 +757,10 @@ class LongProgramMaker(ProgramMaker):
         return ("coro", (*waits, self.op(0)) if self.random.random() < 0.1 else waits)
 
 
+# The fields of a program of which something can be taken away.
+PARTS = ("items", "strikes", "source", "options", "consumers")
+
+
 def without_one_part(part):
     """All copies of nested tuples of items and ops that lack something somewhere, the largest parts first."""
     holds_parts = bool(part) and all(isinstance(inner, tuple) for inner in part)
@@ -759,8 +781,8 @@ def smallest_failing(program, fails):
     shrinking = True
     while shrinking:
         shrinking = False
-        for field in ("items", "strikes"):
-            for smaller in without_one_part(getattr(program, field)):
+        for field in program._fields:
+            for smaller in without_one_part(getattr(program, field)) if field in PARTS else ():
                 candidate = program._replace(**{field: smaller})
                 try:
                     still_fails = fails(candidate)

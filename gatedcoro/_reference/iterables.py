@@ -1,0 +1,45 @@
+"""Arguments that are iterated over.  Twin of src/surface/iterables.h."""
+
+import contextvars
+import types
+from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
+
+from .iteration import AsyncIterable
+from .source import Iterable
+from .state import EMPTY, iscoroutine, isfuture
+
+
+def check_iterable(iterable, name):
+    """Raise a TypeError that says what would be right, unless *iterable* is one, or an async one; nothing of it is run."""
+    is_future = isfuture(iterable)  # over which Python can iterate, until it is done
+    if not is_future and (_is_async(iterable) or _can_be_iterated_over(type(iterable))):
+        return
+    if is_future:
+        found = "a Future: await it, and pass what it returns"
+    elif iscoroutine(iterable):
+        found = "a coroutine: await it, and pass what it returns"
+    elif type(iterable) is types.FunctionType and iterable.__code__.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR):
+        found = f"the generator function {iterable.__qualname__}: call it, and pass what it returns"
+    else:
+        found = f"{iterable!r} ({type(iterable).__name__})"
+    raise TypeError(f"{name} must be an iterable or an async iterable, not {found}")
+
+
+def _is_async(iterable):
+    return _method(type(iterable), "__aiter__") is not None
+
+
+def _can_be_iterated_over(cls):
+    method = _method(cls, "__iter__", EMPTY)
+    return (_method(cls, "__getitem__") if method is EMPTY else method) is not None
+
+
+def _method(cls, name, default=None):
+    """Return what Python finds for its own use: nothing of the class of *cls*. A method that is None says that there is none."""
+    return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), default)
+
+
+def source_of(holder, function=None):
+    """Return the source of what *holder* holds, a list, out of which that is taken: an iterable or an async iterable."""
+    kind = AsyncIterable if _is_async(holder[0]) else Iterable
+    return kind(holder, contextvars.copy_context(), function)
