@@ -27,6 +27,18 @@ MOST_ROUNDS, ENOUGH_SECONDS = 41, 1.0  # of a contest in one process: short roun
 WORKS = {"nothing": "nothing", "sleep(0)": "sleep0", "future": "future"}
 OURS, PER_ITEM, FROM_C = "gatedcoro", "gatedcoro-per-item", "task-from-c"
 RUN_ALL, LOOP, LOOP_OF_CALLS, PARTIALS = "gatedcoro-run-all", "loop", "loop-of-calls", "making-partials"
+STREAM, UNORDERED, ASYNC_SOURCE = "gatedcoro-stream", "gatedcoro-stream-unordered", "gatedcoro-stream-async-source"
+AWAITED, POOL_AND_QUEUE, READER = "gatedcoro-awaited", "pool-queue", "only-reading"
+OTHER_STREAMS = (
+    "as-completed",
+    "aiometer-amap",
+    "aiostream-map",
+    "aiostream-map-unordered",
+    "streamable",
+    "streamable-unordered",
+    "pyarallel-iter",
+    "pyarallel-iter-unordered",
+)
 TASKS_FROM_C = "n=10, nothing, only Tasks"
 BESIDE_LOOPS, PARTIALS_MADE = "run_all beside plain loops, nothing", "run_all, nothing, what is called made inside"
 
@@ -51,6 +63,15 @@ def large(name: str, quantity: str, count: int, *tools: str) -> Contest:
     return Contest(f"N={count:,}, {name}", cell, (*tools, OURS, PER_ITEM), alone=True)
 
 
+def read(name: str, quantity: str, count: int, limit: int, *tools: str) -> Contest:
+    """Results are read one by one, and not kept."""
+    return Contest(f"stream, N={count:,}, {name}", Cell("sleep0", count, limit, quantity=quantity), tools, alone=True)
+
+
+READ_QUANTITIES = {"memory": "read-traced", "stall": "read-stall", "own stall": "own-read-stall"}
+AWAITED_BESIDE_RUN_ALL, FROM_ASYNC = "stream awaited, nothing", "stream from an async source, nothing"
+AGAINST_OTHERS = "streams of others, sleep(0)"
+SLOWLY_READ = "stream read slowly, n=100"
 CONTESTS = [
     *[
         made_before(f"n=10, {title}", work, COUNT, LIMIT, "langchain", "pool", OURS, PER_ITEM)
@@ -85,6 +106,19 @@ CONTESTS = [
     large("own stall while running", "own-stall-while-running", HUGE),
     large("stall while running", "stall-while-running", HUGE),
     large("extra traced", "added", HUGE),
+    *[
+        Contest(f"stream, n=10, {title}", Cell(work, COUNT, LIMIT), (POOL_AND_QUEUE, STREAM, UNORDERED))
+        for title, work in WORKS.items()
+    ],
+    Contest(AWAITED_BESIDE_RUN_ALL, Cell("nothing", COUNT, LIMIT), (RUN_ALL, AWAITED)),
+    Contest(FROM_ASYNC, Cell("nothing", COUNT, LIMIT), (UNORDERED, ASYNC_SOURCE)),
+    Contest(SLOWLY_READ, Cell("sleep0", 200, 100, quantity="slowly-read"), (READER, STREAM, UNORDERED)),
+    Contest(AGAINST_OTHERS, Cell("sleep0", 2_000, LIMIT), (STREAM, UNORDERED, *OTHER_STREAMS)),
+    *[
+        read(name, quantity, count, LIMIT, STREAM, UNORDERED, *others)
+        for count, others in ((HUGE, (ASYNC_SOURCE,)), (COUNT, OTHER_STREAMS))
+        for name, quantity in READ_QUANTITIES.items()
+    ],
 ]
 
 
@@ -155,6 +189,29 @@ def small_and_smooth(tool: str) -> Iterator[Goal]:
         yield at_most(f"N={HUGE:,}, {contest}", tool, value(tool), wanted, unit, tool)
 
 
+def streams() -> Iterator[Goal]:
+    """Beside the hand-written pool, `run_all`, and whatever else gives results one by one."""
+    for work, wanted in (("nothing", 0.25), ("sleep(0)", 0.7), ("future", 0.8)):
+        for tool in (STREAM, UNORDERED):
+            contest = f"stream, n=10, {work}"
+            yield at_most(contest, f"{tool} / {POOL_AND_QUEUE}", ratio(tool, POOL_AND_QUEUE), wanted, "x", "")
+    yield at_most(AWAITED_BESIDE_RUN_ALL, f"{AWAITED} / {RUN_ALL}", ratio(AWAITED, RUN_ALL), 1.1, "x", "")
+    yield at_most(FROM_ASYNC, f"{ASYNC_SOURCE} - {UNORDERED}", difference(ASYNC_SOURCE, UNORDERED), 0.3, "us", "")
+    for tool in (STREAM, UNORDERED):
+        # What is left is the item itself: while the reader pauses nothing is done.
+        yield at_most(SLOWLY_READ, f"{tool} - {READER}", difference(tool, READER), 20.0, "us", "")
+    for tool in (STREAM, UNORDERED, ASYNC_SOURCE):
+        for name, wanted, unit in (("memory", 1.0, "MB"), ("stall", 10.0, "ms"), ("own stall", 10.0, "ms")):
+            yield at_most(f"stream, N={HUGE:,}, {name}", tool, value(tool), wanted, unit, "")
+    for other in OTHER_STREAMS:
+        ours = STREAM if other in ("aiostream-map", "streamable", "pyarallel-iter") else UNORDERED
+        yield at_most(AGAINST_OTHERS, f"{ours} / {other}", ratio(ours, other), 1.0, "x", "")
+        # Up to a few objects, and what a timer of a millisecond can tell.
+        for name, floor, unit in (("memory", 0.05, "MB"), ("stall", 1.0, "ms"), ("own stall", 1.0, "ms")):
+            contest = f"stream, N={COUNT:,}, {name}"
+            yield at_most(contest, f"{ours} - {other}", difference(ours, other), floor, unit, "")
+
+
 GOALS = [
     faster("n=10, nothing", "langchain", OURS, 45, 30, 28),
     faster("n=10, sleep(0)", "langchain", OURS, 8, 6.5, 5.8),
@@ -199,6 +256,7 @@ GOALS = [
     Goal(PARTIALS_MADE, f"{PARTIALS_MADE}: {PARTIALS} / ({RUN_ALL} - {OURS})", share_of_partials, {}),
     *small_and_smooth(OURS),
     *small_and_smooth(PER_ITEM),
+    *streams(),
 ]
 
 

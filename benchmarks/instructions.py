@@ -17,7 +17,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,23 @@ async def called(subject: Any, count: int) -> list[int]:
     return results
 
 
+def streamed(item: Item, async_source: bool = False, **options: Any) -> CodePath:
+    async def indices(count: int) -> AsyncIterator[int]:
+        for index in range(count):
+            yield index
+
+    async def run(subject: Any, count: int) -> list[int]:
+        source = indices(count) if async_source else range(count)
+        return sorted([result async for result in subject.amap(item, source, limit=10, **options)])
+
+    return run
+
+
+async def stream_awaited(subject: Any, count: int) -> list[int]:
+    results: list[int] = await subject.amap(nothing, range(count), limit=10)
+    return results
+
+
 async def gated(subject: Any, count: int) -> list[int]:
     semaphore = asyncio.Semaphore(10)
     return [await subject.gated_coro(semaphore, nothing(index)) for index in range(count)]
@@ -79,6 +96,10 @@ PATHS: dict[str, CodePath] = {
     "gather(limit=10), sleep(0)": future_gathered(sleep0),
     "run_all(limit=10), nothing": called,
     "gated_coro, free semaphore, nothing": gated,
+    **{f"amap(limit=10), {name}": streamed(item) for name, item in WORKS.items()},
+    "amap(limit=10, ordered=False), nothing": streamed(nothing, ordered=False),
+    "amap(limit=10), async source, nothing": streamed(nothing, async_source=True),
+    "await amap(limit=10), nothing": stream_awaited,
 }
 OTHERS: dict[str, CodePath] = {  # for comparison; they have no baseline
     f"{title}, {name}": other(tool, item, limit)
@@ -172,6 +193,7 @@ def main(options: argparse.Namespace) -> int:
         print("nothing to count: no path contains that text")
         return 2
     lacking = {"gather(limit=10), sleep(0)": "gather", "run_all(limit=10), nothing": "run_all"}
+    lacking |= {name: "amap" for name in PATHS if "amap" in name}
     names = [name for name in names if hasattr(subject, lacking.get(name, "gather_with_concurrency"))]
     if TASKS_FROM_C in names and (
         absent := competitors.BY_NAME["task-from-c"].absent()

@@ -16,7 +16,7 @@ import itertools
 import math
 import os
 import warnings
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 from gatedcoro import _demo_measure
@@ -47,6 +47,19 @@ async def by_gated_coro(subject: Any, functions: Sequence[Function]) -> list[Any
     return await asyncio.gather(*[subject.gated_coro(gate, item) for item in made(functions)])
 
 
+def by_amap(**options: Any) -> Door:
+    """One by one: the list is the reader's."""
+
+    async def door(subject: Any, functions: Sequence[Function]) -> list[Any]:
+        results: list[Any] = []
+        # Up to 3.11 a comprehension would be a function of its own, which a cancelled Task's traceback keeps, and so the Stream.
+        async for result in subject.amap(lambda function: function(), iter(functions), **options):
+            results.append(result)
+        return results
+
+    return door
+
+
 DOORS: dict[str, Door] = {
     "gather": lambda subject, functions: subject.gather(*made(functions)),
     "gather(limit=10)": lambda subject, functions: subject.gather(*made(functions), limit=10),
@@ -62,10 +75,15 @@ DOORS: dict[str, Door] = {
     ),
     "constrained_execution(10)": lambda subject, functions: subject.constrained_execution(functions, 10),
     "gated_coro": by_gated_coro,
+    "amap(ordered=False)": by_amap(ordered=False),
+    "amap(limit=10)": by_amap(limit=10),
 }
 
 # The call is no coroutine of ours that could be closed.
-NO_COROUTINE = ("gather", "gather(limit=10)", "gather(limit=a semaphore)", "gated_coro")
+NO_COROUTINE = (
+    *("gather", "gather(limit=10)", "gather(limit=a semaphore)", "gated_coro"),
+    *("amap(ordered=False)", "amap(limit=10)"),
+)
 # asyncio.Semaphore itself is quadratic: each of many waiters that are cancelled at once looks at all the others.
 CANCELS_WAITERS = ("caller cancelled", "cancelled items fail", "keeper cancelled", "interrupted")
 
@@ -318,6 +336,70 @@ async def cancelled_futures(subject: Any, count: int) -> None:
 
 
 @special
+async def results_that_wait(subject: Any, count: int) -> None:
+    """In order, behind the first one; and then for a reader that has not come yet."""
+
+    async def item(index: int) -> int:
+        for _ in range(0 if index else count):
+            await asyncio.sleep(0)
+        return index
+
+    stream = subject.amap(item, iter(range(count)), limit=10, buffersize=count)
+    assert await anext(stream) == 0
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert [index async for index in stream] == [*range(1, count)]
+
+
+def consumers_of(what: Callable[[Any, list[asyncio.Task[Any]]], Coroutine[Any, Any, None]]) -> Scenario:
+    async def main(subject: Any, count: int) -> None:
+        gate = asyncio.Event()
+
+        async def item(index: int) -> int:
+            await gate.wait()
+            return index
+
+        stream = subject.amap(item, iter(range(count)), limit=10)
+        consumers = [asyncio.create_task(anext(stream)) for _ in range(count)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        gate.set()
+        await what(stream, consumers)
+        await stream.aclose()
+
+    return special(main)
+
+
+@consumers_of
+async def are_served(stream: Any, consumers: list[asyncio.Task[Any]]) -> None:
+    assert await asyncio.gather(*consumers) == [*range(len(consumers))]
+
+
+@consumers_of
+async def are_cancelled(stream: Any, consumers: list[asyncio.Task[Any]]) -> None:
+    for consumer in reversed(consumers):
+        consumer.cancel()
+    await asyncio.wait(consumers)
+
+
+@consumers_of
+async def have_nothing_more(stream: Any, consumers: list[asyncio.Task[Any]]) -> None:
+    await stream.aclose()
+    ended = await asyncio.gather(*consumers, return_exceptions=True)
+    assert all(isinstance(error, StopAsyncIteration) for error in ended)
+
+
+@special
+async def elements_that_come(subject: Any, count: int) -> None:
+    async def source() -> AsyncIterator[int]:
+        for index in range(count):
+            await asyncio.sleep(0)
+            yield index
+
+    assert [index async for index in subject.amap(_demo_measure.nothing, source())] == [*range(count)]
+
+
+@special
 async def returned_errors(subject: Any, count: int) -> None:
     results = await subject.gather(*[fails() for _ in range(count)], limit=10, return_exceptions=True)
     assert len(results) == count
@@ -383,6 +465,11 @@ SPECIAL: dict[str, Scenario] = {
     "gather(limit=10, return_exceptions=True), all fail": returned_errors,
     "gather(limit=10), a Task per item": a_task_per_item,
     "gather(limit=N)": as_many_as_there_are,
+    "amap, results that wait": results_that_wait,
+    "amap, elements that come": elements_that_come,
+    "amap, as many consumers, served": are_served,
+    "amap, as many consumers, cancelled": are_cancelled,
+    "amap, as many consumers, nothing more": have_nothing_more,
     "gather_with_concurrency(None), refused": refused,
     "run_all, the rest stopped": functions_stopped,
     "run_all(limit=10), a generator": generator,

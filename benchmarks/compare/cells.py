@@ -16,7 +16,7 @@ from typing import Any
 
 from .. import harness, measure, system_calls
 from ..real import works as real_works
-from . import competitors, works
+from . import competitors, streams, works
 from .competitors import Competitor
 
 WORKS = works.BY_NAME | real_works.BY_NAME
@@ -50,6 +50,10 @@ def why_not(cell: Cell, tool: Competitor) -> tuple[str, str] | None:
         return "not_applicable", "has no limit"
     if (work.only_gather or cell.made == COROUTINES) and tool.gather is None:
         return "not_applicable", "not a gather(n, *coroutines)"
+    if cell.quantity in READ and tool.each is None:
+        return "not_applicable", "gives no results one by one"
+    if cell.quantity == SLOWLY_READ and tool.stream is None:
+        return "not_applicable", "not an async iterator"
     if cell.made == CALLABLES and tool.call_all is None:
         return "not_applicable", "takes no list of callables"
     if cell.made != INSIDE and work.item is None:
@@ -257,6 +261,67 @@ async def sample_calls(cell: Cell, tool: Competitor, first: bool = False) -> dic
     return {name: count / cell.count for name, count in counted.items()}
 
 
+class Reader:
+    """Takes results and keeps none of them; still, each is checked, or the sum of those that come out of order."""
+
+    def __init__(self, cell: Cell, tool: Competitor) -> None:
+        self.count = self.total = self.wrong = 0
+        self._cell, self._tool = cell, tool
+
+    def take(self, result: int) -> None:
+        self.wrong += self._tool.order and result != self.count
+        self.count += 1
+        self.total += result
+
+    def check(self) -> None:
+        expected = self._cell.count
+        if self.wrong or (self.count, self.total) != (expected, expected * (expected - 1) // 2):
+            raise measure.WrongResult(
+                f"{self._tool.name}: {self.count} results for {expected} items, {self.wrong} of them out of place"
+            )
+
+
+async def read(cell: Cell, tool: Competitor) -> None:
+    item = WORKS[cell.work].item
+    assert item is not None and tool.each is not None
+    reader = Reader(cell, tool)
+    await tool.each(item, streams.numbers(cell.count), cell.limit, reader.take)
+    reader.check()
+
+
+async def sample_read_traced(cell: Cell, tool: Competitor) -> float:
+    """MB that Python allocates at the peak while results are read, and not kept."""
+    with measure.frozen_gc(), measure.traced_growth() as growth:
+        await read(cell, tool)
+    return growth.bytes / 1e6
+
+
+async def sample_read_stall(cell: Cell, tool: Competitor, clock: Callable[[], float] = time.perf_counter) -> float:
+    """ms: the longest stall while results are read, and not kept."""
+    with measure.frozen_gc():
+        async with measure.Heartbeat(clock=clock) as heartbeat:
+            await read(cell, tool)
+    return heartbeat.longest_stall() * 1e3
+
+
+async def sample_slowly_read(cell: Cell, tool: Competitor) -> float:
+    """us of processor time per result, with a reader that takes a millisecond for each."""
+    item = WORKS[cell.work].item
+    assert item is not None and tool.stream is not None
+    reader = Reader(cell, tool)
+    began = time.thread_time()
+    async for result in tool.stream(item, streams.numbers(cell.count), cell.limit):
+        reader.take(result)
+        await asyncio.sleep(0.001)
+    spent = time.thread_time() - began
+    reader.check()
+    return spent / cell.count * 1e6
+
+
+SLOWLY_READ = "slowly-read"
+READ = ("read-traced", "read-stall", "own-read-stall", SLOWLY_READ)
+
+
 @dataclass(frozen=True)
 class Quantity:
     title: str
@@ -285,6 +350,16 @@ QUANTITIES = {
         "longest stall while running, processor time",
         "ms of processor time",
         functools.partial(sample_stall_while_running, clock=time.thread_time),
+    ),
+    "read-traced": Quantity("memory (traced), results read", "MB", sample_read_traced, fresh=True, small_first=True),
+    "read-stall": Quantity("longest stall, results read", "ms", sample_read_stall),
+    "own-read-stall": Quantity(
+        "longest stall, results read, processor time",
+        "ms of processor time",
+        functools.partial(sample_read_stall, clock=time.thread_time),
+    ),
+    SLOWLY_READ: Quantity(
+        "processor time, results read slowly", "us of processor time per item", sample_slowly_read, small_first=True
     ),
     "turns": Quantity("turns of the loop", "turns of the loop per 1,000 items", sample_turns, small_first=True),
     "parts": Quantity(

@@ -5,7 +5,8 @@ and gives the results in the order of the items where the tool keeps it. Beside 
 
 To add one: an adapter, and a row in COMPETITORS that says what an item has under it (test_benchmarks.py finds out whether that is
 so). `needs` names the module without which it is absent. A tool that takes coroutines (`gather`) or callables (`call_all`) can also
-be measured with those made before. A row of ASIDE has no part in the report; goals.py may name it.
+be measured with those made before. A row of ASIDE has no part in the report; goals.py may name it. Neither has a row of STREAMS,
+of what gives results one by one (streams.py).
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from typing import Any
 from gatedcoro._demo_measure import langchain_gated, langchain_gather
 
 from .. import task_from_c
+from . import streams
 from .works import Item
 
 Run = Callable[[Item, int, int | None], Awaitable[list[int]]]
@@ -261,6 +263,8 @@ class Competitor:
     own_error: bool = True  # an item's error costs no other item its run, and the call no slot
     fail_fast: bool = True  # the caller hears of an error before items that run already would have ended
     call_all: CallAll | None = None  # call_all(n, callables), where it has this shape
+    each: streams.Each | None = None  # gives results one by one
+    stream: streams.Stream | None = None  # so, as an async iterator
     around: Callable[[], AbstractContextManager[None]] = (
         contextlib.nullcontext
     )  # what must be so where `gather` is called
@@ -392,7 +396,76 @@ ASIDE = [
         own_error=False,
     ),
 ]
-BY_NAME = {competitor.name: competitor for competitor in [*COMPETITORS, *ASIDE]}
+
+
+def streaming(
+    name: str, title: str, each: streams.Each, needs: str | None = None, order: bool = True, **kept: Any
+) -> Competitor:
+    """A tool that gives results one by one. All of them, where that is asked for, are put in order at no great cost."""
+
+    async def run(item: Item, count: int, limit: int | None) -> list[int]:
+        results: list[int] = []
+        await each(item, streams.numbers(count), limit, results.append)
+        if not order:
+            results.sort()
+        return results
+
+    return Competitor(name, title, run, needs=needs, order=order, each=each, unlimited=False, own_error=False, **kept)
+
+
+def our_stream(name: str, title: str, stream: streams.Stream, order: bool) -> Competitor:
+    return streaming(name, title, streams.iterated(stream), "gatedcoro._core", order, stream=stream)
+
+
+async def ours_awaited(item: Item, count: int, limit: int | None) -> list[int]:
+    results: list[int] = await core.amap(item, streams.numbers(count), limit=limit)
+    return results
+
+
+STREAMS = [
+    our_stream("gatedcoro-stream", "gatedcoro amap", streams.ours(core), True),
+    our_stream("gatedcoro-stream-unordered", "gatedcoro amap, out of order", streams.ours(core, ordered=False), False),
+    our_stream(
+        "gatedcoro-stream-async-source",
+        "gatedcoro amap, out of order, async source",
+        streams.ours_from_async(core, ordered=False),
+        False,
+    ),
+    Competitor("gatedcoro-awaited", "gatedcoro amap, awaited", ours_awaited, None, "gatedcoro._core", own_error=False),
+    streaming(
+        "pool-queue",
+        "pool of n workers, a queue",
+        streams.pool_and_queue,
+        order=False,
+        own_task=False,
+        own_context=False,
+    ),
+    streaming("as-completed", "asyncio.as_completed + Semaphore", streams.as_completed, order=False),
+    streaming("aiometer-amap", "aiometer amap", streams.aiometer, "aiometer", False),
+    streaming("aiostream-map", "aiostream map", streams.aiostream(True), "aiostream"),
+    streaming("aiostream-map-unordered", "aiostream map, out of order", streams.aiostream(False), "aiostream", False),
+    streaming("streamable", "streamable map", streams.streamable(True), "streamable"),
+    streaming("streamable-unordered", "streamable map, out of order", streams.streamable(False), "streamable", False),
+    streaming("pyarallel-iter", "pyarallel iter", streams.pyarallel(True), "pyarallel", since=(3, 12)),
+    streaming(
+        "pyarallel-iter-unordered",
+        "pyarallel iter, out of order",
+        streams.pyarallel(False),
+        "pyarallel",
+        False,
+        since=(3, 12),
+    ),
+]
+READING = streaming(
+    "only-reading",
+    "only a reader",
+    streams.iterated(streams.only_reading),
+    limits=False,
+    own_task=False,
+    own_context=False,
+    stream=streams.only_reading,
+)  # its own cost, to be subtracted
+BY_NAME = {competitor.name: competitor for competitor in [*COMPETITORS, *ASIDE, *STREAMS, READING]}
 
 BEFORE = "before"
 

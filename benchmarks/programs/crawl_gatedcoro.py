@@ -1,4 +1,4 @@
-"""The title of every page of a site: `run_all`, over a generator that is fed by the pages.
+"""The title of every page of a site: `amap`, over a generator that is fed by the pages.
 
 python -m benchmarks.programs.crawl_gatedcoro URL
 """
@@ -8,13 +8,11 @@ import re
 import sys
 from collections import deque
 from collections.abc import Iterator
-from functools import partial
-from typing import Any
 from urllib.parse import urljoin
 
 import aiohttp
 
-from gatedcoro import run_all
+from gatedcoro import amap
 
 AT_ONCE = 20
 
@@ -35,12 +33,12 @@ async def crawl(session: aiohttp.ClientSession, start: str) -> dict[str, str]:
                 seen.add(link)
                 ahead.append(link)
 
-    def visits() -> Iterator[partial[Any]]:
+    def urls() -> Iterator[str]:
         while ahead:
-            yield partial(visit, ahead.popleft())
+            yield ahead.popleft()
 
     while ahead:  # once more, if a page has links and nothing was ahead when a slot was free
-        await run_all(visits(), limit=AT_ONCE)
+        await amap(visit, urls(), limit=AT_ONCE)
     return titles
 
 

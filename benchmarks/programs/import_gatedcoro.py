@@ -1,4 +1,4 @@
-"""A file of orders into a table, all or nothing: `run_all`, over a generator that reads the file.
+"""A file of orders into a table, all or nothing: `amap`, over a generator that reads the file.
 
 python -m benchmarks.programs.import_gatedcoro ORDERS.csv DATABASE
 """
@@ -7,13 +7,12 @@ import asyncio
 import csv
 import sys
 from collections.abc import Iterator
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import aiosqlite
 
-from gatedcoro import run_all
+from gatedcoro import amap
 
 AT_ONCE = 4
 CHUNK = 500
@@ -32,7 +31,7 @@ async def import_orders(database: aiosqlite.Connection, orders: Path) -> None:
         await database.executemany("INSERT INTO orders VALUES (?, ?, ?)", rows)
 
     try:
-        await run_all((partial(insert, chunk) for chunk in chunks(orders)), limit=AT_ONCE)
+        await amap(insert, chunks(orders), limit=AT_ONCE)
     except BaseException:
         await database.rollback()
         raise

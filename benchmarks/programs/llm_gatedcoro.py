@@ -1,4 +1,4 @@
-"""A model's answer to every prompt of a file: `run_all`, with aiolimiter around each request.
+"""A model's answer to every prompt of a file: `amap`, with aiolimiter around each request.
 
 python -m benchmarks.programs.llm_gatedcoro URL PROMPTS.jsonl ANSWERS.jsonl
 """
@@ -6,14 +6,13 @@ python -m benchmarks.programs.llm_gatedcoro URL PROMPTS.jsonl ANSWERS.jsonl
 import asyncio
 import json
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 from aiolimiter import AsyncLimiter
 
-from gatedcoro import run_all
+from gatedcoro import amap
 
 AT_ONCE = 50
 PER_SECOND = 400
@@ -31,7 +30,7 @@ async def ask_all(client: httpx.AsyncClient, prompts: Path, answers: Path) -> No
         print(json.dumps({"id": prompt["id"], "answer": answer}), file=output, flush=True)
 
     with prompts.open() as lines, answers.open("w") as output:
-        await run_all((partial(ask, json.loads(line)) for line in lines), limit=AT_ONCE)
+        await amap(ask, map(json.loads, lines), limit=AT_ONCE)
 
 
 async def main(url: str, prompts: Path, answers: Path) -> None:

@@ -139,6 +139,51 @@ def test_a_work_gives_the_indices_back(work):
     measure.check(asyncio.run(_prepared(work, competitors.BY_NAME["langchain"], 101, 10)), range(101))
 
 
+@pytest.mark.parametrize("tool", competitors.STREAMS, ids=lambda tool: tool.name)
+def test_a_tool_that_streams_does_what_its_row_says(tool):
+    if absent := tool.absent():
+        pytest.skip(absent)
+    for count in (0, 1, 30):
+        for work in (works.NOTHING, works.SLEEP0, works.FUTURE):
+            measure.check(asyncio.run(_prepared(work, tool, count, 3)), range(count))
+    own_task, own_context = own_task_and_context(tool)
+    kept = {"own_task": own_task, "own_context": own_context, "limits": limit(tool)}
+    assert kept == {name: getattr(tool, name) for name in kept}
+    if tool.each is not None:
+        assert order_of_what_is_read(tool) == tool.order
+
+
+def order_of_what_is_read(tool):
+    async def item(index):
+        for _ in range(0 if index else 50):
+            await asyncio.sleep(0)
+        return index
+
+    results = []
+    asyncio.run(tool.each(item, iter(range(9)), 3, results.append))
+    assert sorted(results) == list(range(9))
+    return results == list(range(9))
+
+
+@pytest.mark.parametrize("quantity", cells.READ)
+@pytest.mark.parametrize("fault", ["loses", "swaps"])
+def test_a_stream_with_wrong_results_has_no_figure(quantity, fault):
+    async def faulty(item, source, limit):
+        first, second, *others = source
+        for index in others if fault == "loses" else [second, first, *others]:
+            yield index
+
+    tool = competitors.streaming("only-reading", "faulty", competitors.streams.iterated(faulty), stream=faulty)
+    with pytest.raises(measure.WrongResult):
+        asyncio.run(cells.QUANTITIES[quantity].sample(cells.Cell("nothing", 10, 2, quantity=quantity), tool))
+
+
+def test_a_tool_that_gives_no_results_one_by_one_is_not_read_from():
+    for quantity in cells.READ:
+        [line] = measured(cells.Cell("nothing", 10, 2, quantity=quantity), ["langchain"])
+        assert line == {"tool": "langchain", "not_applicable": "gives no results one by one"}
+
+
 async def _prepared(work, tool, count, limit):
     async with work.prepare(tool, count, limit) as call:
         return await call()
@@ -240,7 +285,10 @@ def test_what_a_tool_cannot_express_is_not_applicable():
 def test_every_quantity_has_a_figure(quantity):
     if quantity == "calls" and (reason := system_calls.no_counter()):
         pytest.skip(reason)
-    lines = measured(cells.Cell("sleep0", 50, 5, quantity=quantity), ["langchain"])
+    tool = "gatedcoro-stream" if quantity in cells.READ else "langchain"
+    if absent := competitors.BY_NAME[tool].absent():
+        pytest.skip(absent)
+    lines = measured(cells.Cell("sleep0", 50, 5, quantity=quantity), [tool])
     samples = [line["sample"] for line in lines]
     if parts := cells.QUANTITIES[quantity].parts:
         samples = [value for sample in samples for value in sample.values()]
@@ -274,7 +322,7 @@ def test_a_child_is_asked_and_answers():
 
 def test_the_comparison_has_no_circles():
     """Each file imports from those before it."""
-    order = ["works", "competitors", "cells", "figures", "summary", "plots", "report"]
+    order = ["works", "streams", "competitors", "cells", "figures", "summary", "plots", "report"]
     for name in order:
         tree = ast.parse(Path(cells.__file__).with_name(f"{name}.py").read_text())
         imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1]

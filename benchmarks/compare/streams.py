@@ -1,0 +1,143 @@
+"""Everything that gives results one by one, as they come: `await each(item, source, limit, take)` calls `take` with each.
+
+The source is a generator of indices. A tool that wants a list makes one itself, so that this is inside the timed region. Beside
+`each`, the one loop over whatever the tool is, stands `stream` for a reader that pauses, where the tool is an async iterator.
+
+To add one: a function, and a row of STREAMS in competitors.py (test_benchmarks.py finds out whether it keeps to the limit and the
+order that the row says).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+from .works import Item
+
+Take = Callable[[int], object]
+Each = Callable[[Item, Iterator[int], int | None, Take], Awaitable[None]]
+Stream = Callable[[Item, Iterator[int], int | None], AsyncIterator[int]]
+
+QUEUE = 20
+
+
+def numbers(count: int) -> Iterator[int]:
+    yield from range(count)
+
+
+def iterated(stream: Stream) -> Each:
+    async def each(item: Item, source: Iterator[int], limit: int | None, take: Take) -> None:
+        async for result in stream(item, source, limit):
+            take(result)
+
+    return each
+
+
+# --- What people write by hand ------------------------------------------------------------------------------------
+
+
+async def pool_and_queue(item: Item, source: Iterator[int], limit: int | None, take: Take) -> None:
+    """n workers over the shared iterator, a queue from them to the reader: what experts write by hand."""
+    assert limit is not None
+    queue: asyncio.Queue[int | None] = asyncio.Queue(QUEUE)
+
+    async def worker() -> None:
+        for index in source:
+            await queue.put(await item(index))
+
+    async def workers() -> None:
+        await asyncio.gather(*[worker() for _ in range(limit)])
+        await queue.put(None)
+
+    working = asyncio.create_task(workers())
+    while (result := await queue.get()) is not None:
+        take(result)
+    await working
+
+
+async def as_completed(item: Item, source: Iterator[int], limit: int | None, take: Take) -> None:
+    """A Task for each item at once, a semaphore around it."""
+    assert limit is not None
+    gate = asyncio.Semaphore(limit)
+
+    async def gated(index: int) -> int:
+        async with gate:
+            return await item(index)
+
+    for earliest in asyncio.as_completed([gated(index) for index in source]):
+        take(await earliest)
+
+
+async def only_reading(item: Item, source: Iterator[int], limit: int | None) -> AsyncIterator[int]:
+    """Runs nothing: what the reader itself costs."""
+    for index in source:
+        yield index
+
+
+# --- Packages -----------------------------------------------------------------------------------------------------
+
+
+async def aiometer(item: Item, source: Iterator[int], limit: int | None, take: Take) -> None:
+    from aiometer import amap
+
+    async with amap(item, list(source), max_at_once=limit) as results:
+        async for result in results:
+            take(result)
+
+
+def aiostream(ordered: bool) -> Each:
+    async def each(item: Item, source: Iterator[int], limit: int | None, take: Take) -> None:
+        from aiostream import stream
+
+        map_: Any = stream.map  # its type asks for more than one source
+        async with map_(stream.iterate(source), item, task_limit=limit, ordered=ordered).stream() as results:
+            async for result in results:
+                take(result)
+
+    return each
+
+
+def streamable(ordered: bool) -> Each:
+    async def each(item: Item, source: Iterator[int], limit: int | None, take: Take) -> None:
+        from streamable import stream
+
+        assert limit is not None
+        async for result in stream(source).map(item, concurrency=limit, as_completed=not ordered):
+            take(result)
+
+    return each
+
+
+def pyarallel(ordered: bool) -> Each:
+    async def each(item: Item, source: Iterator[int], limit: int | None, take: Take) -> None:
+        from pyarallel import async_parallel_iter
+
+        assert limit is not None
+        results: Any = async_parallel_iter(item, source, concurrency=limit, ordered=ordered)
+        async for result in results:
+            take(result.value)
+
+    return each
+
+
+# --- Ours ---------------------------------------------------------------------------------------------------------
+
+
+def ours(implementation: Any, **options: Any) -> Stream:
+    def stream(item: Item, source: Iterator[int], limit: int | None) -> AsyncIterator[int]:
+        results: AsyncIterator[int] = implementation.amap(item, source, limit=limit, **options)
+        return results
+
+    return stream
+
+
+async def _that_never_suspends(source: Iterator[int]) -> AsyncIterator[int]:
+    for index in source:
+        yield index
+
+
+def ours_from_async(implementation: Any, **options: Any) -> Stream:
+    def stream(item: Item, source: Iterator[int], limit: int | None) -> AsyncIterator[int]:
+        results: AsyncIterator[int] = implementation.amap(item, _that_never_suspends(source), limit=limit, **options)
+        return results
+
+    return stream
