@@ -290,15 +290,18 @@ class _Gathering:
             self.parent = None
 
     def room_is_made(self):
-        """The sink has room again, in a step of somebody else's: what there is room for starts in the next turn."""
-        if not self.slice.is_in_use and self.has_room():
-            try:
-                self.schedule_pump()
-            except INTERRUPTS:
-                self.interrupted()
-                raise
-            except Exception as error:
-                self._pass_failed(error)
+        """An item may start: have that done by the pass under way, or else in the next turn; return whether that is scheduled."""
+        if self.slice.is_in_use or not self.has_room():
+            return False
+        try:
+            self.schedule_pump()
+        except INTERRUPTS:
+            self.interrupted()
+            raise
+        except Exception as error:
+            self._pass_failed(error)
+            return False
+        return True
 
     # Outcomes
 
@@ -489,18 +492,8 @@ class _Gathering:
         return self.turns.state is TURNS_FULL
 
     def _start_in_the_next_turn(self):
-        if self.slice.is_in_use or not self.has_room():
-            return
-        try:
-            self.schedule_pump()
-        except INTERRUPTS:
-            self.interrupted()
-            raise
-        except Exception as error:
-            self._pass_failed(error)
-        else:
-            if self.turns.state is TURNS_FULL:
-                self.turns.note_end()
+        if self.room_is_made() and self.turns.state is TURNS_FULL:
+            self.turns.note_end()
 
     def interrupted(self):
         """An interrupt leaves the loop; if that is run again, the queue goes on."""

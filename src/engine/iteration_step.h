@@ -290,9 +290,7 @@ iteration_discard(CoroutineObject *op, PyObject *exception,
     PyObject *closing = iteration_aclose(state, self);
     if (closing != NULL) {
         PyObject *result;
-        if (PyIter_Send(closing, Py_None, &result) == PYGEN_NEXT) {
-            PyErr_Clear();
-        }
+        (void)PyIter_Send(closing, Py_None, &result);
         Py_XDECREF(result);
         Py_DECREF(closing);
     }

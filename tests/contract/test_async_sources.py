@@ -9,12 +9,8 @@ from functools import partial
 import pytest
 
 from contract_tools import Trace, failing, idle, item, run, sleeping
-from implementations import FREE_THREADED
+from implementations import asked_in_place
 from virtual_time import run_in_virtual_time
-
-takes_no_turn = pytest.mark.skipif(
-    FREE_THREADED, reason="an idle Task makes a step there, which takes a turn of the loop"
-)
 
 LIMITS = [1, 2, 3, None]
 VARIABLE = contextvars.ContextVar("VARIABLE", default="default")
@@ -270,7 +266,7 @@ def test_a_variable_can_be_reset_by_its_token(impl, door, limit, end):
 # Turns
 
 
-@takes_no_turn
+@asked_in_place
 @pytest.mark.parametrize("item_turns", [0, 1, 2])
 @pytest.mark.parametrize("limit", LIMITS)
 def test_one_that_never_suspends_costs_no_turn_of_the_loop(impl, door, limit, item_turns):
@@ -299,7 +295,7 @@ SUSPENDING = {
 }
 
 
-@takes_no_turn
+@asked_in_place
 @pytest.mark.parametrize(("limit", "turns"), SUSPENDING)
 def test_what_arrives_starts_in_the_step_in_which_it_arrives_and_the_next_one_is_asked_for(impl, door, limit, turns):
     async def main():
@@ -436,7 +432,7 @@ def test_an_endless_one_that_never_suspends_does_not_starve_the_loop(impl, clock
     run(main)
 
 
-@takes_no_turn
+@asked_in_place
 @pytest.mark.parametrize("limit", [1, None])
 @pytest.mark.parametrize("name", [name for name in DOORS if name not in ITERATED_DOORS])
 def test_a_slice_is_that_of_a_sync_one(impl, name, clock, limit):

@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from contract_tools import run
+from contract_tools import HAS_EAGER_TASKS, run
 
 
 async def first_only(number):
@@ -48,7 +48,7 @@ def test_who_has_asked_does_not_keep_the_stream(impl, ask):
     run(main)
 
 
-@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="Python 3.12+")
+@pytest.mark.skipif(not HAS_EAGER_TASKS, reason="Tasks can begin at once from 3.12 on")
 def test_nor_does_an_error_that_comes_in_the_step_that_opens_it(impl):
     """The frames of its traceback refer to those of their callers."""
 

@@ -11,11 +11,9 @@ import random_programs as rp
 import random_streams as rs
 from contract_tools import two_argument_factory
 from gatedcoro import _reference
-from implementations import FREE_THREADED, load_implementation
+from implementations import asked_in_place, load_implementation
 
-pytestmark = pytest.mark.skipif(
-    FREE_THREADED, reason="in C an idle Task makes a step there, which takes a turn of the loop"
-)
+pytestmark = asked_in_place
 
 FRONTS = ["amap"] * 4 + ["run_all", "constrained_execution"]
 

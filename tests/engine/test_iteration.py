@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 
 from contract_tools import HAS_CALL_GRAPH, HAS_EAGER_TASKS, Trace, idle, item, run, sleeping
-from implementations import FREE_THREADED
+from implementations import asked_in_place
 from in_subprocess import check_script
 
 DOORS = {
@@ -192,7 +192,7 @@ def test_idle_a_generator_gets_it_at_its_yield_and_may_go_on(impl, door, factory
     assert run(main) == ["+a", "by hand", "-a", "+b", "-b", "end"]
 
 
-@pytest.mark.skipif(FREE_THREADED, reason="an idle Task makes a step, which takes a turn of the loop")
+@asked_in_place
 @pytest.mark.parametrize("turns", [0, 1, 2])
 @pytest.mark.parametrize("generator", [False, True])
 def test_idle_it_comes_before_the_pass_that_wants_an_element(impl, door, factory, turns, generator):
