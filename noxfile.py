@@ -226,7 +226,7 @@ def free_threaded(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", tags=CI)
 def cpython(session: nox.Session) -> None:
-    """CPython's own tests of asyncio.gather with ours in its place, on all interpreters at once: they wait more than they compute."""
+    """CPython's own tests of asyncio.gather and as_completed with ours instead, on all interpreters at once: they wait more than they work."""
     running = {}
     tree = copy_tree(WORK / "trees" / session.name)
     for version in EVERY_VERSION:
@@ -236,7 +236,7 @@ def cpython(session: nox.Session) -> None:
             session.chdir(tree)
             session.run(python, "setup.py", "-q", "build_ext", "--inplace", external=True, env={"CFLAGS": "-O1"})
             log = open(WORK / f"cpython-{version}.log", "w+")  # noqa: SIM115
-            command = [python, "tests/environments/cpython_gather.py"]
+            command = [python, "tests/environments/cpython_tests.py"]
             running[version] = log, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         else:
             print(f"ci: not run on {version}: no such interpreter here")
@@ -312,7 +312,7 @@ def benchmarks(session: nox.Session) -> None:
 @on("3.13")
 def examples(session: nox.Session) -> None:
     """Each example runs."""
-    prepare(session, *requirements("langchain", "demo"), "httpx", "aiohttp")
+    prepare(session, *requirements("langchain", "demo"), "httpx", "aiohttp", "aiolimiter", "tenacity")
     for example in sorted(Path("examples").glob("*.py")):
         session.run("python", str(example))
         print(f"ci: {example} ran", flush=True)
@@ -339,9 +339,9 @@ def lint(session: nox.Session) -> None:
     listed = session.run("bash", ".ci/run", "--list", silent=True, external=True).split()
     if differing := {func.name for func in nox.registry.get().values() if "ci" in func.tags} ^ set(listed):
         session.error(f"either .ci/run or noxfile.py alone knows of {differing}")
-    # A module that is meant to be run with -m cannot be imported for comparison; of the class in _functions only the docstring is used.
+    # A module that is meant to be run with -m cannot be imported for comparison; of the classes in _functions only the docstrings are used.
     allowed = Path(session.create_tmp(), "allowed")
-    allowed.write_text("gatedcoro\\.langchain\\.__main__\ngatedcoro\\._functions\\.Stream\\..*\n")
+    allowed.write_text("gatedcoro\\.langchain\\.__main__\ngatedcoro\\._functions\\.(Stream|AsCompleted)\\..*\n")
     options = ["--mypy-config-file", "pyproject.toml", "--ignore-unused-allowlist", "--allowlist", str(allowed)]
     session.run("stubtest", "gatedcoro", *options)
     pytest(session, "tests/project/test_typing.py")

@@ -6,7 +6,7 @@ python examples/many_requests.py
 import asyncio
 from functools import partial
 
-from gatedcoro import amap, gather, gather_with_concurrency, run_all
+from gatedcoro import amap, as_completed, gather, gather_with_concurrency, run_all
 
 
 class Server:
@@ -48,6 +48,14 @@ async def main() -> None:
     print(
         f"gather_with_concurrency: {len(answers)} answers, from {answers[0]!r} to {answers[-1]!r}, {server.most} at a time"
     )
+
+    # Each as it ends, whatever becomes of the others: the first of several that has an answer, within five seconds.
+    server = Server()
+    async with as_completed([server.ask(number) for number in (-1, -2, 3, 4)], limit=2, timeout=5) as tasks:
+        async for task in tasks:
+            if task.exception() is None:
+                break
+    print(f"as_completed: {task.result()!r}, {server.now} are still running")
 
     # Callables are called when a slot is free: a generator is drawn as the work proceeds, and no coroutine waits.
     server = Server()

@@ -3,9 +3,11 @@ from typing import Final, Literal
 from gatedcoro._functions import *
 
 __all__ = [
+    "AsCompleted",
     "Stream",
     "__version__",
     "amap",
+    "as_completed",
     "constrained_execution",
     "gated_coro",
     "gather",

@@ -3,7 +3,17 @@
 Both implementations answer with these; neither calls them.
 """
 
-__all__ = ["Stream", "amap", "constrained_execution", "gated_coro", "gather", "gather_with_concurrency", "run_all"]
+__all__ = [
+    "AsCompleted",
+    "Stream",
+    "amap",
+    "as_completed",
+    "constrained_execution",
+    "gated_coro",
+    "gather",
+    "gather_with_concurrency",
+    "run_all",
+]
 
 
 class Stream:
@@ -52,10 +62,12 @@ def amap(async_fn, iterable, *, limit=None, ordered=True, buffersize=None, retur
     limit: how many run at once: an integer of at least 1; None for no limit, so that all may run at
         once; or an async context manager, which each item holds while it runs, entered and left in the
         item's own Task.  At most one item waits for it, and what ``__aenter__`` raises is that item's error.
+        Or a tuple or list of these, as for gather().
     ordered: whether results are given in the order of the input, else as items end.
     buffersize: an element is drawn only while fewer than *limit* + *buffersize* of them have
         not been given to the consumer: an integer of at least 0; None for as many as *limit* is.  With a
-        context manager as *limit*, while at most *buffersize* results wait (None: 100); without a limit,
+        context manager as *limit*, and no integer beside it, while at most *buffersize* results wait
+        (None: 100); without a limit,
         *buffersize* is all that may have been drawn and not given (at least 1; None: no bound).
         Like *ordered* without effect if the stream is awaited.
     return_exceptions: give errors of items among the results instead of raising the first.
@@ -73,7 +85,85 @@ def amap(async_fn, iterable, *, limit=None, ordered=True, buffersize=None, retur
     the cause of a RuntimeError.
 
     Raises TypeError if *async_fn* is not callable, *iterable* not iterable, or *limit* or
-    *buffersize* of another kind, and ValueError if *limit* is less than 1 or *buffersize* less than 0.
+    *buffersize* of another kind, and ValueError if *limit* is less than 1 or empty, or *buffersize* less than 0.
+    """
+
+
+class AsCompleted:
+    """What as_completed() returns: Tasks and Futures as they complete, for a plain loop or an asynchronous one.
+
+    ``async for task in tasks`` gives the Tasks and Futures themselves, which are done; so does
+    ``anext(tasks)``.  ``for coroutine in tasks`` gives coroutines, each of which returns the result of the
+    next one that is done, or raises its error; so does ``next(tasks)``.  Any number of consumers may ask
+    at once; they are served in the order in which they ask: a coroutine of next() in its first step.
+    ``async with tasks`` does not start anything; nothing that was started here runs any more when the
+    block is left.  ``await tasks.aclose()`` does the same.
+
+    Nothing happens before the first of these, in whose event loop it lives from then on.  After
+    ``break``, iterating again goes on.  What anext() or ``async for`` has begun to draw one by one
+    has no next(): RuntimeError.
+
+    Cancelled while it waits, a consumer loses nothing: what it was about to get goes to the next one who
+    asks, and next() gives one coroutine more.  What nobody holds any more is cancelled, and nobody waits
+    for that; a coroutine of next() holds it, and so may a name in a frame, or a traceback.
+
+    Closing it cancels what it has started, closes what has not begun and the iterable, and waits for
+    that; a Future or Task of the caller's goes on.  What closing raises is raised, or becomes a note on
+    the error that leaves the block.  A cancellation meanwhile is passed on to what still runs, and raised
+    in the end.  Afterwards it is at its end, and a coroutine of next() that still waits raises
+    RuntimeError.
+
+    Used in another event loop, or closed by one of its own items or by its iterable, it raises
+    RuntimeError.
+    """
+
+
+def as_completed(aws, *, limit=None, timeout=None):
+    """Run *aws* concurrently, if wanted with a limit, and give them as they complete.
+
+    A plain function: it returns an :class:`AsCompleted`, an iterator, an async iterator and an async
+    context manager.  Nothing happens before it is used.
+
+        async for task in as_completed([fetch(url) for url in urls], limit=50):
+            page = await task
+
+        for coroutine in as_completed([fetch(url) for url in urls], limit=50):
+            page = await coroutine
+
+    aws: an iterable of coroutines, Futures or other awaitables, or for ``async for`` an async iterable
+        of them, also an endless one.  What has a length is taken whole in the first step, equal
+        awaitables once; so is everything that a plain loop goes through, which therefore must end.
+        Anything else is drawn as by amap(): an element only when it could start at once.
+        A coroutine starts in a turn of the event loop, in the order of *aws*, in a Task and a copy
+        of the caller's context of its own.  The caller is whoever makes the first step.
+    limit: how many run at once: an integer of at least 1; None for no limit; or an async context manager,
+        which each item holds while it runs, entered and left in the item's own Task.  At most one
+        item waits for it, and what ``__aenter__`` raises is that item's error.  Or a tuple or list of
+        these, as for gather().  A Future or Task takes its turn and its slot, though it runs already:
+        with a limit, what has no slot yet is not given.  What is drawn one by one is drawn while fewer
+        than twice *limit* have not been given (with a context manager and no integer, while at most 100
+        of those that are done have not been).
+    timeout: how many seconds, from the first step on, all of it may take; None for any time.
+
+    In asynchronous iteration the Task of a coroutine is given, done: ``await task`` and
+    ``task.result()`` say what it came to; a Future or Task of the caller's is given itself.  Errors are
+    theirs: none stops anything else, and one at which nobody looks is logged, as of any Task.
+    KeyboardInterrupt and SystemExit of an item also leave the event loop.  An error of the iterable is
+    raised when everything that was drawn before has been given.
+
+    When time is up nothing starts any more, and what was started here is cancelled; a Future or Task of
+    the caller's goes on.  What has completed by then is given first.  When everything that was
+    cancelled has ended, ``async for`` raises TimeoutError, once; so does each remaining coroutine of
+    a plain loop.
+
+    Raises TypeError if *aws* is no iterable, or *limit* or *timeout* of another kind, and ValueError if
+    *limit* is less than 1 or empty, or *timeout* NaN.  The first step raises TypeError about something that
+    is not awaitable or not hashable, and ValueError about a Future of another event loop, after
+    closing every coroutine in *aws* that has not begun; where *aws* is drawn one by one, that is the error
+    of the Task.  Up to Python 3.12 the first step also raises what is wrong with *aws* itself.
+
+    The name and what it does are those of asyncio.as_completed of Python 3.13, which has no limit,
+    starts everything in the first step or in the call, and leaves it running.
     """
 
 
@@ -160,7 +250,9 @@ def gather(*aws, limit=None, return_exceptions=False, cancel_on_error=False):
     limit: how many run at once: an integer of at least 1; None for no limit; or an async
         context manager, which each item holds while it runs, entered and left in the item's
         own Task.  At most one item waits for it, and what ``__aenter__`` raises is that
-        item's error.
+        item's error.  Or a tuple or list of these, all of which each item keeps to: one integer at
+        most, and context managers, which are entered in their order and left in reverse.  At most
+        one item waits for them, beside those that run; the integer counts that one, too.
     return_exceptions: return the errors among the results instead of raising the first.
     cancel_on_error: on the first error cancel the items that run, close the queued
         coroutines, wait, and raise that error; what the other items raise meanwhile, except
@@ -171,7 +263,7 @@ def gather(*aws, limit=None, return_exceptions=False, cancel_on_error=False):
     Raises, before anything has started and after closing every coroutine among the items
     that has not begun, TypeError if *limit* is of another kind or an item is not awaitable
     (about an iterable with a note that says to unpack it) or not hashable,
-    ValueError if *limit* is less than 1 or a Future belongs to another event loop, and
+    ValueError if *limit* is less than 1 or empty or a Future belongs to another event loop, and
     RuntimeError if there is no event loop to choose.
 
     Cancelling the Future cancels the items that run and closes the queue.  It is done with
@@ -204,7 +296,7 @@ async def run_all(async_fns, *, limit=None, return_exceptions=False, cancel_on_e
         is true by default.
 
     Raises, before anything has started, TypeError if *limit* is of another kind or
-    *async_fns* not iterable, and ValueError if *limit* is less than 1.  What is not callable,
+    *async_fns* not iterable, and ValueError if *limit* is less than 1 or empty.  What is not callable,
     returns what cannot be awaited (both TypeError) or raises is that item's error, with a
     note that says which item it was.  Awaiting the returned coroutine twice is a
     RuntimeError.
@@ -225,8 +317,8 @@ async def constrained_execution(funcs, max_runs):
     included: the first error is raised at once, what runs goes on, the rest is still called.
 
     funcs: an iterable, or an async iterable, of callables that return awaitables.
-    max_runs: how many run at once: an integer of at least 1, None for no limit, or an async
-        context manager.
+    max_runs: how many run at once: an integer of at least 1, None for no limit, an async
+        context manager, or a tuple or list of these, as for gather().
 
     Name and signature are those of a recipe that many programs contain.
     """

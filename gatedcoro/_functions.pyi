@@ -1,15 +1,28 @@
 """The types of the public functions, whichever implementation runs."""
 
-from asyncio import Future
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Generator, Iterable
+from asyncio import Future, Task
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import GenericAlias, TracebackType
-from typing import Any, Generic, Literal, Self, SupportsIndex, TypeAlias, TypeVar, final, overload
+from typing import Any, Generic, Literal, Self, SupportsFloat, SupportsIndex, TypeAlias, final, overload
 
-__all__ = ["Stream", "amap", "constrained_execution", "gated_coro", "gather", "gather_with_concurrency", "run_all"]
+from typing_extensions import TypeVar
+
+__all__ = [
+    "AsCompleted",
+    "Stream",
+    "amap",
+    "as_completed",
+    "constrained_execution",
+    "gated_coro",
+    "gather",
+    "gather_with_concurrency",
+    "run_all",
+]
 
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
+_F_co = TypeVar("_F_co", bound=Future[Any], covariant=True, default=Future[_T_co])
 _R = TypeVar("_R")
 _T1 = TypeVar("_T1")
 _T2 = TypeVar("_T2")
@@ -19,7 +32,10 @@ _T5 = TypeVar("_T5")
 _T6 = TypeVar("_T6")
 
 _Gate: TypeAlias = AbstractAsyncContextManager[Any, Any]
-_Limit: TypeAlias = SupportsIndex | _Gate | None
+_OneLimit: TypeAlias = SupportsIndex | _Gate
+# Of sequences only tuples and lists; but as `list`, which is invariant, a list of semaphores would be refused.
+_Limit: TypeAlias = _OneLimit | Sequence[_OneLimit] | None
+_Seconds: TypeAlias = SupportsFloat | SupportsIndex | None
 _FutureLike: TypeAlias = Future[_T] | Awaitable[_T]
 _AnyIterable: TypeAlias = Iterable[_T] | AsyncIterable[_T]
 
@@ -28,6 +44,24 @@ class Stream(Generic[_T_co]):
     def __aiter__(self) -> Self: ...
     def __anext__(self) -> Coroutine[Any, Any, _T_co]: ...
     def __await__(self) -> Generator[Any, Any, list[_T_co]]: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+    async def aclose(self) -> None: ...
+    @classmethod
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+
+@final
+class AsCompleted(Generic[_T_co, _F_co]):
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Coroutine[Any, Any, _F_co]: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Coroutine[Any, Any, _T_co]: ...
     async def __aenter__(self) -> Self: ...
     async def __aexit__(
         self,
@@ -60,6 +94,18 @@ def amap(
     buffersize: SupportsIndex | None = None,
     return_exceptions: bool,
 ) -> Stream[_R | BaseException]: ...
+
+# Of Tasks exactly these are given, so that one can look up which of one's own it is. For coroutines it is a Task, too; but
+# an overload that says so overlaps with the second one wherever a type contains Any, as Coroutine[Any, Any, int] does, and
+# mypy's answer is then Any.
+@overload
+def as_completed(
+    aws: _AnyIterable[Task[_T]], *, limit: _Limit = None, timeout: _Seconds = None
+) -> AsCompleted[_T, Task[_T]]: ...
+@overload
+def as_completed(
+    aws: _AnyIterable[_FutureLike[_T]], *, limit: _Limit = None, timeout: _Seconds = None
+) -> AsCompleted[_T]: ...
 async def gated_coro(semaphore: _Gate, coro: Coroutine[Any, Any, _T]) -> _T: ...
 async def gather_with_concurrency(n: int | None, *coros: Coroutine[Any, Any, _T]) -> list[_T]: ...
 

@@ -9,6 +9,10 @@
       functions.h          what each is called with, and what it does with that
       front_door.h         the coroutine that opens a gathering, and waits
       opening.h            how a call that is in order becomes a gathering
+      as_completed_type.h  what Python code sees of an AsCompleted
+      completion.h         its coroutines: a consumer that has a claim
+      as_completed.h       what as_completed() returns: a Stream of Tasks
+      completed_tasks.h    its results: the Tasks themselves
       stream_type.h        what Python code sees of a Stream
       stream_block.h       the coroutines that end a Stream
       consumer.h           the coroutine that asks a Stream for a result
@@ -26,7 +30,7 @@
       iteration.h          what goes through an async iterable: a source
       worker.h             drives items, one after the other, in one Task
       worker_item.h        the item that it drives at the moment
-      watcher.h            a Future that needs neither Task nor slot
+      watcher.h            a Future that needs no Task
       pass.h               starts items, while there is room: the loop
       leaving.h            what happens when nobody wants the rest
       outcome.h            what happens when something that ran has ended
@@ -41,6 +45,7 @@
       call_graph.h         who is shown as awaiting what runs
    coroutines/
       keeper.h             a Task that stands for an owner which has none
+      gated_row.h          drives one item inside of several
       gated.h              drives one item inside of an async context manager
       async_with.h         what `async with` does around its body
       asyncio_semaphore.h  asyncio's semaphores, without their coroutines
@@ -347,6 +352,9 @@ core_make_types(PyObject *module, core_state *state)
     MAKE(stream_type, (PyTypeObject *)stream_type_new(module))
     MAKE_TYPE(stream_results_type, stream_results_spec)
     MAKE_TYPE(consumer_type, consumer_spec)
+    MAKE(as_completed_type, (PyTypeObject *)as_completed_type_new(module))
+    MAKE_TYPE(completed_tasks_type, completed_tasks_spec)
+    MAKE_TYPE(completion_type, completion_spec)
     MAKE_TYPE(block_type, block_spec)
     MAKE_TYPE(catcher_type, catcher_spec)
     MAKE_TYPE(probe_type, probe_spec)
@@ -373,7 +381,7 @@ core_register_coroutines(core_state *state)
     PyTypeObject *const types[] = {
         state->worker_type,     state->keeper_type, state->probe_type,
         state->front_door_type, state->gated_type,  state->iteration_type,
-        state->consumer_type,   state->block_type,
+        state->consumer_type,   state->block_type,  state->completion_type,
     };
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
         PyObject *registered = PyObject_CallMethod(state->abc_coroutine,
@@ -444,6 +452,7 @@ core_add_functions(PyObject *module, core_state *state)
         {"gated_coro", gated_coro_call, true},
         {"gather_with_concurrency", gather_with_concurrency_call, true},
         {"amap", amap_call, false},
+        {"as_completed", as_completed_call, false},
         {"gather", gather_call, false},
         {"run_all", run_all_call, true},
         {"constrained_execution", constrained_execution_call, true},
@@ -512,6 +521,9 @@ core_fill(PyObject *module, core_state *state)
         || core_add_functions(module, state) < 0
         || PyModule_AddObjectRef(module, "Stream",
                                  (PyObject *)state->stream_type)
+               < 0
+        || PyModule_AddObjectRef(module, "AsCompleted",
+                                 (PyObject *)state->as_completed_type)
                < 0) {
         return -1;
     }

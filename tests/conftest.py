@@ -17,6 +17,19 @@ def freeze_what_is_there():
     gc.freeze()
 
 
+def pytest_collection_modifyitems(items):
+    """A module that says NO_TASK_IS_REUSED has nothing to look at where that is switched off."""
+    items[:] = [
+        item
+        for item in items
+        if not (
+            getattr(getattr(item, "module", None), "NO_TASK_IS_REUSED", False)
+            and getattr(item, "callspec", None) is not None
+            and item.callspec.params.get("impl") == "c-task-per-item"
+        )
+    ]
+
+
 @pytest.fixture(params=IMPLEMENTATIONS)
 def impl(request):
     """A module with the public functions: the C extension, the same without Task reuse, the reference.

@@ -1,17 +1,9 @@
 """Arguments as asyncio.gather takes them.  Twin of src/surface/awaitables.h."""
 
 from .await_ import note_unpacking
-from .item import ITEM_GATHER_AWAITABLE
+from .item import ITEM_GATHER_AWAITABLE, loop_of
 from .source import Awaitables
 from .state import get_event_loop, isawaitable, iscoroutine, isfuture
-
-
-def _loop_of(future):
-    try:
-        get_loop = future.get_loop
-    except AttributeError:
-        return future._loop
-    return get_loop()
 
 
 def _distinct(arguments):
@@ -32,7 +24,7 @@ def _distinct(arguments):
     return (distinct, None if len(distinct) == len(layout) else layout)
 
 
-def checked_awaitables(unstarted, loop):
+def checked_awaitables(unstarted, loop, kind=ITEM_GATHER_AWAITABLE):
     """Return the source that asyncio.gather would make of *unstarted*, its layout, and its loop.
 
     Refuse what cannot be awaited, and Futures of different loops.  If *loop* is None, choose
@@ -42,8 +34,8 @@ def checked_awaitables(unstarted, loop):
     for argument in distinct:
         if isfuture(argument):
             if loop is None:
-                loop = _loop_of(argument)
-            elif loop is not _loop_of(argument):
+                loop = loop_of(argument)
+            elif loop is not loop_of(argument):
                 raise ValueError("The future belongs to a different loop than the one specified as the loop argument")
         elif not iscoroutine(argument) and not isawaitable(argument):
             refusal = "An asyncio.Future, a coroutine or an awaitable is required"
@@ -53,4 +45,4 @@ def checked_awaitables(unstarted, loop):
     if loop is None:
         loop = get_event_loop()
     unstarted.take()
-    return Awaitables(distinct, ITEM_GATHER_AWAITABLE), layout, loop
+    return Awaitables(distinct, kind), layout, loop

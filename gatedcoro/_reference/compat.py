@@ -31,5 +31,8 @@ GATHER_TAKES_DONE_FUTURES_AT_ONCE = _VERSION >= (3, 12)
 GATHER_PREFERS_THE_RUNNING_LOOP = _VERSION >= (3, 14)
 """asyncio.gather refuses Futures of other loops than the one that runs."""
 
+AS_COMPLETED_CHECKS_AT_ONCE = _VERSION >= (3, 13)
+"""asyncio.as_completed looks at its argument in the call; before, in the first step."""
+
 MARKED_BY_INSPECT = _VERSION >= (3, 12)
 """inspect.markcoroutinefunction() is there."""

@@ -13,17 +13,17 @@ async def gather_coroutines(n, unstarted):
     """The body of gather_with_concurrency()."""
     try:
         loop = get_running_loop()
-        n = parse_n(n, len(unstarted))
+        limits = parse_n(n, len(unstarted))
         if not unstarted:
             return []
         layout = None
-        if n is None:
+        if limits.is_none:
             source, layout, _ = checked_awaitables(unstarted, loop)
         else:
             source = Awaitables(unstarted.take())
     finally:
         unstarted.close()
-    return await _outcome(*open_gathering(loop, source, n, ErrorPolicy(), layout=layout))
+    return await _outcome(*open_gathering(loop, source, limits, ErrorPolicy(), layout=layout))
 
 
 async def call_functions(holder, name, limit, limit_name, policy):

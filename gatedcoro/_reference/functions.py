@@ -1,7 +1,8 @@
 """The public functions; gatedcoro._functions says what they do.  Twin of src/surface/functions.h."""
 
+from .as_completed import AsCompleted, new_as_completed, parse_timeout  # noqa: F401
 from .awaitables import checked_awaitables
-from .compat import GATHER_PREFERS_THE_RUNNING_LOOP
+from .compat import AS_COMPLETED_CHECKS_AT_ONCE, GATHER_PREFERS_THE_RUNNING_LOOP
 from .coroutine import OwnCoroutine, Unstarted
 from .front_door import call_functions, gather_coroutines
 from .function import public
@@ -39,6 +40,13 @@ def amap(async_fn, iterable, *, limit=None, ordered=True, buffersize=None, retur
         is_ordered=bool(ordered),
         return_exceptions=bool(return_exceptions),
     )
+
+
+@public
+def as_completed(aws, *, limit=None, timeout=None):
+    if AS_COMPLETED_CHECKS_AT_ONCE:
+        check_iterable(aws, "aws")
+    return new_as_completed(aws, parse_limit(limit, "limit"), parse_timeout(timeout))
 
 
 @public

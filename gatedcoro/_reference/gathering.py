@@ -26,7 +26,7 @@ from .compat import HAS_AWAITED_BY
 from .current import functions_of_the_current_task
 from .item import close_item
 from .keeper import _Keeper
-from .limit import LIMIT_NONE, Limit
+from .limit import Limit
 from .running import Running
 from .sink import NOWHERE, note_raised
 from .slice_ import PASS_OVER, Slice, Timer
@@ -104,7 +104,7 @@ def error_policy(return_exceptions, cancel_on_error):
 class _Gathering:
     """One call.  It does not know what runs an item (worker.py): make_child(gathering, index, item) makes that."""
 
-    def __init__(self, loop, source, limit, policy, make_child):
+    def __init__(self, loop, source, limits, policy, make_child):
         self.loop = loop
         self.source = source
         self.policy = policy
@@ -127,8 +127,8 @@ class _Gathering:
         self.task_origin = TASKS_OWN
         self.parent = None  # who is the current Task while the loop makes Tasks
         self._make_child = make_child
-        self.limit = Limit(limit)
-        self.is_timed = self.limit.kind is not LIMIT_NONE or source.may_be_endless
+        self.limit = Limit(limits)
+        self.is_timed = not self.limit.is_none or source.may_be_endless
         self.context = contextvars.copy_context()  # never entered, only copied
         caller = None
         if HAS_AWAITED_BY and running_loop_or_none() is loop:
@@ -277,7 +277,7 @@ class _Gathering:
         else:
             Unraisable(error)
 
-    def gate_passed(self, child):
+    def gates_passed(self, child):
         if self.limit.no_longer_waits(child) and not self.slice.is_in_use and self.may_start():
             try:
                 self.schedule_pump()
@@ -399,6 +399,26 @@ class _Gathering:
                 self._settle(error)
         elif decides:
             self._stop_after(-1 if self.policy.stops is STOPS_ALL else self.source.position)
+        self.settle_if_over()
+
+    @property
+    def is_undecided(self):
+        """Whether there is no error with which it will end, and somebody waits for what it comes to."""
+        return self.state is GATHERING_OPEN or self.state is GATHERING_CANCELLED
+
+    def time_out(self):
+        """Time is up: nothing starts any more, and what runs is cancelled.
+
+        It ends with a TimeoutError when that has ended, unless there is an error already.
+        """
+        if self.is_undecided:
+            self.state, self.error = GATHERING_FAILING, TimeoutError()
+        elif self.state is not GATHERING_FAILING:
+            return
+        before, self.stopped_after = self._not_stopped_before(), -1
+        self.close_queue()
+        if self.state is GATHERING_FAILING:
+            self.running.cancel_all(None, before=before)
         self.settle_if_over()
 
     def cleanup_failed(self, error):

@@ -10,16 +10,17 @@ from .await_ import (
     refuse_to_await,
 )
 from .call import Unraisable
-from .state import Coroutine, iscoroutine
+from .state import Coroutine, iscoroutine, isfuture, wait
 
 
 class ItemKind(enum.Enum):
     AWAITABLE = "what `await` takes"
     GATHER_AWAITABLE = "what asyncio.gather takes"
+    HANDED_OUT = "the same; its Task is, or the Future that it is, which is only waited for"
     CALLABLE = "a function that returns an awaitable"
 
 
-ITEM_AWAITABLE, ITEM_GATHER_AWAITABLE, ITEM_CALLABLE = ItemKind
+ITEM_AWAITABLE, ITEM_GATHER_AWAITABLE, ITEM_HANDED_OUT, ITEM_CALLABLE = ItemKind
 
 
 class Call:
@@ -35,6 +36,18 @@ class Call:
 
     def __call__(self):
         return self._function(self._argument)
+
+
+def loop_of(future):
+    try:
+        get_loop = future.get_loop
+    except AttributeError:
+        return future._loop
+    return get_loop()
+
+
+def is_future_of(item, loop):
+    return isfuture(item) and loop_of(item) is loop
 
 
 def close_coroutine(item, *, begun_too=False):
@@ -59,7 +72,7 @@ def close_coroutine(item, *, begun_too=False):
 def close_item(kind, item):
     """*item* never starts."""
     if kind is not ITEM_CALLABLE:  # else there is no coroutine yet
-        close_coroutine(item, begun_too=kind is ITEM_GATHER_AWAITABLE)
+        close_coroutine(item, begun_too=kind is not ITEM_AWAITABLE)
 
 
 def coroutine_of(kind, item):
@@ -75,12 +88,14 @@ def run_item(kind, item, worker):
     """
     if kind is ITEM_CALLABLE:
         return _call(item, worker)
-    if kind is ITEM_GATHER_AWAITABLE:
-        driven = as_asyncio_gather_drives_it(item)
-    elif is_to_be_unpacked(item):
+    if worker.waits:
+        driven = wait((item,))  # which neither cancels the Future nor looks at what it comes to
+    elif kind is not ITEM_GATHER_AWAITABLE and is_to_be_unpacked(item):
         driven = refuse_to_await(item)
+    elif kind is ITEM_AWAITABLE or (kind is ITEM_HANDED_OUT and not (iscoroutine(item) or can_be_awaited(item))):
+        driven = as_await_drives_it(item)  # or raises the TypeError that says so
     else:
-        driven = as_await_drives_it(item)
+        driven = as_asyncio_gather_drives_it(item)
     worker.begins()
     return driven
 

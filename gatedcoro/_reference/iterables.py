@@ -4,6 +4,7 @@ import contextvars
 import types
 from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
 
+from .item import ITEM_CALLABLE
 from .iteration import AsyncIterable
 from .source import Iterable
 from .state import EMPTY, iscoroutine, isfuture
@@ -12,7 +13,7 @@ from .state import EMPTY, iscoroutine, isfuture
 def check_iterable(iterable, name):
     """Raise a TypeError that says what would be right, unless *iterable* is one, or an async one; nothing of it is run."""
     is_future = isfuture(iterable)  # over which Python can iterate, until it is done
-    if not is_future and (_is_async(iterable) or _can_be_iterated_over(type(iterable))):
+    if not is_future and (is_async(iterable) or can_be_iterated_over(iterable)):
         return
     if is_future:
         found = "a Future: await it, and pass what it returns"
@@ -25,13 +26,17 @@ def check_iterable(iterable, name):
     raise TypeError(f"{name} must be an iterable or an async iterable, not {found}")
 
 
-def _is_async(iterable):
+def is_async(iterable):
     return _method(type(iterable), "__aiter__") is not None
 
 
-def _can_be_iterated_over(cls):
-    method = _method(cls, "__iter__", EMPTY)
-    return (_method(cls, "__getitem__") if method is EMPTY else method) is not None
+def can_be_iterated_over(iterable):
+    method = _method(type(iterable), "__iter__", EMPTY)
+    return (_method(type(iterable), "__getitem__") if method is EMPTY else method) is not None
+
+
+def has_length(iterable):
+    return _method(type(iterable), "__len__") is not None
 
 
 def _method(cls, name, default=None):
@@ -39,7 +44,7 @@ def _method(cls, name, default=None):
     return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), default)
 
 
-def source_of(holder, function=None):
+def source_of(holder, function=None, kind=ITEM_CALLABLE):
     """Return the source of what *holder* holds, a list, out of which that is taken: an iterable or an async iterable."""
-    kind = AsyncIterable if _is_async(holder[0]) else Iterable
-    return kind(holder, contextvars.copy_context(), function)
+    source = AsyncIterable if is_async(holder[0]) else Iterable
+    return source(holder, contextvars.copy_context(), function, kind)

@@ -20,7 +20,7 @@ from .compat import CALL_GRAPH_NEEDS_FRAMES
 from .coroutine import CoroutineObject
 from .current import AsCurrentTask
 from .gathering import TASKS_BY_LOOP
-from .item import ITEM_CALLABLE, Call
+from .item import ITEM_CALLABLE, Call, close_item
 from .sink import Outcome
 from .source import SOURCE_OPEN, SOURCE_WAITING, TAKE_LATER, TAKE_NONE, Source
 from .state import EMPTY, CancelledError, current_task
@@ -39,14 +39,14 @@ UNBEGUN, AT_WORK, IDLE, CLOSING, OVER = IterationPhase
 
 
 class AsyncIterable(Source, CoroutineObject):
-    """An async iterable of functions that return awaitables, or of arguments for one; and the coroutine of its Task."""
+    """An async iterable of functions that return awaitables, or of arguments for one, or of awaitables; and the coroutine of its Task."""
 
     closes_at_once = False
     takes_turns = may_be_endless = True
 
-    def __init__(self, iterable, context, function=None):
+    def __init__(self, iterable, context, function=None, kind=ITEM_CALLABLE):
         """*iterable* is a list, out of which it is taken."""
-        super().__init__(ITEM_CALLABLE)
+        super().__init__(kind)
         self.__name__ = self.__qualname__ = "gatedcoro.source"
         self._function = function
         self._iterable = iterable.pop()
@@ -146,7 +146,7 @@ class AsyncIterable(Source, CoroutineObject):
 
     def begin_closing(self):
         """The source has been stopped: cancel what the iterable has been asked for, and close it."""
-        self._element = EMPTY
+        self._drop_element()
         if self._phase is IDLE:
             self._waiter.wake()
         elif self._phase is AT_WORK and not self._is_stepping:
@@ -303,8 +303,16 @@ class AsyncIterable(Source, CoroutineObject):
             return
         if element is EMPTY:
             self._be_over()
-        elif not self.is_stopped:
+        else:
             self._element = element
+            if self.is_stopped:
+                self._drop_element()
+
+    def _drop_element(self):
+        """What has arrived never starts."""
+        element, self._element = self._element, EMPTY
+        if element is not EMPTY:
+            close_item(self.kind, element)
 
     def _drive(self, error):
         """Make a step of what is pending, and return what it returns; what it yields is what the Task waits for."""
@@ -379,7 +387,10 @@ class AsyncIterable(Source, CoroutineObject):
     def _drive_to_its_end(self, error):
         """Make a step of what is pending, and return whether it was the last."""
         try:
-            self._drive(error)
+            element = self._drive(error)
+            if self._pending is None and not self._closes_iterator:
+                self._element = element
+                self._drop_element()
         except CancelledError:
             pass
         except INTERRUPTS:
@@ -402,9 +413,9 @@ class AsyncIterable(Source, CoroutineObject):
 
     def _be_over(self):
         self._phase = OVER
-        self._element = EMPTY
         self._iterable = self.iterator = self._context = self._waiter = self._task = None
         self._ended()
+        self._drop_element()
 
     # What it answers to those who look at it
 

@@ -1,46 +1,44 @@
 """How many items run at once.  Twin of src/engine/limit.h."""
 
-import enum
+import dataclasses
 import operator
 
 from .asyncio_semaphore import without_defects
 
 
-class LimitKind(enum.Enum):
-    NONE = "all at once"
-    COUNT = "so many"
-    GATE = "those that hold it: an async context manager, entered and left in the item's own Task"
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """What each item of a call keeps to: a number, gates, or both."""
 
+    count: int | None = None
+    gates: tuple = ()
+    """Async context managers, entered in this order and left in reverse in the item's own Task."""
 
-LIMIT_NONE, LIMIT_COUNT, LIMIT_GATE = LimitKind
+    @property
+    def is_none(self):
+        """Whether everything starts at once."""
+        return self.count is None and not self.gates
 
 
 class Limit:
-    def __init__(self, limit):
-        """*limit* is what parse_limit() or parse_n() returned."""
-        self.count = self.gate = None
-        self._waiting = None  # what has started, but waits for the gate
-        if limit is None:
-            self.kind = LIMIT_NONE
-        elif isinstance(limit, int):
-            self.kind = LIMIT_COUNT
-            self.count = limit
-        else:
-            self.kind = LIMIT_GATE
-            self.gate = without_defects(limit)
+    """The limits of a gathering, and what waits for them."""
+
+    def __init__(self, limits):
+        self.is_none = limits.is_none
+        self.gates = tuple(map(without_defects, limits.gates))
+        self.count = limits.count
+        self._waiting = None  # what has started, but has not entered all gates
 
     def has_room(self, running):
-        """Whether one more may run beside *running* others; at most one waits for a gate."""
-        if self.kind is LIMIT_GATE:
-            return self._waiting is None
-        return self.kind is LIMIT_NONE or running < self.count
+        """Whether one more may run beside *running* others; at most one waits for gates."""
+        return self._waiting is None and (self.count is None or running < self.count)
 
     def starts(self, child):
-        if self.kind is LIMIT_GATE:
+        if self.gates:
             self._waiting = child
 
     def no_longer_waits(self, child):
-        """Return whether *child* waited: it has passed the gate, or has ended."""
+        """Return whether *child* waited: it has passed the gates, or has ended."""
         if self._waiting is not child:
             return False
         self._waiting = None
@@ -51,22 +49,55 @@ def _is_gate(limit):
     return hasattr(type(limit), "__aenter__") and hasattr(type(limit), "__aexit__")
 
 
+def _is_number(limit):
+    is_number = hasattr(type(limit), "__index__")
+    if is_number and _is_gate(limit):  # a proxy can do everything; whose it is, its __class__ tells
+        is_number = hasattr(limit.__class__, "__index__")
+    return is_number
+
+
+def _number(limit, name):
+    count = operator.index(limit)
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, or None for no limit, not {count}")
+    return count
+
+
+def _row(limit, name):
+    row = tuple(limit)  # a list may change
+    if not row:
+        raise ValueError(f"{name} must have at least one limit in its row, or be None for no limit, not {limit!r}")
+    count, gates = None, []
+    for index, one in enumerate(row):
+        if _is_number(one):
+            if count is not None:
+                raise TypeError(
+                    f"{name}[{index}] must be an async context manager, not {one!r}:"
+                    " there is an integer in the row already"
+                )
+            count = _number(one, name)
+        elif _is_gate(one):
+            gates.append(one)
+        else:
+            raise TypeError(
+                f"{name}[{index}] must be an integer or an async context manager, not {one!r} ({type(one).__name__})"
+            )
+    return Limits(count, tuple(gates))
+
+
 def parse_limit(limit, name):
-    """Return *limit* as None, an int of at least 1, or an async context manager."""
+    """Return *limit* as Limits: None, an integer, an async context manager, or a tuple or list of these."""
     if limit is None:
-        return None
-    is_gate, is_index = _is_gate(limit), hasattr(type(limit), "__index__")
-    if is_gate and is_index:  # a proxy can do everything; whose it is, its __class__ tells
-        is_index = hasattr(limit.__class__, "__index__")
-    if is_index:
-        limit = operator.index(limit)
-        if limit < 1:
-            raise ValueError(f"{name} must be at least 1, or None for no limit, not {limit}")
-        return limit
-    if is_gate:
-        return limit
+        return Limits()
+    if _is_number(limit):
+        return Limits(_number(limit, name))
+    if _is_gate(limit):
+        return Limits(gates=(limit,))
+    if isinstance(limit, tuple | list):
+        return _row(limit, name)
     raise TypeError(
-        f"{name} must be an integer, None or an async context manager, not {limit!r} ({type(limit).__name__})"
+        f"{name} must be an integer, an async context manager, a tuple or list of these, or None,"
+        f" not {limit!r} ({type(limit).__name__})"
     )
 
 
@@ -83,9 +114,9 @@ def parse_buffersize(buffersize):
 
 
 def parse_n(n, count):
-    """Return *n*, the limit for *count* coroutines, as None or an int."""
+    """Return *n*, the limit for *count* coroutines, as Limits."""
     if n is None:
-        return None
+        return Limits()
     if not hasattr(type(n), "__index__"):
         raise TypeError(f"n must be an integer or None, not {n!r} ({type(n).__name__})")
     n = operator.index(n)
@@ -93,4 +124,4 @@ def parse_n(n, count):
         raise ValueError(f"n must be at least 1, or None for no limit, not {n}")
     if n == 0 and count:
         raise ValueError(f"n must be at least 1, or None for no limit, not 0: none of the {count} items could run")
-    return n
+    return Limits(n)

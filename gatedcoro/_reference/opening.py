@@ -3,14 +3,13 @@
 from . import state
 from .current import task_that_runs_on
 from .gathering import TASKS_BY_LOOP, TASKS_OWN, _Gathering
-from .item import ITEM_CALLABLE
-from .limit import LIMIT_NONE
+from .item import ITEM_GATHER_AWAITABLE, ITEM_HANDED_OUT
 from .outer import _GatheringFuture
 from .results import Results
 from .state import AcceleratedTask
 from .stock import StockFunction
 from .watcher import watch_futures
-from .worker import Worker
+from .worker import child_for
 
 _stock_create_task = StockFunction(state.module("asyncio.base_events"), state.create_task)
 
@@ -30,9 +29,9 @@ def _origin_of_tasks(loop):
     return TASKS_OWN if loop.get_task_factory() is None else TASKS_BY_LOOP
 
 
-def open_gathering(loop, source, limit, policy, *, layout=None):
+def open_gathering(loop, source, limits, policy, *, layout=None):
     """Return a gathering that has not begun, and the Future that it will settle."""
-    gathering = _Gathering(loop, source, limit, policy, Worker)
+    gathering = _Gathering(loop, source, limits, policy, child_for)
     try:
         outer = _GatheringFuture(gathering, loop=loop)
     except BaseException:
@@ -42,19 +41,37 @@ def open_gathering(loop, source, limit, policy, *, layout=None):
     return gathering, outer
 
 
-def stream_gathering(loop, source, limit, policy, results):
+def stream_gathering(loop, source, limits, policy, results):
     """Return a gathering that has not begun, and will put its outcomes into *results*."""
-    gathering = _Gathering(loop, source, limit, policy, Worker)
+    gathering = _Gathering(loop, source, limits, policy, child_for)
     gathering.sink = results
-    gathering.leave_call_graph()  # who waits changes
+    if source.kind is not ITEM_HANDED_OUT:  # as in asyncio.as_completed, whoever waits later
+        gathering.leave_call_graph()
     return gathering
 
 
+def _take_futures(gathering):
+    """Take the Futures of a gather() without a limit; and those that are handed out, as far as they would start in the first pass."""
+    limit, source = gathering.limit, gathering.source
+    if source.kind is ITEM_GATHER_AWAITABLE and limit.is_none:
+        watch_futures(gathering, source.remove_futures(None))
+    elif source.kind is ITEM_HANDED_OUT and not limit.gates:
+        futures = source.remove_futures(limit.count)
+        if not futures:
+            return
+        if gathering.task_origin is not TASKS_BY_LOOP:
+            gathering.schedule_pump()  # Futures that are done call back after the items start
+        gathering.slice.begin()
+        try:
+            watch_futures(gathering, futures)
+        finally:
+            gathering.slice.end_no_pass()
+
+
 def begin(gathering, *, returns_future):
-    """Take the Futures of a call without a limit, and have the first items started."""
-    if gathering.limit.kind is LIMIT_NONE and gathering.source.kind is not ITEM_CALLABLE:
-        watch_futures(gathering)
+    """Take Futures that run already, and have the first items started."""
     gathering.task_origin = _origin_of_tasks(gathering.loop)
+    _take_futures(gathering)
     if gathering.task_origin is TASKS_BY_LOOP:
         gathering.parent = task_that_runs_on(gathering.loop)
     if not gathering.source.has_more:

@@ -10,9 +10,10 @@ class RunState(enum.Enum):
     STARTING = "there is no Task yet"
     CANCEL_PENDING = "it was cancelled when there was no Task yet; that is yet to be told the Task"
     RUNNING = "it has a Task"
+    WATCHED = "the caller's own runs; what is cancelled is only that it is waited for"
 
 
-RUN_STARTING, RUN_CANCEL_PENDING, RUN_RUNNING = RunState
+RUN_STARTING, RUN_CANCEL_PENDING, RUN_RUNNING, RUN_WATCHED = RunState
 
 
 class Child:

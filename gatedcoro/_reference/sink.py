@@ -15,6 +15,14 @@ class Outcome:
     """What return_exceptions returns for the error."""
     has_left_the_loop: bool = True
     """Whether it has, if the error is an interrupt."""
+    task: object = None
+    """The Task or Future that has ended, if there is one; a Task may be in its last step."""
+    task_is_done: bool = False
+    """Its done callback says so."""
+    is_callers: bool = False
+    """That is a Future of the caller's, who has not asked to be told what it came to."""
+    is_kept: bool = False
+    """The sink has kept the Task: what it raised is for who gets that."""
 
     @classmethod
     def of_error(cls, error):

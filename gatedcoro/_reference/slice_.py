@@ -64,6 +64,10 @@ class Slice:
     def end(self):
         self.last, self.state = self.state, PASS_NONE
 
+    def end_no_pass(self):
+        """What has begun was no pass: there is no rest of it."""
+        self.last, self.state = PASS_OVER, PASS_NONE
+
     def lasts(self, *, is_timed, next_is_scheduled):
         """Whether one more item may start: the first, or any for about a millisecond if that is timed.
 

@@ -12,7 +12,7 @@ CLOSING ----> CLOSED
 import enum
 
 from .call import Unraisable
-from .item import ITEM_AWAITABLE, ITEM_CALLABLE, Call, close_item
+from .item import ITEM_AWAITABLE, ITEM_CALLABLE, ITEM_HANDED_OUT, Call, close_item
 from .state import EMPTY, deque, isfuture
 
 
@@ -94,6 +94,10 @@ class Source:
     may_be_endless = False
     """Whether starting all of it in one turn could starve the event loop."""
 
+    def remove_futures(self, most):
+        """Take out what runs already of the first *most* items, or of all: a deque of pairs with their indexes."""
+        return deque()
+
     def close_one(self):
         """Close something of what is left; raise what that raises."""
         raise NotImplementedError
@@ -120,6 +124,11 @@ class Awaitables(Source):
     def position(self):
         return self._position
 
+    @property
+    def left(self):
+        """How many items have not been taken."""
+        return len(self._items)
+
     def _put_in(self, items):
         self._items = items  # each with its index
         if not items:
@@ -135,10 +144,13 @@ class Awaitables(Source):
     def take(self):
         return self._next()
 
-    def remove_futures(self):
-        """Take out the Futures, which run already: a deque of pairs with their indexes."""
-        futures = deque(pair for pair in self._items if isfuture(pair[1]))
-        self._put_in(deque(pair for pair in self._items if not isfuture(pair[1])))
+    def remove_futures(self, most):
+        """Take the Futures out that are among the first *most* items; they run already."""
+        futures, rest = deque(), deque()
+        for pair in self._items:
+            is_first = most is None or len(futures) + len(rest) < most
+            (futures if is_first and isfuture(pair[1]) else rest).append(pair)
+        self._put_in(rest)
         return futures
 
     def close_one(self):
@@ -146,7 +158,7 @@ class Awaitables(Source):
 
 
 class Iterable(Source):
-    """An iterable of functions that return awaitables, or of arguments for one.
+    """An iterable of functions that return awaitables, or of arguments for one, or of awaitables that are handed out.
 
     The iterator is advanced when a slot is free.  Its end is only known when it has been
     reached.  All of its code runs in the same copy of the caller's context.  A generator is
@@ -155,11 +167,11 @@ class Iterable(Source):
 
     closes_at_once = True
 
-    def __init__(self, iterable, context, function=None):
+    def __init__(self, iterable, context, function=None, kind=ITEM_CALLABLE):
         """*iterable* is a list, out of which it is taken."""
-        super().__init__(ITEM_CALLABLE)
+        super().__init__(kind)
         self._function = function
-        self.may_be_endless = function is not None
+        self.may_be_endless = function is not None or kind is ITEM_HANDED_OUT
         self._context = context
         self._iterator = None
         self._is_advancing = False

@@ -107,6 +107,7 @@ running_loop_or_none = taken("_get_running_loop", "asyncio.events", "_asyncio")
 isawaitable = taken("isawaitable", "inspect")
 iscoroutine = taken("iscoroutine", "asyncio.coroutines", "asyncio")
 isfuture = taken("isfuture", "asyncio.futures", "asyncio.base_futures")
+wait = taken("wait", "asyncio.tasks", "asyncio")
 add_to_awaited_by = _call_graph_function("future_add_to_awaited_by")
 discard_from_awaited_by = _call_graph_function("future_discard_from_awaited_by")
 

@@ -1,4 +1,4 @@
-"""What amap() returns.  Twin of src/surface/stream.h."""
+"""What amap() returns, and what as_completed() returns besides (as_completed.py).  Twin of src/surface/stream.h."""
 
 import enum
 import types
@@ -21,9 +21,10 @@ from .gathering import (
 )
 from .iterables import source_of
 from .opening import begin, stream_gathering
+from .running import RUN_WATCHED
 from .sink import note_raised
 from .source import is_generator
-from .state import CancelledError, Future, get_running_loop, running_loop_or_none
+from .state import EMPTY, CancelledError, Future, get_running_loop, running_loop_or_none
 from .stream_results import StreamResults, Window
 
 
@@ -38,88 +39,74 @@ class StreamUse(enum.Enum):
 USE_NONE, USE_ENTERED, USE_ITERATED, USE_AWAITED, USE_CLOSED = StreamUse
 
 
-class Stream:
-    __doc__ = _functions.Stream.__doc__
-    __module__ = "gatedcoro"
-    __slots__ = (
-        "__weakref__",
-        "_function",
-        "_gathering",
-        "_holder",
-        "_is_ordered",
-        "_limit",
-        "_loop",
-        "_results",
-        "_return_exceptions",
-        "_use",
-        "_window",
-    )
+class AnyStream:
+    """Results one by one, for any number of consumers; each class says which these are, and what becomes of the iterable."""
+
+    __slots__ = ("__weakref__", "_gathering", "_holder", "_limit", "_loop", "_results", "_use")
 
     @classmethod
     def __class_getitem__(cls, item):
         """Stream[int]: a Stream of integers"""
         return types.GenericAlias(cls, item)
 
-    def __init__(self, *args, **kwargs):
-        raise TypeError("cannot create 'gatedcoro.Stream' instances: amap() does")
-
     def __aiter__(self):
         return self
 
-    def __anext__(self):
-        return _own_coroutine("Stream.__anext__", _next_of, self, kind=NextResult)
-
-    def __await__(self):
-        try:
-            if not self._is_unopened():
-                raise RuntimeError(f"{self!r} has been used already: it can be iterated over or awaited, once")
-            self._use = USE_AWAITED
-            policy = ErrorPolicy(self._return_exceptions, STOPS_ALL)
-            body = call_with_each(self._function, self._holder, self._limit, policy)
-            return OwnCoroutine("amap", body, Unstarted(())).__await__()
-        finally:
-            del self  # a traceback may hold this frame
-
     def __aenter__(self):
         """Return the stream; nothing starts."""
-        return _own_coroutine("Stream.__aenter__", _enter, self)
+        return own_coroutine(f"{type(self).__name__}.__aenter__", _enter, self)
 
     def __aexit__(self, exception_type, exception, traceback, /):
         """End the stream, as aclose() does."""
-        return _own_coroutine("Stream.__aexit__", _close, self, exception)
+        return own_coroutine(f"{type(self).__name__}.__aexit__", _close, self, exception)
 
     def aclose(self):
         """End the stream, and wait until nothing of it runs."""
-        return _own_coroutine("Stream.aclose", _close, self, None)
-
-    def __repr__(self):
-        try:
-            name = self._function.__qualname__
-        except Exception:  # a proxy of what is not there
-            name = type(self._function).__name__
-        if self._use is USE_AWAITED:
-            return f"<gatedcoro.Stream of {name}: awaited>"
-        running = waiting = done = 0
-        if self._gathering is not None:
-            running, waiting, done = len(self._gathering.running), self._results.waiting, self._results.handed_over
-        return f"<gatedcoro.Stream of {name}: {running} running, {waiting} waiting, {done} done>"
+        return own_coroutine(f"{type(self).__name__}.aclose", _close, self, None)
 
     def __del__(self):
-        if getattr(self, "_use", None) is USE_NONE:
-            self._was_never_used()
-        elif getattr(self, "_gathering", None) is not None:
+        if getattr(self, "_gathering", None) is not None:
             self._drop()
+
+    def _init(self, iterable, limit):
+        self._use = USE_NONE
+        self._holder = [iterable]  # out of which it is taken
+        self._limit = limit
+        self._loop = self._gathering = self._results = None
+
+    # What differs
+
+    def _new_results(self):
+        raise NotImplementedError
+
+    def _open_source(self):
+        """Return the source of what the holder holds, which is taken out."""
+        raise NotImplementedError
+
+    def _policy(self):
+        raise NotImplementedError
+
+    def _has_begun(self):
+        """The first items may start."""
+
+    def _goes_without(self):
+        """A consumer that waited was cancelled, or closed."""
+
+    def _close_iterable(self, iterable):
+        """Close what was to be iterated over, of which nothing has begun, and which is no async iterator."""
+        if is_generator(iterable):
+            iterable.close()
+
+    # What does not
 
     def _is_unopened(self):
         return self._use is USE_NONE or self._use is USE_ENTERED
 
-    def _was_never_used(self):
-        self._use = USE_CLOSED
-        inner = self
-        while type(inner := inner._holder[0] if inner._holder else None) is Stream:
-            if inner._use is USE_NONE:  # one warning is enough; who holds it may use it all the same
-                inner._use = USE_ENTERED
-        warnings.warn(f"{self!r} was never iterated over or awaited", RuntimeWarning, stacklevel=2, source=self)
+    def _counts(self):
+        """How many items run, have ended and wait, and have been handed over."""
+        if self._gathering is None:
+            return 0, 0, 0
+        return len(self._gathering.running), self._results.waiting, self._results.handed_over
 
     def _drop(self):
         """Nobody waits any more, or will."""
@@ -143,24 +130,26 @@ class Stream:
                 return False
             loop = get_running_loop()
             if self._is_unopened():
-                self._use = USE_CLOSED  # if it cannot be opened
-                self._loop = loop
-                self._open()
+                self._open(loop)
             elif loop is not self._loop:
                 raise RuntimeError(f"{self!r} belongs to a different event loop")
             return True
         finally:
             del self  # a traceback may hold this frame
 
-    def _open(self):
-        self._results = StreamResults(self._window, is_ordered=self._is_ordered)
-        stops = STOPS_LATER if self._is_ordered else STOPS_ALL_BUT_TAKEN
-        source = source_of(self._holder, self._function)
-        policy = ErrorPolicy(self._return_exceptions, stops)
-        self._gathering = stream_gathering(self._loop, source, self._limit, policy, self._results)
+    def _open(self, loop):
+        self._use = USE_CLOSED  # if it cannot be opened
+        self._loop = loop
+        self._results = self._new_results()
+        try:
+            source = self._open_source()
+        finally:
+            self._holder.clear()
+        self._gathering = stream_gathering(loop, source, self._limit, self._policy(), self._results)
         self._use = USE_ITERATED  # an eager item may look at it now
         try:
             begin(self._gathering, returns_future=True)
+            self._has_begun()
         except BaseException:
             self._gathering.drop()
             self._results.leave()
@@ -181,11 +170,12 @@ class Stream:
         Who closes it waits for all of these.
         """
         current, stream, seen = task_that_runs_on(self._loop), self, set()
-        while type(stream) is Stream and (gathering := stream._gathering) is not None:
+        while isinstance(stream, AnyStream) and (gathering := stream._gathering) is not None:
             if id(stream) in seen:  # it goes through itself
                 break
             seen.add(id(stream))
-            if gathering.source.runs_in(current) or any(child.task is current for child in gathering.running):
+            own = (child.task for child in gathering.running if child.state is not RUN_WATCHED)
+            if gathering.source.runs_in(current) or any(task is current for task in own):
                 return True
             stream = gathering.source.iterator
         return False
@@ -203,17 +193,70 @@ class Stream:
         return _times_cancelled(task) > before
 
 
+class Stream(AnyStream):
+    __doc__ = _functions.Stream.__doc__
+    __module__ = "gatedcoro"
+    __slots__ = ("_function", "_is_ordered", "_return_exceptions", "_window")
+
+    def __init__(self, *args, **kwargs):
+        raise TypeError("cannot create 'gatedcoro.Stream' instances: amap() does")
+
+    def __anext__(self):
+        return own_coroutine("Stream.__anext__", _next_of, self, kind=NextResult)
+
+    def __await__(self):
+        try:
+            if not self._is_unopened():
+                raise RuntimeError(f"{self!r} has been used already: it can be iterated over or awaited, once")
+            self._use = USE_AWAITED
+            policy = ErrorPolicy(self._return_exceptions, STOPS_ALL)
+            body = call_with_each(self._function, self._holder, self._limit, policy)
+            return OwnCoroutine("amap", body, Unstarted(())).__await__()
+        finally:
+            del self  # a traceback may hold this frame
+
+    def __repr__(self):
+        try:
+            name = self._function.__qualname__
+        except Exception:  # a proxy of what is not there
+            name = type(self._function).__name__
+        if self._use is USE_AWAITED:
+            return f"<gatedcoro.Stream of {name}: awaited>"
+        running, waiting, done = self._counts()
+        return f"<gatedcoro.Stream of {name}: {running} running, {waiting} waiting, {done} done>"
+
+    def __del__(self):
+        if getattr(self, "_use", None) is USE_NONE:
+            self._was_never_used()
+        else:
+            super().__del__()
+
+    def _was_never_used(self):
+        self._use = USE_CLOSED
+        inner = self
+        while isinstance(inner := inner._holder[0] if inner._holder else None, AnyStream):
+            if inner._use is USE_NONE:  # one warning is enough; who holds it may use it all the same
+                inner._use = USE_ENTERED
+        warnings.warn(f"{self!r} was never iterated over or awaited", RuntimeWarning, stacklevel=2, source=self)
+
+    def _new_results(self):
+        return StreamResults(self._window, is_ordered=self._is_ordered)
+
+    def _open_source(self):
+        return source_of(self._holder, self._function)
+
+    def _policy(self):
+        return ErrorPolicy(self._return_exceptions, STOPS_LATER if self._is_ordered else STOPS_ALL_BUT_TAKEN)
+
+
 def new_stream(function, iterable, limit, buffersize, *, is_ordered, return_exceptions):
     """Return what amap() returns for arguments that are in order."""
     self = object.__new__(Stream)
-    self._use = USE_NONE
+    self._init(iterable, limit)
     self._function = function
-    self._holder = [iterable]  # out of which it is taken
-    self._limit = limit
     self._window = Window.of(limit, buffersize)
     self._is_ordered = is_ordered
     self._return_exceptions = return_exceptions
-    self._loop = self._gathering = self._results = None
     return self
 
 
@@ -224,7 +267,7 @@ class NextResult(OwnCoroutine):
         return self
 
 
-def _own_coroutine(name, body, *arguments, kind=OwnCoroutine):
+def own_coroutine(name, body, *arguments, kind=OwnCoroutine):
     """Return a coroutine that takes its *arguments* in its first step; closed before that, it keeps none of them."""
     unstarted = Unstarted(arguments)
     return kind(name, body(unstarted), unstarted)
@@ -260,19 +303,28 @@ class Consumer:
 async def _next_of(unstarted):
     (stream,) = unstarted.take()
     try:
-        if not stream._be_iterated():
+        result = await next_result(stream, stream._results.take) if stream._be_iterated() else EMPTY
+        if result is EMPTY:
             raise StopAsyncIteration
+        return result
+    finally:
+        del stream  # a traceback may hold this frame
+
+
+async def next_result(stream, take):
+    """Wait until there is a result, or the end, of what has been opened, and take() it."""
+    try:
         results, gathering = stream._results, stream._gathering
         consumer = Consumer(stream._loop)
         if not results.has_one_for(consumer) and results.has_nobody_waiting():
             _start_ahead(gathering, results)
         if not results.has_one_for(consumer):
-            return await _wait_for_next(stream, consumer)
-        result = results.take()
+            return await _wait_for_next(stream, consumer, take)
+        result = take()
         gathering.room_is_made()
         return result
     finally:
-        del stream  # a traceback may hold this frame
+        del stream, take  # a traceback may hold this frame
 
 
 def _start_ahead(gathering, results):
@@ -284,12 +336,23 @@ def _start_ahead(gathering, results):
         raise
 
 
-async def _wait_for_next(stream, consumer):
+async def _wait_for_next(stream, consumer, take):
     results, gathering = stream._results, stream._gathering
-    cancellation = None
     results.ask(consumer)
     try:
-        while not results.has_one_for(consumer):
+        await _wait_until_there_is_one(stream, consumer)
+        result = take()
+    finally:
+        results.go(consumer)
+        del stream, take
+    gathering.room_is_made()
+    return result
+
+
+async def _wait_until_there_is_one(stream, consumer):
+    cancellation = None
+    try:
+        while not stream._results.has_one_for(consumer):
             try:
                 await consumer.waits()
             except CancelledError as error:
@@ -300,12 +363,11 @@ async def _wait_for_next(stream, consumer):
                     raise
         if cancellation is not None:
             raise cancellation
-        result = results.take()
+    except BaseException:
+        stream._goes_without()
+        raise
     finally:
-        results.go(consumer)
         del cancellation, stream
-    gathering.room_is_made()
-    return result
 
 
 def _times_cancelled(task):
@@ -375,11 +437,11 @@ async def _close(unstarted):
 
 async def _close_unopened(iterable):
     """The source of a stream that has never begun is its own, too, and so on: a loop, however long that chain is."""
-    while type(iterable) is Stream and iterable._is_unopened():
-        iterable._use = USE_CLOSED
-        iterable = iterable._holder.pop()
+    while isinstance(iterable, AnyStream) and iterable._is_unopened():
+        stream, iterable = iterable, iterable._holder.pop()
+        stream._use = USE_CLOSED
     aclose = getattr(iterable, "aclose", None) if hasattr(type(iterable), "__anext__") else None
     if aclose is not None:
         await aclose()
-    elif is_generator(iterable):
-        iterable.close()
+    else:
+        stream._close_iterable(iterable)

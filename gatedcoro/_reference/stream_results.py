@@ -27,10 +27,10 @@ class Window:
     finished: int | None
 
     @classmethod
-    def of(cls, limit, buffersize):
-        if isinstance(limit, int):
-            return cls(limit + (limit if buffersize is None else buffersize), None)
-        if limit is not None:
+    def of(cls, limits, buffersize):
+        if limits.count is not None:
+            return cls(limits.count + (limits.count if buffersize is None else buffersize), None)
+        if limits.gates:
             return cls(None, DEFAULT_FINISHED if buffersize is None else buffersize)
         return cls(None if buffersize is None else max(buffersize, 1), None)
 
@@ -79,9 +79,13 @@ class StreamResults(Sink):
             while self._ready < len(self._results) and self._results[self._ready] is not EMPTY:
                 self._ready += 1
         else:
-            self._results.append(result)
-            self._ready += 1
+            self._append(result)
         self._wake_consumers()
+
+    def _append(self, result):
+        """Hand *result* out after all others."""
+        self._results.append(result)
+        self._ready += 1
 
     def note(self, error, index, outcome, *, was_cancelled):
         raised = outcome.error
@@ -130,10 +134,6 @@ class StreamResults(Sink):
         error, self._error = self._error, None
         return error
 
-    def only_the_endis_left(self):
-        """Whether nothing is to be handed over any more, though it has not ended yet."""
-        return self._cut is not None and self._cut == self.handed_over
-
     # For consumers, which have a wake()
 
     def has_one_for(self, consumer):
@@ -146,14 +146,16 @@ class StreamResults(Sink):
         return self._ready > waiting or (self._is_over and not waiting)
 
     def take(self):
-        """Return the next result; raise the error, once, or StopAsyncIteration, where there is none."""
+        """Return the next result; where there is none, raise the error, once, or return EMPTY."""
         if self._ready:
             self._ready -= 1
             self.handed_over += 1
             return self._results.popleft()
         error = None if self.is_left else self.take_error()
         try:
-            raise StopAsyncIteration if error is None else error
+            if error is not None:
+                raise error
+            return EMPTY
         finally:
             del error
 

@@ -14,6 +14,7 @@ class Task(BaseTask):
 
     def __init__(self, worker, **options):
         self._worker = worker
+        self.is_handed_out = False  # to somebody who may look at what it came to
         try:
             super().__init__(worker, **options)
         except BaseException:
@@ -33,7 +34,7 @@ class Task(BaseTask):
 
     def __del__(self):
         # The error went to the caller of the gathering: it was retrieved.
-        if self.done():
+        if self.done() and not self.is_handed_out:
             self._log_traceback = False
         super().__del__()
 

@@ -11,27 +11,39 @@ from .compat import CALL_GRAPH_NEEDS_FRAMES, HAS_AWAITED_BY
 from .coroutine import CoroutineObject
 from .current import AsCurrentTask
 from .gathering import TASKS_BY_LOOP
-from .item import close_item, coroutine_of, run_item
+from .item import ITEM_HANDED_OUT, close_item, coroutine_of, is_future_of, run_item
 from .running import Child
 from .sink import Outcome
 from .state import cancelled_error, current_task, discard_from_awaited_by, iscoroutine, isfuture
 from .task import error_of_start, retrieve, start_eagerly
+from .watcher import HandedOutWatcher
+
+
+def child_for(gathering, index, item):
+    """Return what runs the item: a worker, or who watches it, if it is a Future that is handed out and need not hold a gate."""
+    waits = gathering.source.kind is ITEM_HANDED_OUT and is_future_of(item, gathering.loop)
+    if waits and not gathering.limit.gates:
+        return HandedOutWatcher(gathering, index, item)
+    return Worker(gathering, index, item, waits=waits)
 
 
 class Worker(Child, CoroutineObject):
     """To those who look at its Task it answers as the item's own coroutine would."""
 
-    def __init__(self, gathering, index, item):
+    def __init__(self, gathering, index, item, *, waits):
         super().__init__(gathering, index)
         self.item = item  # until the item is started
+        self.waits = waits  # the item is a Future of the caller's, who gets that
+        self._callers_future = item if waits else None
         self.kind = gathering.source.kind
         self.coroutine = None  # the user's own, as soon as there is one
-        self.awaited_future = item if isfuture(item) else None
+        self.awaited_future = item if isfuture(item) and not waits else None
         self._is_being_made = False  # its Task is
         self._is_being_closed = False  # by close()
         self._is_being_stepped = False  # else its body ends only when it goes
         self._began_when_made = False  # its first step was no turn of its own
         self._has_suspended = False
+        self._is_kept = False  # the sink has its Task
         self._body = None
         self._take_names_of(item)
         self.coroutine = coroutine_of(self.kind, item)
@@ -59,7 +71,7 @@ class Worker(Child, CoroutineObject):
                 except BaseException as refusal:
                     Unraisable(refusal)
                 if self._is_running():
-                    self._end_without_step(error_of_start(error))
+                    self._end_without_step(error_of_start(error), has_task=False)
             if isinstance(error, INTERRUPTS):
                 raise
 
@@ -98,18 +110,21 @@ class Worker(Child, CoroutineObject):
         """
         gathering = self.gathering
         if gathering is None:
-            retrieve(task)
+            if not self._is_kept:
+                retrieve(task)
             return
         if self._body is None:
             self.close()
         index = self.index
         gathering.ends(self)
-        gathering.deliver(index, Outcome.of_future(task))
+        outcome = Outcome.of_future(task)
+        outcome.task, outcome.task_is_done = task, True
+        gathering.deliver(index, outcome)
         gathering.pump()
 
     def detach(self):
         super().detach()
-        self.awaited_future = None
+        self.awaited_future = self._callers_future = None
 
     def leave_call_graph_of_future(self):
         """The call is over: a Future that is awaited in its name must not show that (gh-157213)."""
@@ -192,16 +207,12 @@ class Worker(Child, CoroutineObject):
         if runs_in is None or runs_in is not gathering.parent:  # else who makes the Task makes this step, too
             self.attach(runs_in)
         del runs_in  # a traceback may hold this frame
-        outcome = Outcome()  # if the gate suppresses the item's error
         try:
-            gate = gathering.limit.gate
-            if gate is None:
-                outcome = Outcome(await run_item(self.kind, self.item, self))
-            else:
+            if gathering.limit.gates:
                 self._check_in_time()
-                async with gate:
-                    gathering.gate_passed(self)
-                    outcome = Outcome(await run_item(self.kind, self.item, self))
+                outcome = Outcome(await self._run_behind(gathering, gathering.limit.gates))
+            else:
+                outcome = Outcome(await run_item(self.kind, self.item, self))
         except StopIteration as stop:  # as in any coroutine
             outcome = Outcome.of_error(RuntimeError("coroutine raised StopIteration"))
             outcome.error.__cause__ = stop
@@ -227,9 +238,19 @@ class Worker(Child, CoroutineObject):
         finally:
             del outcome  # a traceback may hold this frame
 
+    async def _run_behind(self, gathering, gates):
+        value = None  # if a gate suppresses the item's error
+        async with gates[0]:
+            if len(gates) > 1:
+                value = await self._run_behind(gathering, gates[1:])
+            else:
+                gathering.gates_passed(self)
+                value = await run_item(self.kind, self.item, self)
+        return value
+
     def begins(self):
         """The item starts now: nothing that makes an object comes between."""
-        if self.gathering is not None and self.gathering.limit.gate is None:
+        if self.gathering is not None and not self.gathering.limit.gates:
             self._check_in_time()
         self.item = None
 
@@ -256,19 +277,27 @@ class Worker(Child, CoroutineObject):
 
     # Its end
 
-    def _deliver(self, outcome):
-        """The item has ended with *outcome*."""
+    def _deliver(self, outcome, *, has_task=True):
+        """The item has ended with *outcome*; unless *has_task*, nobody makes a step of its Task any more."""
         gathering, task = self.gathering, self.task
         if outcome.error is None and task is not None and getattr(task, "_must_cancel", False):
             # A cancellation came while the item ran; the Task will end cancelled.
             outcome = Outcome.of_cancellation(task._cancel_message)
+        if self.waits and outcome.error is None:
+            outcome.task, outcome.is_callers = self._callers_future, True
+        elif has_task:
+            outcome.task = task
         gathering.ends(self)
-        gathering.deliver(self.index, outcome)
+        try:
+            gathering.deliver(self.index, outcome)
+        finally:
+            self._is_kept = outcome.is_kept
+            del outcome, task  # a traceback may hold this frame
 
-    def _end_without_step(self, error):
+    def _end_without_step(self, error, *, has_task=True):
         """The item ends with *error* outside of any step; start what may start now."""
         gathering = self.gathering
-        self._deliver(Outcome.of_error(error))
+        self._deliver(Outcome.of_error(error), has_task=has_task)
         gathering.go_on_after(error)
 
     @property

@@ -36,6 +36,10 @@
    since 3.12 (gh-97696). */
 #define GATHER_TAKES_DONE_FUTURES_AT_ONCE (PY_VERSION_HEX >= 0x030C0000)
 
+/* asyncio.as_completed looks at its argument in the call since 3.13; before, in the
+   first step. */
+#define AS_COMPLETED_CHECKS_AT_ONCE (PY_VERSION_HEX >= 0x030D0000)
+
 /* close() gives what the coroutine returned since 3.13 (gh-104770). */
 #define CLOSE_RETURNS_A_VALUE (PY_VERSION_HEX >= 0x030D0000)
 

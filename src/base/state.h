@@ -18,6 +18,9 @@
     X(stream_results_type) \
     X(consumer_type) \
     X(block_type) \
+    X(as_completed_type) \
+    X(completed_tasks_type) \
+    X(completion_type) \
     X(task_type) \
     X(catcher_type) \
     X(probe_type) \
@@ -70,6 +73,7 @@
     X(add_note, "add_note") \
     X(asyncio_future_blocking, "_asyncio_future_blocking") \
     X(bound_value, "_bound_value") \
+    X(call_later, "call_later") \
     X(call_soon, "call_soon") \
     X(call_soon_threadsafe, "call_soon_threadsafe") \
     X(cancel, "cancel") \
@@ -92,6 +96,7 @@
     X(dunder_class, "__class__") \
     X(dunder_index, "__index__") \
     X(dunder_iter, "__iter__") \
+    X(dunder_len, "__len__") \
     X(dunder_name, "__name__") \
     X(dunder_qualname, "__qualname__") \
     X(eager_start, "eager_start") \
@@ -106,6 +111,7 @@
     X(get_loop, "get_loop") \
     X(get_task_factory, "get_task_factory") \
     X(log_destroy_pending, "_log_destroy_pending") \
+    X(log_traceback, "_log_traceback") \
     X(is_closed, "is_closed") \
     X(loop, "loop") \
     X(make_cancelled_error, "_make_cancelled_error") \
@@ -117,6 +123,7 @@
     X(py_enter_task, "_py_enter_task") \
     X(py_leave_task, "_py_leave_task") \
     X(release, "release") \
+    X(remove_done_callback, "remove_done_callback") \
     X(result, "result") \
     X(send, "send") \
     X(set_exception, "set_exception") \
@@ -125,6 +132,7 @@
     X(tasks, "tasks") \
     X(throw, "throw") \
     X(value, "_value") \
+    X(wait, "wait") \
     X(waiters, "_waiters")
 
 /* A function of asyncio's for which we stand in (stock.h). */

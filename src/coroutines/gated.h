@@ -54,6 +54,7 @@ typedef struct {
     PyObject *gate;
     PyObject *item;
     PyObject *argument;  /* with which a callable is called, or NULL */
+    bool holds_gated;    /* the item is one for the next gate of a row */
     Py_ssize_t index;    /* of the item in its call */
     PyObject *delegate;  /* what is driven now, or NULL */
     PyObject *waiter;    /* what acquire() yielded last, or NULL */
@@ -70,11 +71,11 @@ GatedObject_CAST(PyObject *op)
     return (GatedObject *)op;
 }
 
-/* `op` is a new gated coroutine, whose owner is told what comes of it. */
+/* It is new; the owner is told what comes of it. */
 static void
-gated_set_owner(PyObject *op, PyObject *owner, const GatedOwnerCalls *calls)
+gated_set_owner(GatedObject *self, PyObject *owner,
+                const GatedOwnerCalls *calls)
 {
-    GatedObject *self = GatedObject_CAST(op);
     self->owner = Py_NewRef(owner);
     self->owner_calls = calls;
 }

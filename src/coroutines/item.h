@@ -12,7 +12,9 @@
 typedef enum {
     ITEM_AWAITABLE,        /* what `await` takes */
     ITEM_GATHER_AWAITABLE, /* what asyncio.gather takes */
-    ITEM_CALLABLE, /* returns what `await` takes, called with an argument or
+    ITEM_HANDED_OUT, /* the same; its Task is, or the Future that it is, which is
+                        only waited for */
+    ITEM_CALLABLE,   /* returns what `await` takes, called with an argument or
                       without */
 } ItemKind;
 
@@ -20,6 +22,7 @@ typedef enum {
     DRIVE_BY_AWAIT,
     DRIVE_ITSELF,          /* as a Task drives its coroutine */
     DRIVE_BY_AWAIT_METHOD, /* `yield from item.__await__()` */
+    DRIVE_BY_WAITING, /* a Future of the loop's is done, and not cancelled */
 } ItemDrive;
 
 /* Does the type have what generators and coroutines have?  Runs no Python code. */
@@ -68,19 +71,59 @@ gather_item_drive(core_state *state, PyObject *op)
     return GATHER_CALLS_AWAIT_METHOD ? DRIVE_BY_AWAIT_METHOD : DRIVE_BY_AWAIT;
 }
 
-/* Finds out how an item of that kind is driven.  -1 on error.
+/* The loop of a Future: new reference.  Runs Python code. */
+static PyObject *
+loop_of_future(core_state *state, PyObject *future)
+{
+    PyObject *get_loop;
+    if (lookup_attribute(future, state->str_get_loop, &get_loop) < 0) {
+        return NULL;
+    }
+    if (get_loop == NULL) {
+        return PyObject_GetAttr(future, state->str_private_loop);
+    }
+    PyObject *loop = PyObject_CallNoArgs(get_loop);
+    Py_DECREF(get_loop);
+    return loop;
+}
+
+/* Is it a Future of that loop?  1, 0, or -1 on error.  Runs Python code. */
+static int
+is_future_of(core_state *state, PyObject *op, PyObject *loop)
+{
+    int future = is_future(state, op);
+    if (future <= 0) {
+        return future;
+    }
+    PyObject *own = loop_of_future(state, op);
+    Py_XDECREF(own);
+    return own == NULL ? -1 : own == loop;
+}
+
+/* Finds out how an item of that kind is driven on that loop.  -1 on error.
    Runs Python code. */
 static int
 item_find_drive(core_state *state, PyObject *item, ItemKind kind,
-                ItemDrive *drive)
+                PyObject *loop, ItemDrive *drive)
 {
     *drive = DRIVE_BY_AWAIT;
-    if (kind == ITEM_GATHER_AWAITABLE) {
+    if (kind == ITEM_HANDED_OUT) {
+        int future = is_future_of(state, item, loop);
+        if (future != 0) {
+            *drive = DRIVE_BY_WAITING;
+            return future < 0 ? -1 : 0;
+        }
+    }
+    if (kind == ITEM_GATHER_AWAITABLE || kind == ITEM_HANDED_OUT) {
         int found = gather_item_drive(state, item);
         if (found < 0) {
             return -1;
         }
         *drive = (ItemDrive)found;
+    }
+    if (kind == ITEM_HANDED_OUT && *drive == DRIVE_BY_AWAIT_METHOD
+        && !can_be_awaited(item)) {
+        *drive = DRIVE_BY_AWAIT; /* whose TypeError says so */
     }
     return 0;
 }
@@ -149,6 +192,23 @@ note_unpacking(core_state *state, PyObject *op)
     raise_exception(raised);
 }
 
+/* asyncio.wait((future,)), which neither cancels the Future nor looks at what it
+   comes to, as it is driven: new reference.  Runs Python code. */
+static PyObject *
+waiting_iterator(core_state *state, PyObject *future)
+{
+    PyObject *futures = PyTuple_Pack(1, future);
+    PyObject *coroutine =
+        futures == NULL ? NULL
+                        : PyObject_CallMethodOneArg(state->asyncio_tasks,
+                                                    state->str_wait, futures);
+    PyObject *iterator =
+        coroutine == NULL ? NULL : await_iterator(state, coroutine, NULL);
+    Py_XDECREF(coroutine);
+    Py_XDECREF(futures);
+    return iterator;
+}
+
 /* Begins `*item`, of whatever kind: a new reference to what has to be driven.  A
    callable is called with `*argument`, if there is one, which goes; and `*item` is
    replaced by what it returned.  `index` is which item of its call it is.
@@ -179,6 +239,8 @@ item_begin(core_state *state, PyObject **item, PyObject **argument,
         return Py_NewRef(*item);
     case DRIVE_BY_AWAIT_METHOD:
         return await_method_iterator(state, *item);
+    case DRIVE_BY_WAITING:
+        return waiting_iterator(state, *item);
     }
     if (iterator == NULL && kind == ITEM_CALLABLE && !can_be_awaited(*item)) {
         note_item(state, index);
@@ -243,6 +305,7 @@ item_close(core_state *state, PyObject *item, ItemKind kind)
         close_given_up(state, item, false);
         break;
     case ITEM_GATHER_AWAITABLE:
+    case ITEM_HANDED_OUT:
         close_given_up(state, item, true);
         break;
     case ITEM_CALLABLE:

@@ -17,6 +17,7 @@ typedef struct {
     PyObject *context;       /* the Task's own; owned */
     PyObject *name;          /* given when asked; owned or NULL */
     bool touched;            /* something was done to the Task */
+    bool is_handed_out;      /* to somebody who may look at what it came to */
 } TaskFields;
 
 static inline TaskFields *
@@ -404,13 +405,15 @@ task_tp_clear(PyObject *op)
     return Py_TYPE(op)->tp_base->tp_clear(op);
 }
 
-/* Every outcome is retrieved by the gathering, as asyncio.gather does.
-   Runs Python code. */
+/* Every outcome is retrieved by the gathering, as asyncio.gather does; but for
+   that of a Task that is handed out.  Runs Python code. */
 static void
 task_tp_finalize(PyObject *op)
 {
-    /* Cannot fail: only True is refused. */
-    (void)state_of(op)->future_set_log_traceback(op, Py_False, NULL);
+    if (!task_fields(op)->is_handed_out) {
+        /* Cannot fail: only True is refused. */
+        (void)state_of(op)->future_set_log_traceback(op, Py_False, NULL);
+    }
     Py_TYPE(op)->tp_base->tp_finalize(op);
 }
 

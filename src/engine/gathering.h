@@ -320,10 +320,10 @@ static void
 gathering_check(GatheringObject *self)
 {
     bool pass = slice_is_under_way(&self->slice);
-    assert(gathering_is_failing(self) == (self->error != NULL));        /* 1 */
-    assert(self->limit.waiting <= self->running.count);                 /* 2 */
-    assert(self->limit.waiting == 0 || self->limit.kind == LIMIT_GATE); /* 2 */
-    assert(self->running.count > 0                                      /* 3 */
+    assert(gathering_is_failing(self) == (self->error != NULL));   /* 1 */
+    assert(self->limit.waiting <= self->running.count);            /* 2 */
+    assert(self->limit.waiting == 0 || self->limit.gates != NULL); /* 2 */
+    assert(self->running.count > 0                                 /* 3 */
            || self->running.ring.next == &self->running.ring
            || self->running.ring.next->owner == NULL /* a walk's */);
     assert(self->source.taken.item == NULL || pass); /* 4 */
@@ -463,7 +463,7 @@ gathering_close_rest(GatheringObject *self)
 typedef struct {
     PyObject *loop;
     Source source; /* is the gathering's from here on */
-    Limit limit;   /* its gate is borrowed */
+    Limit limit;   /* its gates are borrowed */
     ErrorPolicy policy;
     TaskOrigin tasks;
     const Runner *runner;
@@ -488,7 +488,7 @@ gathering_new(core_state *state, const GatheringParts *parts)
     self->context = context;
     self->source = parts->source;
     self->limit = parts->limit;
-    Py_XINCREF(self->limit.gate);
+    Py_XINCREF(self->limit.gates);
     self->policy = parts->policy;
     self->tasks = parts->tasks;
     slice_init(&self->slice);
@@ -512,7 +512,7 @@ gathering_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->context);
     Py_VISIT(self->task_kwargs);
     Py_VISIT(self->parent);
-    Py_VISIT(self->limit.gate);
+    Py_VISIT(self->limit.gates);
     Py_VISIT(self->receiver);
     Py_VISIT(self->error);
     Py_VISIT(self->cleanup_error);
@@ -538,7 +538,7 @@ gathering_tp_clear(PyObject *op)
     Py_CLEAR(self->task_kwargs);
     Py_CLEAR(self->parent);
     source_clear(&self->source);
-    Py_CLEAR(self->limit.gate);
+    limit_clear(&self->limit);
     Py_CLEAR(self->receiver);
     Py_XDECREF(error);
     Py_CLEAR(self->cleanup_error);

@@ -64,11 +64,30 @@ IterationObject_CAST(PyObject *op)
 
 /*** Its end ***/
 
-/* Keeps the exception being raised. */
+/* An element (stolen, or NULL) that has arrived never starts.  Keeps the exception
+   being raised.  Runs Python code. */
+static void
+iteration_drop(IterationObject *self, PyObject *element)
+{
+    if (element == NULL) {
+        return;
+    }
+    PyObject *raised = fetch_exception();
+    if (self->gathering != NULL) {
+        item_close(state_of((PyObject *)self), element,
+                   self->gathering->source.item_kind);
+    }
+    Py_DECREF(element);
+    restore_exception(raised);
+}
+
+/* Keeps the exception being raised.  Runs Python code. */
 static void
 iteration_be_over(IterationObject *self)
 {
     PyObject *raised = fetch_exception();
+    PyObject *element = self->element;
+    self->element = NULL;
     self->phase = ITERATION_OVER;
     if (self->gathering != NULL) {
         source_task_ended(&self->gathering->source);
@@ -77,15 +96,15 @@ iteration_be_over(IterationObject *self)
     Py_CLEAR(self->iterator);
     Py_CLEAR(self->pending);
     Py_CLEAR(self->yielded);
-    Py_CLEAR(self->element);
     Py_CLEAR(self->waiter);
     Py_CLEAR(self->cancellation);
     Py_CLEAR(self->task);
+    iteration_drop(self, element);
     restore_exception(raised);
 }
 
 /* Nobody will make its next step: it never looks as if the iterable had ended.
-   Keeps the exception being raised. */
+   Keeps the exception being raised.  Runs Python code. */
 static void
 iteration_be_lost(IterationObject *self)
 {
@@ -266,7 +285,12 @@ iteration_drive_to_its_end(core_state *state, IterationObject *self,
         self->yielded = result;
         return 0;
     case PYGEN_RETURN:
-        Py_DECREF(result);
+        if (self->closes) {
+            Py_DECREF(result);
+        }
+        else {
+            iteration_drop(self, result);
+        }
         return 1;
     case PYGEN_ERROR:
         return iteration_cleanup_failed(state, self, gathering) < 0 ? -1 : 1;

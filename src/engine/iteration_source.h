@@ -286,7 +286,7 @@ iteration_close(core_state *state, PyObject *op)
         status = call_method_for_effect(task, state->str_cancel, NULL);
         Py_DECREF(task);
     }
-    Py_XDECREF(element);
+    iteration_drop(self, element);
     return status;
 }
 

@@ -34,7 +34,7 @@ iteration_go_on(core_state *state, IterationObject *self,
     case PYGEN_RETURN:
         if (source_is_closed(&gathering->source)
             || self->phase == ITERATION_OVER) {
-            Py_DECREF(result);
+            iteration_drop(self, result);
         }
         else {
             Py_XSETREF(self->element, result);

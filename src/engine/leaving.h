@@ -41,6 +41,42 @@ gathering_leave(GatheringObject *self)
     return raise_collected(failure);
 }
 
+/* Time is up: nothing starts any more, and what runs is cancelled, unless it has
+   been.  The call ends with TimeoutError when that has ended, unless there is an
+   error already.  -1 on an interrupt.  Runs Python code. */
+static int
+gathering_time_out(core_state *state, GatheringObject *self)
+{
+    PyObject *failure = NULL;
+    Py_ssize_t before = gathering_not_stopped_before(self);
+    if (gathering_is_undecided(self)) {
+        PyObject *error = PyObject_CallNoArgs(PyExc_TimeoutError);
+        if (error == NULL) {
+            return gathering_fail_call(self);
+        }
+        if (gathering_is_undecided(self)) { /* the collector may have run */
+            gathering_be_failing(self, error);
+        }
+        Py_DECREF(error);
+    }
+    if (!gathering_is_failing(self)) {
+        return 0;
+    }
+    self->stopped_after = -1;
+    if (gathering_close_queue(self) < 0) {
+        collect_exception(&failure);
+    }
+    if (gathering_is_failing(self)
+        && running_cancel(state, &self->running, Py_None, -1, before) < 0) {
+        collect_exception(&failure);
+    }
+    if (gathering_settle_if_complete(self) < 0) {
+        collect_exception(&failure);
+    }
+    gathering_check(self);
+    return raise_collected(failure) < 0 ? report_error((PyObject *)self) : 0;
+}
+
 /* As often who waits for the end is taken for somebody who is cancelled by others.
    After that it is what waits for it that does so, by what it has cancelled. */
 #define MOST_PASSED_ON 100
@@ -95,6 +131,7 @@ gathering_drop(GatheringObject *self)
     else {
         if (self->state != GATHERING_SETTLED) {
             PyObject *error = gathering_be_settled(self);
+            gathering_leave_call_graph(state, self);
             self->sink->forget(self->receiver);
             Py_XDECREF(error);
         }

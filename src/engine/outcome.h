@@ -106,7 +106,7 @@ gathering_note_error(GatheringObject *self, Py_ssize_t index,
 /* An item has failed although there is an error already.  Runs Python code. */
 static int
 gathering_fails_too(core_state *state, GatheringObject *self, Py_ssize_t index,
-                    const Outcome *outcome)
+                    Outcome *outcome)
 {
     bool is_earlier =
         index < self->stopped_after && self->stopped_after != NOT_STOPPED;
@@ -151,7 +151,7 @@ gathering_fail(core_state *state, GatheringObject *self, Py_ssize_t index,
 /* Hands the outcome on, or lets the call fail.  Runs Python code. */
 static int
 gathering_take_outcome(core_state *state, GatheringObject *self,
-                       Py_ssize_t index, const Outcome *outcome)
+                       Py_ssize_t index, Outcome *outcome)
 {
     if (self->state == GATHERING_SETTLED) {
         return 0; /* it is dropped */
@@ -185,7 +185,7 @@ gathering_take_outcome(core_state *state, GatheringObject *self,
    the item counts as running until its outcome is there.  -1 on an interrupt. */
 static int
 gathering_deliver(core_state *state, GatheringObject *self, RunningLink *link,
-                  const Outcome *outcome)
+                  Outcome *outcome)
 {
     PyObject *failure = NULL;
     running_take_off(link);

@@ -109,8 +109,7 @@ gathering_admit(core_state *state, GatheringObject *self)
     if (self->slice.state == PASS_OVER || !gathering_has_room(self)) {
         return 0;
     }
-    if (self->limit.kind == LIMIT_NONE
-        && !source_may_be_endless(&self->source)) {
+    if (limit_is_none(&self->limit) && !source_may_be_endless(&self->source)) {
         return 1; /* all first steps happen in one turn */
     }
     bool is_last = self->pump_state == PUMP_STARTS;
@@ -205,12 +204,12 @@ gathering_take(core_state *state, GatheringObject *self)
             }
         }
     }
-    else if (!source_is_closed(source)
-             && self->sink->expect(self->receiver, source->taken.index) < 0) {
+    if (status == 0 && !source_is_closed(source) && source_is_expected(source)
+        && self->sink->expect(self->receiver, source->taken.index) < 0) {
         status = gathering_fail_call(self);
     }
     if (status == 0 && !source_is_closed(source)
-        && source_look_at_taken(state, source) < 0) {
+        && source_look_at_taken(state, source, self->loop) < 0) {
         status = gathering_fail_call(self);
     }
     if (status < 0 || source_is_closed(source)) {

@@ -42,13 +42,15 @@ worker_task_done(PyObject *op, PyObject *task)
     }
     else if (self->delegate != NULL
              && Py_TYPE(self->delegate) == state->gated_type) {
-        (void)gated_tell_owner(GatedObject_CAST(self->delegate), false);
+        (void)gated_tell_owner(gated_innermost(self->delegate), false);
     }
     gathering_outcome_of(gathering, task, &outcome);
     int status = 0;
     if (link_is_running(&self->link)) { /* else it came to an end meanwhile */
         Py_CLEAR(self->gathering); /* who drives the worker does so alone */
         call_graph_leave(&gathering->call_graph, &self->link);
+        outcome.task = task;
+        outcome.task_is_done = true;
         status = gathering_deliver(state, gathering, &self->link, &outcome);
         PyObject *before = fetch_exception();
         Py_CLEAR(self->link.target);
@@ -72,19 +74,36 @@ worker_task_done(PyObject *op, PyObject *task)
 static PyMethodDef worker_task_done_def = {"task_done", worker_task_done,
                                            METH_O, NULL};
 
+/* The same of a Task that is handed out: an exception of its own is for who gets
+   it.  Runs Python code. */
+static PyObject *
+worker_handed_out_done(PyObject *op, PyObject *task)
+{
+    WorkerObject *self = WorkerObject_CAST(op);
+    if (self->task_is_kept) {
+        Py_RETURN_NONE;
+    }
+    return worker_task_done(op, task);
+}
+
+static PyMethodDef worker_handed_out_done_def = {
+    "task_done", worker_handed_out_done, METH_O, NULL};
+
 /* Has the loop make the Task, as any create_task() of the caller's would: new
    reference.  Runs Python code. */
 static PyObject *
 worker_create_task(core_state *state, WorkerObject *self, PyObject *context)
 {
     GatheringObject *gathering = self->gathering;
+    bool is_handed_out = gathering->source.item_kind == ITEM_HANDED_OUT;
     PyObject *task = create_task_for(state, gathering->loop, (PyObject *)self,
                                      context, gathering->parent);
     if (task == NULL) {
         return NULL;
     }
-    PyObject *callback =
-        PyCFunction_New(&worker_task_done_def, (PyObject *)self);
+    PyObject *callback = PyCFunction_New(
+        is_handed_out ? &worker_handed_out_done_def : &worker_task_done_def,
+        (PyObject *)self);
     if (callback == NULL
         || PyObject_SetAttr(task, state->str_log_destroy_pending, Py_False) < 0
         || call_method_for_effect(task, state->str_add_done_callback, callback)
@@ -122,6 +141,7 @@ worker_not_started(WorkerObject *self)
 {
     PyObject *raised = error_of_start();
     PyObject *failure = NULL;
+    self->has_no_task = true;
     if (self->base.state == CORO_CREATED) {
         if (coroutine_discard(&self->base, raised) < 0) {
             collect_exception(&failure);
@@ -304,6 +324,44 @@ worker_call(core_state *state, GatheringObject *gathering)
     return status;
 }
 
+/*** Futures that are handed out ***/
+
+/* The Future in hand is watched, unless the queue has been closed in the meantime.
+   -1 on an interrupt.  Runs Python code. */
+static int
+watcher_start(core_state *state, GatheringObject *gathering)
+{
+    PyObject *future = Py_NewRef(gathering->source.taken.item);
+    PyObject *callback = watcher_new(state, gathering);
+    int status = 0;
+    if (callback == NULL) {
+        source_drop_taken(state, &gathering->source);
+        status = gathering_fail_call(gathering);
+    }
+    else if (source_is_closed(&gathering->source)) {
+        watcher_let_go(callback);
+    }
+    else if (call_method_for_effect(future, state->str_add_done_callback,
+                                    callback)
+             < 0) {
+        watcher_let_go(callback);
+        status = gathering_fail_call(gathering);
+    }
+    Py_XDECREF(callback);
+    Py_DECREF(future);
+    return status;
+}
+
+/* Does what is in hand need no Task, but to hold a gate? */
+static inline bool
+taken_is_watched(const GatheringObject *gathering)
+{
+    return gathering->source.taken.drive == DRIVE_BY_WAITING
+           && gathering->limit.gates == NULL;
+}
+
+/*** Any item ***/
+
 /* The item in hand is run by the worker whose item has just ended, if there is
    one and its Task may go on; or by one that is idle; or else in a Task of its
    own.  Runs Python code. */
@@ -315,6 +373,10 @@ worker_start(core_state *state, GatheringObject *gathering, PyObject *current)
         task_renew(WorkerObject_CAST(current)->link.target);
         worker_take_item(WorkerObject_CAST(current));
         return START_HERE;
+    }
+    if (taken_is_watched(gathering)) {
+        return watcher_start(state, gathering) < 0 ? START_ERROR
+                                                   : START_ELSEWHERE;
     }
     PyObject *failure = NULL;
     while (gathering->idle.count > 0 && gathering->source.taken.item != NULL) {

@@ -27,6 +27,8 @@ typedef enum {
     RUN_RUNNING,
     RUN_STARTING, /* its Task is being made, and the item has not begun */
     RUN_CANCEL_PENDING,
+    RUN_WATCHED, /* the target is the caller's own: what is cancelled is only that
+                    the owner waits for it */
     RUN_IDLE,
     RUN_CALLED,
 } RunState;
@@ -223,16 +225,17 @@ link_take_pending_cancel(RunningLink *link)
     link->run = RUN_RUNNING;
 }
 
-/* target.cancel(msg=message): was anything cancelled?  -1 on error.
+/* target.cancel(msg=message), or the owner's: was anything cancelled?  -1 on error.
    Runs Python code. */
 static int
 link_cancel(core_state *state, RunningLink *link, PyObject *message)
 {
-    if (link->target == NULL || link->run != RUN_RUNNING) {
+    bool is_watched = link->run == RUN_WATCHED;
+    if (!is_watched && (link->target == NULL || link->run != RUN_RUNNING)) {
         link->run = RUN_CANCEL_PENDING;
         return 1;
     }
-    PyObject *target = Py_NewRef(link->target);
+    PyObject *target = Py_NewRef(is_watched ? link->owner : link->target);
     PyObject *args[] = {target, message};
     PyObject *answer = PyObject_VectorcallMethod(
         state->str_cancel, args, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET,

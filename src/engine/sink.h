@@ -16,7 +16,13 @@ typedef struct {
     /* The Task or Future that was cancelled; NULL where nobody knows the message,
        as in a Task whose coroutine raised CancelledError. */
     PyObject *child;
+    /* What is handed out for an ITEM_HANDED_OUT: a Task may be in its last step;
+       NULL where there is none. */
+    PyObject *task;
+    bool task_is_done; /* its done callback says so */
     bool is_cancellation;
+    bool is_callers; /* the task is the caller's own */
+    bool is_kept;    /* the sink has the task */
 } Outcome;
 
 /* For one that owns its value or exception. */
@@ -80,7 +86,7 @@ typedef struct {
     /* Such an item has ended: with a value, or with an exception that is wanted
        like one.  -1 on an interrupt.  Runs Python code, which may end the
        receiver. */
-    int (*put)(PyObject *receiver, Py_ssize_t index, const Outcome *outcome);
+    int (*put)(PyObject *receiver, Py_ssize_t index, Outcome *outcome);
 
     /* Items with an index larger than this are being cancelled: not even what some
        of them have come to already is wanted of a sink in order. */
@@ -91,7 +97,7 @@ typedef struct {
        code.  -1 on error. */
     int (*end)(PyObject *receiver, PyObject *exception, bool is_no_news);
 
-    /* The loop will never run again, and nobody can be told. */
+    /* The loop will never run again, and nobody can be told.  Runs Python code. */
     void (*forget)(PyObject *receiver);
 
     /* Which argument of the call an item is, for messages.  -1 without memory. */

@@ -1,7 +1,7 @@
 /* Source: where the items of a gathering come from.
 
       LIST       a hidden list of awaitables; an item leaves a hole in it, which
-                 its outcome fills.  So a gathering needs no memory per item
+                 its outcome may fill.  So a gathering needs no memory per item
                  beyond what the caller passed and what it returns.
       SEQUENCE   a list or tuple of callables; is indexed, so none of its code
                  runs
@@ -9,7 +9,8 @@
       TASK       one of callables that are not there yet, too: an async iterable,
                  which a Task of its own goes through (iteration.h)
 
-   Instead of callables the last three may have arguments for one `function`.
+   Instead of callables the last three may have arguments for one `function`, and
+   the last two awaitables.
 
      WAITING                        the next item is on its way
         ^
@@ -107,7 +108,17 @@ source_is_open(const Source *self)
 static inline bool
 source_may_be_endless(const Source *self)
 {
-    return self->function != NULL || self->kind == SOURCE_TASK;
+    return self->function != NULL || self->kind == SOURCE_TASK
+           || (self->kind == SOURCE_ITERATOR
+               && self->item_kind == ITEM_HANDED_OUT);
+}
+
+/* Need the sink be told of each item?  Of a list it knows them all, unless it is the
+   source's own. */
+static inline bool
+source_is_expected(const Source *self)
+{
+    return self->kind != SOURCE_LIST || self->item_kind == ITEM_HANDED_OUT;
 }
 
 /* Does nothing start any more, whether or not everything has started? */
@@ -158,7 +169,7 @@ source_kind_of(PyObject *callables)
 }
 
 /* A source of the awaitables in a hidden list, of which whoever owns it sees to
-   what it holds. */
+   what it holds: the source itself, if they are to be handed out. */
 static Source
 source_of_list(PyObject *list, ItemKind item_kind)
 {
@@ -396,12 +407,12 @@ source_put_back(Source *self)
     self->state = SOURCE_OPEN;
 }
 
-/* Finds out how the item that has been taken is driven.  -1 on error.
+/* Finds out how the item that has been taken is driven on that loop.  -1 on error.
    Runs Python code. */
 static int
-source_look_at_taken(core_state *state, Source *self)
+source_look_at_taken(core_state *state, Source *self, PyObject *loop)
 {
-    return item_find_drive(state, self->taken.item, self->item_kind,
+    return item_find_drive(state, self->taken.item, self->item_kind, loop,
                            &self->taken.drive);
 }
 
@@ -536,8 +547,15 @@ source_close_all(core_state *state, Source *self)
 static int
 source_traverse(Source *self, visitproc visit, void *arg)
 {
-    if (self->kind != SOURCE_LIST) { /* that is hidden */
+    if (self->kind != SOURCE_LIST) {
         Py_VISIT(self->object);
+    }
+    else if (self->item_kind
+             == ITEM_HANDED_OUT) { /* nobody else has the list */
+        int stop = hidden_list_visit(self->object, visit, arg);
+        if (stop != 0) {
+            return stop;
+        }
     }
     Py_VISIT(self->context);
     Py_VISIT(self->function);

@@ -1,7 +1,10 @@
-/* Watcher: a Future that a gathering without a limit takes as it is.
+/* Watcher: a Future that a gathering takes as it is.
 
-   It is a done callback, as asyncio.gather has, instead of a worker; the
-   Future needs no Task and no slot. */
+   It is a done callback, as asyncio.gather has, instead of a worker: the Future
+   needs no Task.  That of a gather() without a limit is the call's to cancel, and
+   its outcome one of the results.  One that is handed out (ITEM_HANDED_OUT) stays
+   the caller's: it has a slot, but is neither cancelled nor asked what it came
+   to. */
 
 #ifndef GATEDCORO_WATCHER_H
 #define GATEDCORO_WATCHER_H
@@ -10,6 +13,7 @@
 
 typedef struct {
     PyObject_HEAD
+    vectorcallfunc vectorcall;
     RunningLink link;           /* link.target is the Future */
     GatheringObject *gathering; /* owned; NULL once the Future is done */
 } WatcherObject;
@@ -105,10 +109,16 @@ gathering_outcome_of(GatheringObject *self, PyObject *future, Outcome *outcome)
     }
 }
 
-/* The done callback.  Runs Python code. */
+/* It is called when the Future is done.  Runs Python code. */
 static PyObject *
-watcher_done(PyObject *op, PyObject *future)
+watcher_done(PyObject *op, PyObject *const *args, size_t nargsf,
+             PyObject *kwnames)
 {
+    if (PyVectorcall_NARGS(nargsf) != 1 || kwnames != NULL) {
+        PyErr_SetString(PyExc_TypeError, "a done callback has one argument");
+        return NULL;
+    }
+    PyObject *future = args[0];
     WatcherObject *self = WatcherObject_CAST(op);
     GatheringObject *gathering = self->gathering;
     if (gathering == NULL || !link_is_running(&self->link)) {
@@ -116,8 +126,12 @@ watcher_done(PyObject *op, PyObject *future)
     }
     self->gathering = NULL;
     call_graph_leave(&gathering->call_graph, &self->link);
-    Outcome outcome;
-    gathering_outcome_of(gathering, future, &outcome);
+    bool is_handed_out = self->link.run == RUN_WATCHED;
+    Outcome outcome = {
+        .task = self->link.target, .task_is_done = true, .is_callers = true};
+    if (!is_handed_out) {
+        gathering_outcome_of(gathering, future, &outcome);
+    }
     int status =
         gathering_deliver(state_of(op), gathering, &self->link, &outcome);
     outcome_clear(&outcome);
@@ -125,14 +139,15 @@ watcher_done(PyObject *op, PyObject *future)
     self->link.target = NULL;
     Py_XDECREF(target);
     Py_DECREF(self); /* the ring's */
+    if (is_handed_out) {
+        status = gathering_go_on(gathering, status);
+    }
     Py_DECREF(gathering);
     if (status < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
 }
-
-static PyMethodDef watcher_done_def = {"done", watcher_done, METH_O, NULL};
 
 /* Has the Future in hand run: it is among what does from now on.  Returns the
    callback to be given to it (new reference), or NULL.  Runs Python code. */
@@ -144,31 +159,59 @@ watcher_new(core_state *state, GatheringObject *gathering)
     if (self == NULL) {
         return NULL;
     }
-    PyObject *callback = PyCFunction_New(&watcher_done_def, (PyObject *)self);
-    if (callback != NULL) {
-        self->gathering = (GatheringObject *)Py_NewRef(gathering);
-        self->link.owner = Py_NewRef(self);
-        self->link.target = gathering_run_taken(gathering, &self->link);
-        gathering_join(gathering, &self->link);
+    self->vectorcall = watcher_done;
+    self->gathering = (GatheringObject *)Py_NewRef(gathering);
+    self->link.owner = Py_NewRef(self);
+    if (gathering->source.item_kind == ITEM_HANDED_OUT) {
+        self->link.run = RUN_WATCHED;
     }
-    Py_DECREF(self);
-    return callback;
+    self->link.target = gathering_run_taken(gathering, &self->link);
+    gathering_join(gathering, &self->link);
+    return (PyObject *)self;
 }
 
-/* The Future does not take its `callback`.  Runs Python code. */
+/* Nobody waits for the Future any more.  Runs Python code. */
 static void
-watcher_give_up(PyObject *callback)
+watcher_let_go(PyObject *op)
 {
-    WatcherObject *self = WatcherObject_CAST(PyCFunction_GET_SELF(callback));
+    WatcherObject *self = WatcherObject_CAST(op);
     GatheringObject *gathering = self->gathering;
-    if (gathering != NULL) { /* else it called back all the same */
+    if (gathering != NULL) { /* else it has called back */
         self->gathering = NULL;
         running_remove(&gathering->running, &self->link);
         call_graph_leave(&gathering->call_graph, &self->link);
-        Py_DECREF(self); /* the ring's */
+        Py_CLEAR(self->link.target); /* that may keep the callback */
+        Py_DECREF(self);             /* the ring's */
         Py_DECREF(gathering);
     }
 }
+
+/* What becomes of one that is handed out when all that runs is cancelled.
+   Runs Python code. */
+static PyObject *
+watcher_cancel(PyObject *op, PyObject *const *Py_UNUSED(args),
+               Py_ssize_t Py_UNUSED(nargs), PyObject *Py_UNUSED(kwnames))
+{
+    WatcherObject *self = WatcherObject_CAST(op);
+    if (self->gathering == NULL || !link_is_running(&self->link)) {
+        Py_RETURN_FALSE;
+    }
+    PyObject *future = Py_NewRef(self->link.target);
+    watcher_let_go(op);
+    int status = call_method_for_effect(
+        future, state_of(op)->str_remove_done_callback, op);
+    Py_DECREF(future);
+    if (status < 0) {
+        return NULL;
+    }
+    Py_RETURN_TRUE;
+}
+
+static PyMethodDef watcher_methods[] = {
+    {"cancel", (PyCFunction)(void (*)(void))watcher_cancel,
+     METH_FASTCALL | METH_KEYWORDS, NULL},
+    {NULL, NULL, 0, NULL},
+};
 
 /*** Lifecycle ***/
 
@@ -200,7 +243,16 @@ watcher_tp_dealloc(PyObject *op)
     Py_DECREF(type);
 }
 
+static PyMemberDef watcher_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(WatcherObject, vectorcall),
+     READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
 static PyType_Slot watcher_slots[] = {
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_methods, watcher_methods},
+    {Py_tp_members, watcher_members},
     {Py_tp_dealloc, watcher_tp_dealloc},
     {Py_tp_traverse, watcher_tp_traverse},
     {Py_tp_clear, watcher_tp_clear},
@@ -210,7 +262,8 @@ static PyType_Slot watcher_slots[] = {
 static PyType_Spec watcher_spec = {
     .name = "gatedcoro._core._Watcher",
     .basicsize = sizeof(WatcherObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
+             | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_IMMUTABLETYPE
              | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = watcher_slots,
 };

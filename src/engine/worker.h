@@ -78,6 +78,59 @@ worker_pending_cancellation(core_state *state, WorkerObject *self,
     return cancelled;
 }
 
+/* What is handed out for the item, which has ended with `exception` (or NULL): new
+   reference; NULL if there is no Task, or with an interrupt.  One that the loop
+   makes may run before anybody has it: it is the current one then, unless who
+   makes it makes its first step, too.  Runs Python code. */
+static PyObject *
+worker_handed_out(core_state *state, WorkerObject *self, PyObject *exception)
+{
+    GatheringObject *gathering = self->gathering;
+    if (self->drive == DRIVE_BY_WAITING && exception == NULL) {
+        return Py_NewRef(self->link.item);
+    }
+    if (self->link.target != NULL || self->has_no_task) {
+        return self->has_no_task ? NULL : Py_NewRef(self->link.target);
+    }
+    PyObject *task = current_task_of(state, gathering->loop);
+    if (task == Py_None || task == gathering->parent) {
+        Py_CLEAR(task);
+    }
+    return task;
+}
+
+/* The same as gathering_deliver(), of an item that is handed out.
+   Runs Python code. */
+static Py_NO_INLINE int
+worker_hand_out(core_state *state, WorkerObject *self, Outcome *outcome)
+{
+    PyObject *task = worker_handed_out(state, self, outcome->exception);
+    PyObject *failure = NULL;
+    if (task == NULL && PyErr_Occurred()) {
+        collect_exception(&failure);
+    }
+    outcome->task = task;
+    outcome->is_callers = task != NULL && task == self->link.item;
+    if (gathering_deliver(state, self->gathering, &self->link, outcome) < 0) {
+        collect_exception(&failure);
+    }
+    self->task_is_kept = outcome->is_kept;
+    Py_XDECREF(task);
+    return raise_collected(failure);
+}
+
+/* The item has ended, and is off the ring when that is with the sink.  The caller
+   gets the ring's reference to the worker.  -1 on an interrupt.
+   Runs Python code. */
+static inline int
+worker_give_outcome(core_state *state, WorkerObject *self, Outcome *outcome)
+{
+    GatheringObject *gathering = self->gathering;
+    return gathering->source.item_kind == ITEM_HANDED_OUT
+               ? worker_hand_out(state, self, outcome)
+               : gathering_deliver(state, gathering, &self->link, outcome);
+}
+
 /*** Steps ***/
 
 /* The item has ended with `*result` or with the exception being raised, which
@@ -105,8 +158,7 @@ worker_deliver(core_state *state, WorkerObject *self, PyObject *result,
             exception != NULL
             && PyErr_GivenExceptionMatches(exception, state->cancelled_error),
     };
-    int status =
-        gathering_deliver(state, self->gathering, &self->link, &outcome);
+    int status = worker_give_outcome(state, self, &outcome);
     Py_XDECREF(exception);
     Py_XDECREF(child);
     if (status == 0 && *raised != NULL && is_interrupt(*raised)) {
@@ -155,7 +207,7 @@ worker_end_with(WorkerObject *self, PyObject *exception)
         .is_cancellation =
             PyErr_GivenExceptionMatches(exception, state->cancelled_error),
     };
-    int status = gathering_deliver(state, gathering, &self->link, &outcome);
+    int status = worker_give_outcome(state, self, &outcome);
     worker_finish(self);
     status = gathering_go_on(gathering, status);
     Py_DECREF(gathering);

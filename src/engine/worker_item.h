@@ -9,7 +9,7 @@
 #ifndef GATEDCORO_WORKER_ITEM_H
 #define GATEDCORO_WORKER_ITEM_H
 
-#include "coroutines/gated.h"
+#include "coroutines/gated_row.h"
 #include "engine/pass.h"
 
 typedef struct {
@@ -17,6 +17,8 @@ typedef struct {
     RunningLink link;           /* its target is the Task */
     GatheringObject *gathering; /* owned; NULL when the last item has ended */
     ItemDrive drive;
+    bool task_is_kept;  /* by somebody to whom its exception may be news */
+    bool has_no_task;   /* it could not be made, or nobody will step it */
     bool in_first_step; /* of a Task of ours */
     bool is_resumed;    /* by who called or released it, and has a reference */
     bool
@@ -47,7 +49,7 @@ worker_represented(CoroutineObject *op)
     PyObject *item = self->link.item;
     if (self->delegate != NULL && Py_TYPE(self->delegate) == state->gated_type
         && self->delegate != item) {
-        item = GatedObject_CAST(self->delegate)->item;
+        item = gated_innermost(self->delegate)->item;
     }
     Py_XINCREF(item);
     int is_coro = item == NULL ? 0 : is_coroutine(state, item);
@@ -122,7 +124,7 @@ worker_comes_too_late(WorkerObject *self, GatheringObject *gathering)
                || self->link.run != RUN_RUNNING);
 }
 
-/* An item does not wait for the gate any more.  -1 on an interrupt.
+/* An item does not wait for the gates any more.  -1 on an interrupt.
    Runs Python code. */
 static int
 worker_gate_told(PyObject *owner, bool entered)
@@ -137,7 +139,7 @@ worker_gate_told(PyObject *owner, bool entered)
 }
 
 /* Called by a gated coroutine, once for each item that waits for the limit's
-   gate (gated.h). */
+   gates (gated.h). */
 static const GatedOwnerCalls worker_gate_calls = {
     .told = worker_gate_told,
 };
@@ -150,16 +152,17 @@ worker_begin_item(core_state *state, WorkerObject *self, PyObject **result)
     GatheringObject *gathering = self->gathering;
     ItemKind kind = gathering->source.item_kind;
     PyObject *gated = NULL;
-    if (gathering->limit.kind == LIMIT_GATE) {
+    if (gathering->limit.gates != NULL) {
         PyObject *argument = self->argument;
         self->argument = NULL;
-        gated = gated_new(state, gathering->limit.gate, self->link.item,
-                          argument, kind, self->drive, self->link.index);
+        gated = gated_row_new(state, gathering->limit.gates, self->link.item,
+                              argument, kind, self->drive, self->link.index);
         if (gated == NULL) {
             worker_give_up_item(state, self);
             return PYGEN_ERROR;
         }
-        gated_set_owner(gated, (PyObject *)gathering, &worker_gate_calls);
+        gated_set_owner(gated_innermost(gated), (PyObject *)gathering,
+                        &worker_gate_calls);
     }
     if (worker_comes_too_late(self, gathering)) {
         if (gated != NULL) {

@@ -35,22 +35,6 @@ close_items(core_state *state, PyObject *list)
     }
 }
 
-/* The loop of a Future: new reference.  Runs Python code. */
-static PyObject *
-loop_of_future(core_state *state, PyObject *future)
-{
-    PyObject *get_loop;
-    if (lookup_attribute(future, state->str_get_loop, &get_loop) < 0) {
-        return NULL;
-    }
-    if (get_loop == NULL) {
-        return PyObject_GetAttr(future, state->str_private_loop);
-    }
-    PyObject *loop = PyObject_CallNoArgs(get_loop);
-    Py_DECREF(get_loop);
-    return loop;
-}
-
 /*** As asyncio.gather takes them ***/
 
 typedef struct {
@@ -190,10 +174,10 @@ append_with_index(PyObject *list, PyObject *op)
 
 /* Sorts out the arguments of asyncio.gather in `list` (borrowed): what can be
    awaited, what was given twice (by hash and equality), which loop it is on.
-   With `futures_first`, Futures go to the front.  Nothing has started.
+   Futures among the first `most` go to the front.  Nothing has started.
    Runs Python code. */
 static int
-sort_out_awaitables(core_state *state, PyObject *list, bool futures_first,
+sort_out_awaitables(core_state *state, PyObject *list, Py_ssize_t most,
                     Awaitables *awaitables)
 {
     Py_ssize_t size = PyList_GET_SIZE(list);
@@ -208,10 +192,10 @@ sort_out_awaitables(core_state *state, PyObject *list, bool futures_first,
                    : 0;
     }
     int status = -1;
-    PyObject *places = PyDict_New();   /* argument -> index */
-    PyObject *futures = PyList_New(0); /* hold no NULL, and are tracked */
-    PyObject *others = PyList_New(0);
-    PyObject *positions = PyList_New(0);
+    PyObject *places = PyDict_New(); /* argument -> index */
+    PyObject *futures = hidden_list_new(NULL, 0);
+    PyObject *others = hidden_list_new(NULL, 0);
+    PyObject *positions = hidden_list_new(NULL, 0);
     if (places == NULL || futures == NULL || others == NULL
         || positions == NULL) {
         goto done;
@@ -232,9 +216,11 @@ sort_out_awaitables(core_state *state, PyObject *list, bool futures_first,
             goto done;
         }
         /* A Future's place is its index less the number of arguments. */
-        place =
-            append_with_index(future && futures_first ? futures : others, op);
-        if (place != NULL && future && futures_first) {
+        bool goes_first =
+            future
+            && PyList_GET_SIZE(futures) + PyList_GET_SIZE(others) < most;
+        place = append_with_index(goes_first ? futures : others, op);
+        if (place != NULL && goes_first) {
             Py_ssize_t at = PyLong_AsSsize_t(place);
             Py_SETREF(place, PyLong_FromSsize_t(at - size));
         }
@@ -266,7 +252,6 @@ sort_out_awaitables(core_state *state, PyObject *list, bool futures_first,
         < 0) {
         goto done;
     }
-    hidden_list_hide(futures);
     awaitables->list = Py_NewRef(futures);
     awaitables->positions = Py_NewRef(positions);
     status = 0;

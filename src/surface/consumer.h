@@ -13,6 +13,7 @@
 
 typedef struct {
     CoroutineObject base;
+    const char *name;
     StreamObject *stream; /* owned */
     WaitingLink link;
     bool has_asked;
@@ -229,9 +230,9 @@ consumer_discard(CoroutineObject *op, PyObject *Py_UNUSED(exception),
 }
 
 static PyObject *
-consumer_name(CoroutineObject *Py_UNUSED(op))
+consumer_name(CoroutineObject *op)
 {
-    return PyUnicode_InternFromString("Stream.__anext__");
+    return PyUnicode_InternFromString(((ConsumerObject *)op)->name);
 }
 
 static PyObject *
@@ -255,6 +256,16 @@ static const CoroutineKind consumer_kind = {
     .warns = true,
 };
 
+/* One that has just been allocated. */
+static void
+consumer_init(ConsumerObject *self, const CoroutineKind *kind,
+              StreamObject *stream)
+{
+    coroutine_init(&self->base, kind);
+    self->name = stream->kind->anext_name;
+    self->stream = (StreamObject *)Py_NewRef(stream);
+}
+
 /* Runs no Python code. */
 static PyObject *
 consumer_new(core_state *state, StreamObject *stream)
@@ -262,8 +273,7 @@ consumer_new(core_state *state, StreamObject *stream)
     ConsumerObject *self = (ConsumerObject *)spares_alloc(
         &state->consumers, state->consumer_type);
     if (self != NULL) {
-        coroutine_init(&self->base, &consumer_kind);
-        self->stream = (StreamObject *)Py_NewRef(stream);
+        consumer_init(self, &consumer_kind, stream);
     }
     return (PyObject *)self;
 }

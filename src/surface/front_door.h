@@ -49,7 +49,7 @@ open_gather_with_concurrency(core_state *state, PyObject *n, PyObject *list)
         return NULL;
     }
     PyObject *outer;
-    if (opening.parts.limit.kind == LIMIT_NONE) {
+    if (limit_is_none(&opening.parts.limit)) {
         outer = open_awaitables(state, loop, list, &opening);
     }
     else {
@@ -78,6 +78,7 @@ open_calls(core_state *state, FrontDoorObject *self, PyObject *iterable)
                                                     : "async_fns")
                < 0) {
         Py_DECREF(iterable); /* nothing of it has run */
+        limit_clear(&parts->limit);
         return NULL;
     }
     parts->loop = PyObject_CallNoArgs(state->get_running_loop);
@@ -91,6 +92,7 @@ open_calls(core_state *state, FrontDoorObject *self, PyObject *iterable)
     }
     Py_XDECREF(parts->loop);
     Py_XDECREF(opening.list);
+    limit_clear(&parts->limit);
     return outer;
 }
 

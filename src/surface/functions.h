@@ -8,6 +8,7 @@
 
 #include "coroutines/gated.h"
 #include "surface/arguments.h"
+#include "surface/as_completed_type.h"
 #include "surface/front_door.h"
 #include "surface/stream_type.h"
 
@@ -97,6 +98,7 @@ gather_call(core_state *state, PyObject *const *args, Py_ssize_t nargs,
         outer = open_awaitables(state, loop, list, &opening);
         Py_XDECREF(loop);
     }
+    limit_clear(&opening.parts.limit);
     Py_DECREF(list);
     return outer;
 }
@@ -122,7 +124,7 @@ amap_call(core_state *state, PyObject *const *args, Py_ssize_t nargs,
           PyObject *kwnames)
 {
     PyObject *values[6];
-    Limit limit;
+    Limit limit = {0};
     bool is_ordered, return_exceptions, is_given;
     Py_ssize_t buffersize;
     if (bind_arguments(&amap_signature, args, nargs, kwnames, values) < 0) {
@@ -138,11 +140,57 @@ amap_call(core_state *state, PyObject *const *args, Py_ssize_t nargs,
         || parse_buffersize(values[4], &is_given, &buffersize) < 0
         || parse_flag(values[3], true, &is_ordered) < 0
         || parse_flag(values[5], false, &return_exceptions) < 0) {
+        limit_clear(&limit);
         return NULL;
     }
     Window window = window_of(&limit, is_given, buffersize);
-    return stream_new(state, values[0], values[1], &limit, &window, is_ordered,
-                      return_exceptions);
+    StreamObject *stream =
+        stream_new(state->stream_type, &stream_kind, values[1], &limit,
+                   &window, is_ordered, return_exceptions);
+    limit_clear(&limit);
+    if (stream != NULL) {
+        stream->function = Py_NewRef(values[0]);
+    }
+    return (PyObject *)stream;
+}
+
+/*** as_completed ***/
+
+static const char *const as_completed_names[] = {"aws", "limit", "timeout"};
+
+static const Signature as_completed_signature = {
+    .function = "as_completed",
+    .names = as_completed_names,
+    .positional = 1,
+    .total = 3,
+    .required = 1,
+};
+
+/* Runs Python code. */
+static PyObject *
+as_completed_call(core_state *state, PyObject *const *args, Py_ssize_t nargs,
+                  PyObject *kwnames)
+{
+    PyObject *values[3];
+    Limit limit = {0};
+    bool has_timeout;
+    double timeout;
+    if (bind_arguments(&as_completed_signature, args, nargs, kwnames, values)
+            < 0
+        || (AS_COMPLETED_CHECKS_AT_ONCE
+            && check_iterable(state, values[0], "aws") < 0)
+        || parse_limit(state, values[1], "limit", &limit) < 0
+        || parse_timeout(values[2], &has_timeout, &timeout) < 0) {
+        limit_clear(&limit);
+        return NULL;
+    }
+    AsCompletedObject *self = as_completed_new(state, values[0], &limit);
+    limit_clear(&limit);
+    if (self != NULL) {
+        self->has_timeout = has_timeout;
+        self->timeout = timeout;
+    }
+    return (PyObject *)self;
 }
 
 /*** The coroutines ***/

@@ -110,9 +110,11 @@ choose_tasks(core_state *state, PyObject *loop, TaskOrigin *tasks)
 /* Is the Future done, where asyncio.gather asks?  1, 0, or -1 on error.
    Runs Python code. */
 static int
-watched_future_is_done(core_state *state, PyObject *future)
+watched_future_is_done(core_state *state, GatheringObject *gathering,
+                       PyObject *future)
 {
-    if (!GATHER_TAKES_DONE_FUTURES_AT_ONCE) {
+    if (!GATHER_TAKES_DONE_FUTURES_AT_ONCE
+        || gathering->source.item_kind == ITEM_HANDED_OUT) {
         return 0;
     }
     PyObject *answer = PyObject_CallMethodNoArgs(future, state->str_done);
@@ -135,7 +137,7 @@ watch_taken(core_state *state, GatheringObject *gathering, PyObject *done)
         Py_DECREF(given_up);
     }
     else {
-        int is_done = watched_future_is_done(state, future);
+        int is_done = watched_future_is_done(state, gathering, future);
         if (is_done > 0) {
             added = PyList_Append(done, callback) < 0
                             || PyList_Append(done, future) < 0
@@ -147,7 +149,7 @@ watch_taken(core_state *state, GatheringObject *gathering, PyObject *done)
                 future, state->str_add_done_callback, callback);
         }
         if (added < 0) {
-            watcher_give_up(callback);
+            watcher_let_go(callback);
         }
         Py_DECREF(callback);
     }
@@ -169,6 +171,11 @@ watch_futures(core_state *state, GatheringObject *gathering, Py_ssize_t count)
     }
     for (Py_ssize_t i = 0; i < count && source->state == SOURCE_OPEN; i++) {
         (void)source_take(state, source); /* a list has it at once */
+        if (gathering->sink->expect(gathering->receiver, source->taken.index)
+            < 0) {
+            source_drop_taken(state, source);
+            goto done;
+        }
         if (watch_taken(state, gathering, done) < 0) {
             goto done;
         }
@@ -259,9 +266,15 @@ begin_gathering(core_state *state, GatheringObject *gathering,
         return -1;
     }
     if (futures > 0) {
+        if (source->item_kind == ITEM_HANDED_OUT
+            && gathering->tasks != TASKS_BY_LOOP
+            && futures < PyList_GET_SIZE(source->object)
+            && gathering_schedule_pump(gathering) < 0) {
+            return -1; /* Futures that are done call back after the items start */
+        }
         slice_begin(&gathering->slice);
         int watched = watch_futures(state, gathering, futures);
-        slice_end(&gathering->slice);
+        slice_init(&gathering->slice); /* that was no pass */
         gathering_release_parent(gathering);
         if (watched < 0) {
             return -1;
@@ -308,7 +321,19 @@ make_stream_gathering(core_state *state, GatheringParts *parts)
     GatheringObject *gathering = NULL;
     parts->runner = &worker_runner;
     if (choose_tasks(state, parts->loop, &parts->tasks) == 0) {
+        if (parts->source.item_kind == ITEM_HANDED_OUT
+            && parts->tasks == TASKS_OWN_REUSED) {
+            parts->tasks = TASKS_OWN;
+        }
         gathering = gathering_new(state, parts);
+    }
+    if (gathering != NULL && parts->source.item_kind == ITEM_HANDED_OUT
+        && call_graph_open(state, &gathering->call_graph) < 0) {
+        gathering->abandoned = true; /* it closes the source as it goes */
+        PyObject *raised = fetch_exception();
+        Py_DECREF(gathering);
+        restore_exception(raised);
+        return NULL;
     }
     if (gathering == NULL) {
         PyObject *raised = fetch_exception();
@@ -351,9 +376,10 @@ open_awaitables(core_state *state, PyObject *loop, PyObject *list,
                 Opening *opening)
 {
     Awaitables awaitables = {.loop = Py_XNewRef(loop)};
-    bool futures_first = opening->parts.limit.kind == LIMIT_NONE;
+    Py_ssize_t most =
+        limit_is_none(&opening->parts.limit) ? PY_SSIZE_T_MAX : 0;
     PyObject *outer = NULL;
-    if (sort_out_awaitables(state, list, futures_first, &awaitables) < 0) {
+    if (sort_out_awaitables(state, list, most, &awaitables) < 0) {
         close_items(state, list);
     }
     else {

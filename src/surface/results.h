@@ -66,7 +66,7 @@ results_expect(PyObject *op, Py_ssize_t index)
 
 /* Runs Python code. */
 static int
-results_put(PyObject *op, Py_ssize_t index, const Outcome *outcome)
+results_put(PyObject *op, Py_ssize_t index, Outcome *outcome)
 {
     ResultsObject *self = ResultsObject_CAST(op);
     PyObject *result = outcome_as_result(state_of(op), outcome);

@@ -25,20 +25,59 @@ typedef enum {
     STREAM_USE_CLOSED,
 } StreamUse;
 
+typedef struct StreamObject StreamObject;
+
+/* What differs between the two of them, amap()'s and as_completed()'s
+   (as_completed.h).  Called by the functions of this file, and by the block that
+   closes it. */
 typedef struct {
+    /* Of their coroutines. */
+    const char *anext_name;
+    const char *aenter_name;
+    const char *aexit_name;
+    const char *aclose_name;
+
+    /* The receiver, and the sink that it is of, of the results of what is in the
+       iterable: new reference. */
+    PyObject *(*new_results)(core_state *state, StreamObject *stream,
+                             PyObject *iterable, const Sink **sink);
+
+    /* Nobody wants what is left of the results.  -1 on an interrupt.
+       Runs Python code. */
+    int (*leave_results)(StreamResultsObject *results);
+
+    /* Makes the source of what is in the iterable (stolen), under the limit that
+       the parts have.  -1 on error: there is nothing to drop then.
+       Runs Python code. */
+    int (*open_source)(core_state *state, StreamObject *stream,
+                       PyObject *iterable, GatheringParts *parts);
+
+    /* The gathering has begun.  -1 on error.  Runs Python code. */
+    int (*begun)(core_state *state, StreamObject *stream);
+
+    /* It is closed before it has been opened, and goes through no async iterator:
+       closes the iterable (stolen).  -1 on error.  Runs Python code. */
+    int (*close_iterable)(core_state *state, PyObject *iterable);
+
+    bool warns; /* if it is never used */
+} StreamKind;
+
+struct StreamObject {
     PyObject_HEAD
+    const StreamKind *kind;
     StreamUse use;
     ErrorPolicy policy; /* when it is iterated over */
     bool is_ordered;
     Window window;
-    PyObject *function;
+    PyObject *function;           /* NULL: the items are in the iterable */
     PyObject *iterable;           /* until it is used */
-    PyObject *limit;              /* None, an int, or a gate */
+    Py_ssize_t futures;           /* so many items are, and taken at once */
+    PyObject *limit;              /* see limit_as_object() */
     PyObject *loop;               /* of its first step; or NULL */
     GatheringObject *gathering;   /* NULL unless it is ITERATED */
     StreamResultsObject *results; /* likewise */
     PyObject *weakreflist;
-} StreamObject;
+};
 
 static inline StreamObject *
 StreamObject_CAST(PyObject *op)
@@ -104,44 +143,37 @@ static Window
 window_of(const Limit *limit, bool is_given, Py_ssize_t size)
 {
     Window window = {PY_SSIZE_T_MAX, PY_SSIZE_T_MAX};
-    switch (limit->kind) {
-    case LIMIT_NONE:
+    if (limit_is_none(limit)) {
         if (is_given) {
             window.drawn = size == 0 ? 1 : size;
         }
-        break;
-    case LIMIT_COUNT: {
+    }
+    else if (limit->count != NOT_LIMITED) {
         Py_ssize_t more = is_given ? size : limit->count;
         if (more < PY_SSIZE_T_MAX - limit->count) {
             window.drawn = limit->count + more;
         }
-        break;
     }
-    case LIMIT_GATE:
+    else {
         window.finished = is_given ? size : FINISHED_BY_DEFAULT;
-        break;
     }
     return window;
 }
 
-/* A Stream of arguments that are in order: new reference. */
-static PyObject *
-stream_new(core_state *state, PyObject *function, PyObject *iterable,
+/* A Stream of that type, of arguments that are in order: new reference. */
+static StreamObject *
+stream_new(PyTypeObject *type, const StreamKind *kind, PyObject *iterable,
            const Limit *limit, const Window *window, bool is_ordered,
            bool return_exceptions)
 {
-    PyTypeObject *type = state->stream_type;
-    PyObject *given =
-        limit->kind == LIMIT_COUNT
-            ? PyLong_FromSsize_t(limit->count)
-            : Py_NewRef(limit->gate == NULL ? Py_None : limit->gate);
+    PyObject *given = limit_as_object(limit);
     StreamObject *self =
         given == NULL ? NULL : (StreamObject *)type->tp_alloc(type, 0);
     if (self == NULL) {
         Py_XDECREF(given);
         return NULL;
     }
-    self->function = Py_NewRef(function);
+    self->kind = kind;
     self->iterable = Py_NewRef(iterable);
     self->limit = given;
     self->window = *window;
@@ -150,7 +182,7 @@ stream_new(core_state *state, PyObject *function, PyObject *iterable,
         .return_exceptions = return_exceptions,
         .stops = is_ordered ? STOPS_LATER : STOPS_ALL_BUT_TAKEN,
     };
-    return (PyObject *)self;
+    return self;
 }
 
 /*** Opening ***/
@@ -161,23 +193,19 @@ stream_open(core_state *state, StreamObject *self)
 {
     PyObject *iterable = self->iterable;
     self->iterable = NULL;
+    GatheringParts parts = {.loop = self->loop, .policy = self->policy};
     PyObject *results =
-        stream_results_new(state, &self->window, self->is_ordered);
-    GatheringParts parts = {
-        .loop = self->loop,
-        .policy = self->policy,
-        .sink = &stream_results_sink,
-        .receiver = results,
-    };
+        self->kind->new_results(state, self, iterable, &parts.sink);
+    parts.receiver = results;
     GatheringObject *gathering = NULL;
     if (results == NULL
         || parse_limit(state, self->limit, "limit", &parts.limit) < 0) {
         Py_DECREF(iterable);
     }
-    else if (source_open(state, &parts.source, iterable, self->function)
-             == 0) {
+    else if (self->kind->open_source(state, self, iterable, &parts) == 0) {
         gathering = make_stream_gathering(state, &parts);
     }
+    limit_clear(&parts.limit);
     if (gathering == NULL) {
         Py_XDECREF(results);
         return -1;
@@ -185,16 +213,27 @@ stream_open(core_state *state, StreamObject *self)
     self->gathering = gathering;
     self->results = (StreamResultsObject *)results;
     self->use = STREAM_USE_ITERATED; /* an eager item may look at it now */
-    if (begin_gathering(state, gathering, 0, true) < 0) {
+    if (begin_gathering(state, gathering, self->futures, true) < 0
+        || (self->kind->begun != NULL && self->kind->begun(state, self) < 0)) {
         gathering_drop(gathering);
         PyObject *raised = fetch_exception();
-        if (stream_results_leave(self->results) < 0) {
+        if (self->kind->leave_results(self->results) < 0) {
             PyErr_WriteUnraisable((PyObject *)self);
         }
         restore_exception(raised);
         return -1;
     }
     return 0;
+}
+
+/* Opens it on that loop (stolen).  -1 on error: it is closed then.
+   Runs Python code. */
+static int
+stream_open_on(core_state *state, StreamObject *self, PyObject *loop)
+{
+    self->loop = loop;
+    self->use = STREAM_USE_CLOSED; /* if it cannot be opened */
+    return stream_open(state, self);
 }
 
 /* -1 if the loop that runs is another one than its own, or there is none.
@@ -242,12 +281,11 @@ stream_be_iterated(core_state *state, StreamObject *self)
         Py_DECREF(loop);
         return stream_be_iterated(state, self);
     }
-    self->loop = loop;
-    self->use = STREAM_USE_CLOSED; /* if it cannot be opened */
-    return stream_open(state, self) < 0 ? -1 : 1;
+    return stream_open_on(state, self, loop) < 0 ? -1 : 1;
 }
 
-/* Is that Task one of its items', or its source's? */
+/* Is that Task one of its items', or its source's?  One that the caller has made is
+   not. */
 static bool
 gathering_runs_in(const GatheringObject *self, PyObject *task)
 {
@@ -257,7 +295,7 @@ gathering_runs_in(const GatheringObject *self, PyObject *task)
                  && IterationObject_CAST(source->object)->task == task;
     for (const RunningLink *link = ring->next; link != ring && !found;
          link = link->next) {
-        found = link->owner != NULL
+        found = link->owner != NULL && link->run != RUN_WATCHED
                 && (link->target == task
                     || link->target == NULL); /* its Task is being made */
     }
@@ -267,13 +305,15 @@ gathering_runs_in(const GatheringObject *self, PyObject *task)
 /* The Stream that it goes through, if its source is one that has been opened
    (borrowed), or NULL. */
 static StreamObject *
-stream_source(const StreamObject *self)
+stream_source(core_state *state, const StreamObject *self)
 {
     const Source *source = &self->gathering->source;
     PyObject *iterator = source->kind == SOURCE_TASK && source->object != NULL
                              ? IterationObject_CAST(source->object)->iterator
                              : NULL;
-    if (iterator == NULL || Py_TYPE(iterator) != Py_TYPE(self)) {
+    if (iterator == NULL
+        || (Py_TYPE(iterator) != state->stream_type
+            && Py_TYPE(iterator) != state->as_completed_type)) {
         return NULL;
     }
     StreamObject *stream = StreamObject_CAST(iterator);
@@ -294,7 +334,7 @@ stream_is_in_own_task(core_state *state, StreamObject *self)
     const StreamObject *seen = NULL;
     size_t steps = 0;
     for (const StreamObject *stream = self; stream != NULL && stream != seen;
-         stream = stream_source(stream)) {
+         stream = stream_source(state, stream)) {
         if (gathering_runs_in(stream->gathering, current)) {
             found = true;
             break;

@@ -19,6 +19,7 @@ typedef enum {
 typedef struct {
     CoroutineObject base;
     BlockKind kind;
+    const char *name;
     bool has_begun;
     StreamObject *stream; /* owned */
     PyObject *raised;     /* with which the block is left; or NULL */
@@ -80,11 +81,12 @@ block_take_unopened(StreamObject *stream)
 static int
 block_close_unopened(core_state *state, BlockObject *self)
 {
+    const StreamKind *kind = self->stream->kind;
     PyObject *iterable = block_take_unopened(self->stream);
     PyAsyncMethods *methods = Py_TYPE(iterable)->tp_as_async;
     PyObject *aclose = NULL;
     if (methods == NULL || methods->am_anext == NULL) {
-        return source_close_iterator(state, iterable);
+        return kind->close_iterable(state, iterable);
     }
     int status = lookup_attribute(iterable, state->str_aclose, &aclose);
     PyObject *awaitable =
@@ -139,7 +141,7 @@ block_begin(core_state *state, BlockObject *self)
         return stream_goes_on(stream);
     }
     PyObject *failure = NULL;
-    if (stream_results_leave(stream->results) < 0) {
+    if (stream->kind->leave_results(stream->results) < 0) {
         collect_exception(&failure);
     }
     if (gathering_leave(stream->gathering) < 0
@@ -289,12 +291,7 @@ block_discard(CoroutineObject *op, PyObject *Py_UNUSED(exception),
 static PyObject *
 block_name(CoroutineObject *op)
 {
-    static const char *const names[] = {
-        [BLOCK_ENTER] = "Stream.__aenter__",
-        [BLOCK_EXIT] = "Stream.__aexit__",
-        [BLOCK_CLOSE] = "Stream.aclose",
-    };
-    return PyUnicode_InternFromString(names[((BlockObject *)op)->kind]);
+    return PyUnicode_InternFromString(((BlockObject *)op)->name);
 }
 
 static PyObject *
@@ -319,6 +316,20 @@ static const CoroutineKind block_kind = {
     .warns = true,
 };
 
+static const char *
+block_name_of(const StreamKind *stream_kind, BlockKind kind)
+{
+    switch (kind) {
+    case BLOCK_ENTER:
+        return stream_kind->aenter_name;
+    case BLOCK_EXIT:
+        return stream_kind->aexit_name;
+    case BLOCK_CLOSE:
+        return stream_kind->aclose_name;
+    }
+    Py_UNREACHABLE();
+}
+
 /* `raised` is what leaves the block: borrowed, or NULL. */
 static PyObject *
 block_new(core_state *state, BlockKind kind, StreamObject *stream,
@@ -329,6 +340,7 @@ block_new(core_state *state, BlockKind kind, StreamObject *stream,
     if (self != NULL) {
         coroutine_init(&self->base, &block_kind);
         self->kind = kind;
+        self->name = block_name_of(stream->kind, kind);
         self->stream = (StreamObject *)Py_NewRef(stream);
         self->raised = Py_XNewRef(raised);
     }

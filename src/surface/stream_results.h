@@ -235,6 +235,15 @@ stream_results_cut_from(StreamResultsObject *self, Py_ssize_t at)
     }
 }
 
+/* Hands the result (stolen) out after all others. */
+static void
+stream_results_append(StreamResultsObject *self, PyObject *result)
+{
+    *stream_results_slot(self, self->used) = result;
+    self->used++;
+    self->ready++;
+}
+
 /*** What a gathering calls ***/
 
 static bool
@@ -262,7 +271,7 @@ stream_results_expect(PyObject *op, Py_ssize_t Py_UNUSED(index))
 
 /* Runs Python code. */
 static int
-stream_results_put(PyObject *op, Py_ssize_t index, const Outcome *outcome)
+stream_results_put(PyObject *op, Py_ssize_t index, Outcome *outcome)
 {
     StreamResultsObject *self = StreamResultsObject_CAST(op);
     if (self->is_over || index >= self->cut) {
@@ -275,9 +284,7 @@ stream_results_put(PyObject *op, Py_ssize_t index, const Outcome *outcome)
     }
     self->finished++;
     if (!self->is_ordered) {
-        *stream_results_slot(self, self->used) = result;
-        self->used++;
-        self->ready++;
+        stream_results_append(self, result);
     }
     else {
         Py_ssize_t at = index - self->handed_over;
@@ -346,6 +353,7 @@ stream_results_leave(StreamResultsObject *self)
     self->is_over = self->is_left = true;
     Py_CLEAR(self->error);
     stream_results_cut_from(self, 0);
+    self->finished = self->handed_over; /* some may not be there yet */
     return stream_results_wake(self);
 }
 
@@ -462,10 +470,10 @@ stream_results_go(StreamResultsObject *self, WaitingLink *link)
 
 /*** Lifecycle ***/
 
+/* New results, of that type or one that has more fields. */
 static PyObject *
-stream_results_new(core_state *state, const Window *window, bool is_ordered)
+stream_results_new(PyTypeObject *type, const Window *window, bool is_ordered)
 {
-    PyTypeObject *type = state->stream_results_type;
     StreamResultsObject *self = (StreamResultsObject *)type->tp_alloc(type, 0);
     if (self != NULL) {
         self->window = *window;

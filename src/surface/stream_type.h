@@ -36,6 +36,19 @@ stream_am_await(PyObject *op)
                           self->function, policy);
 }
 
+/* How many of its items run, have ended and wait, and have been handed over. */
+static void
+stream_count(const StreamObject *self, Py_ssize_t *running,
+             Py_ssize_t *waiting, Py_ssize_t *done)
+{
+    *running = *waiting = *done = 0;
+    if (self->gathering != NULL) {
+        *running = self->gathering->running.count;
+        *waiting = stream_results_waiting(self->results);
+        *done = self->results->handed_over;
+    }
+}
+
 /* Runs Python code. */
 static PyObject *
 stream_tp_repr(PyObject *op)
@@ -56,12 +69,8 @@ stream_tp_repr(PyObject *op)
             return NULL;
         }
     }
-    Py_ssize_t running = 0, waiting = 0, done = 0;
-    if (self->gathering != NULL) {
-        running = self->gathering->running.count;
-        waiting = stream_results_waiting(self->results);
-        done = self->results->handed_over;
-    }
+    Py_ssize_t running, waiting, done;
+    stream_count(self, &running, &waiting, &done);
     PyObject *repr =
         self->use == STREAM_USE_AWAITED
             ? PyUnicode_FromFormat("<gatedcoro.Stream of %S: awaited>", name)
@@ -96,6 +105,37 @@ stream_aclose(PyObject *op, PyObject *Py_UNUSED(ignored))
     return block_new(state_of(op), BLOCK_CLOSE, StreamObject_CAST(op), NULL);
 }
 
+/*** Its kind ***/
+
+static PyObject *
+stream_new_results(core_state *state, StreamObject *self,
+                   PyObject *Py_UNUSED(iterable), const Sink **sink)
+{
+    *sink = &stream_results_sink;
+    return stream_results_new(state->stream_results_type, &self->window,
+                              self->is_ordered);
+}
+
+/* Runs Python code. */
+static int
+stream_open_source(core_state *state, StreamObject *self, PyObject *iterable,
+                   GatheringParts *parts)
+{
+    return source_open(state, &parts->source, iterable, self->function);
+}
+
+static const StreamKind stream_kind = {
+    .anext_name = "Stream.__anext__",
+    .aenter_name = "Stream.__aenter__",
+    .aexit_name = "Stream.__aexit__",
+    .aclose_name = "Stream.aclose",
+    .new_results = stream_new_results,
+    .leave_results = stream_results_leave,
+    .open_source = stream_open_source,
+    .close_iterable = source_close_iterator,
+    .warns = true,
+};
+
 /*** Lifecycle ***/
 
 /* It was never used.  One warning is enough for a chain of them; who holds one of
@@ -124,7 +164,7 @@ stream_tp_finalize(PyObject *op)
 {
     StreamObject *self = StreamObject_CAST(op);
     PyObject *raised = fetch_exception();
-    if (self->use == STREAM_USE_NONE) {
+    if (self->use == STREAM_USE_NONE && self->kind->warns) {
         stream_warn_unused(self);
     }
     else if (stream_goes_on(self)) {
@@ -223,12 +263,13 @@ static PyType_Spec stream_spec = {
     .slots = stream_slots,
 };
 
-/* The type, with the docstring that gatedcoro._functions has for it: new reference.
-   Runs Python code. */
+/* A type with the docstring that gatedcoro._functions has for it; `slots` begins
+   with a place for that: new reference.  Runs Python code. */
 static PyObject *
-stream_type_new(PyObject *module)
+type_with_docstring(PyObject *module, const char *name,
+                    const PyType_Spec *spec, PyType_Slot *slots)
 {
-    PyObject *described = import_from("gatedcoro._functions", "Stream");
+    PyObject *described = import_from("gatedcoro._functions", name);
     PyObject *doc = described == NULL
                         ? NULL
                         : PyObject_GetAttrString(described, "__doc__");
@@ -236,22 +277,29 @@ stream_type_new(PyObject *module)
     if (doc == NULL) {
         return NULL;
     }
-    PyType_Slot slots[Py_ARRAY_LENGTH(stream_slots) + 1] = {{Py_tp_doc, NULL}};
-    memcpy(slots + 1, stream_slots, sizeof(stream_slots));
-    PyType_Spec spec = stream_spec;
-    spec.slots = slots;
+    PyType_Spec documented = *spec;
     PyObject *type = NULL;
+    documented.slots = slots;
     if (doc == Py_None) { /* python -OO */
-        spec.slots = slots + 1;
+        documented.slots = slots + 1;
     }
     else {
-        slots[0].pfunc = (void *)PyUnicode_AsUTF8(doc);
+        slots[0] = (PyType_Slot){Py_tp_doc, (void *)PyUnicode_AsUTF8(doc)};
     }
     if (!PyErr_Occurred()) {
-        type = PyType_FromModuleAndSpec(module, &spec, NULL);
+        type = PyType_FromModuleAndSpec(module, &documented, NULL);
     }
     Py_DECREF(doc);
     return type;
+}
+
+/* Runs Python code. */
+static PyObject *
+stream_type_new(PyObject *module)
+{
+    PyType_Slot slots[Py_ARRAY_LENGTH(stream_slots) + 1];
+    memcpy(slots + 1, stream_slots, sizeof(stream_slots));
+    return type_with_docstring(module, "Stream", &stream_spec, slots);
 }
 
 #endif /* GATEDCORO_STREAM_TYPE_H */

@@ -9,29 +9,10 @@ import types
 import pytest
 
 from contract_tools import Running, Trace, idle, item
-from stream_tools import consume, doing, drawn, run
+from stream_tools import Doors, consume, doing, drawn, run
 
 VARIABLE = contextvars.ContextVar("VARIABLE", default="default")
 GATES = [asyncio.Semaphore, asyncio.BoundedSemaphore]
-
-
-class Doors:
-    """An async function each of whose items waits until it is opened."""
-
-    def __init__(self, trace):
-        self.trace = trace
-        self.futures = {}
-
-    async def __call__(self, name):
-        self.trace(f"+{name}")
-        self.futures[name] = asyncio.get_running_loop().create_future()
-        await self.futures[name]
-        self.trace(f"-{name}")
-        return name
-
-    def open(self, names):
-        for name in names:
-            self.futures.pop(name).set_result(None)
 
 
 # Use

@@ -206,7 +206,8 @@ def test_a_limit_below_one_is_a_value_error_at_the_call(impl, bad):
 
 @pytest.mark.parametrize("bad", [2.5, 1.0, "3", object(), contextlib.nullcontext, contextlib.suppress(), at_once])
 def test_a_limit_of_another_kind_is_a_type_error_at_the_call(impl, bad):
-    with pytest.raises(TypeError, match="^limit must be an integer, None or an async context manager, not "):
+    words = "^limit must be an integer, an async context manager, a tuple or list of these, or None, not "
+    with pytest.raises(TypeError, match=words):
         impl.amap(at_once, [], limit=bad)
 
 

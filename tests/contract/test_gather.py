@@ -178,7 +178,7 @@ def test_a_proxy_of_a_limit_is_what_it_stands_for(impl, of):
     run(main)
 
 
-@pytest.mark.parametrize("limit", [0, -1, -(2**80), False])
+@pytest.mark.parametrize("limit", [0, -1, -(2**80), False, (), [], (0,)])
 def test_a_limit_below_one_is_a_value_error(impl, limit):
     async def main():
         coroutine = asyncio.sleep(0)
@@ -191,7 +191,7 @@ def test_a_limit_below_one_is_a_value_error(impl, limit):
     run(main)
 
 
-@pytest.mark.parametrize("limit", [2.5, "3", object(), (), asyncio.Semaphore])
+@pytest.mark.parametrize("limit", [2.5, "3", object(), (None,), asyncio.Semaphore])
 def test_a_limit_of_another_kind_is_a_type_error(impl, limit):
     async def main():
         coroutine = asyncio.sleep(0)

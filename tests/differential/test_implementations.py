@@ -105,6 +105,30 @@ def test_nested_and_cancelled_programs_that_touch_tasks_give_the_same_trace(core
     )
 
 
+@pytest.mark.parametrize("step", rp.CLOCK_STEPS)
+@pytest.mark.parametrize("factory", ["ours", "none begins at once", "eager_task_factory"])
+def test_programs_with_limits_in_a_row_give_the_same_trace(core, factory, step):
+    if factory == "eager_task_factory" and sys.version_info < (3, 12):
+        pytest.skip("Tasks can begin at once from 3.12 on")
+
+    def check_rows(program):
+        if factory == "ours":
+            check(core, program, step)
+            return
+        make = two_argument_factory if factory == "none begins at once" else asyncio.eager_task_factory
+        for full in (False, True):
+            check_made_by(core, program, make, step, full)
+
+    rp.check_programs(
+        range(6000, 6200),
+        check_rows,
+        fronts=[front for front in FRONTS if front != "gather_with_concurrency"],
+        leaves=rp.RACING_LEAVES,
+        options=OPTIONS,
+        rows=True,
+    )
+
+
 LONG = {
     "fronts": FRONTS,
     "leaves": [*rp.TOUCHING_LEAVES, *rp.TOUCHES_OF_THE_WAITING],
@@ -112,6 +136,16 @@ LONG = {
     "maker": rp.LongProgramMaker,
 }
 LONG_SEEDS = range(5000, 5300)
+
+
+def check_made_by(core, program, factory, step, full):
+    expected = run(program, _reference, reuse=True, step=step, full_turns=full, task_factory=factory)
+    actual = run(program, core, reuse=True, step=step, full_turns=full, task_factory=factory)
+    # Who asks a cancelled Task of asyncio's for its error first gets the message.
+    kinds = {"held task", *FREED}
+    assert without(kinds, actual.trace) == without(kinds, expected.trace)
+    assert actual.reports == expected.reports
+    assert actual.outcome == expected.outcome
 
 
 def some_begin_at_once(loop, coroutine, **options):
@@ -131,16 +165,7 @@ def test_whoever_makes_the_tasks_programs_give_the_same_trace(core, factory, ste
 
     def check_made_by_it(program):
         for full in (False, True):
-            check_begun_by_it(program, full)
-
-    def check_begun_by_it(program, full):
-        expected = run(program, _reference, reuse=True, step=step, full_turns=full, task_factory=make)
-        actual = run(program, core, reuse=True, step=step, full_turns=full, task_factory=make)
-        # Who asks a cancelled Task of asyncio's for its error first gets the message.
-        kinds = {"held task", *FREED}
-        assert without(kinds, actual.trace) == without(kinds, expected.trace)
-        assert actual.reports == expected.reports
-        assert actual.outcome == expected.outcome
+            check_made_by(core, program, make, step, full)
 
     rp.check_programs(
         range(4000, 4200),

@@ -1,5 +1,5 @@
-"""Streams and calls over async sources give the same traces on the C, with and without Task reuse, and on the reference, turn by
-turn; and what a stream in order gives is what the plain loop gives.
+"""Streams, what as_completed() returns, and calls over async sources give the same traces on the C, with and without Task reuse,
+and on the reference, turn by turn; and what a stream in order gives is what the plain loop gives.
 """
 
 import asyncio
@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import random_completions as rc
 import random_programs as rp
 import random_streams as rs
 from contract_tools import two_argument_factory
@@ -22,7 +23,8 @@ def run(program, module, *, step, reuse=True, full_turns=False, task_factory=Non
     module._set_clock(rp.SteppingClock(step))
     try:
         with rp.task_reuse(module, reuse), rp.full_turns(module, full_turns):
-            return rs.run_stream_program(program, module, task_factory=task_factory)
+            run_program = rc.run_completion_program if program.front == "as_completed" else rs.run_stream_program
+            return run_program(program, module, task_factory=task_factory)
     finally:
         module._set_clock(None)
 
@@ -50,18 +52,21 @@ def test_any_program_gives_the_same_trace(core, step):
     )
 
 
+@pytest.mark.parametrize("step", rp.CLOCK_STEPS)
+def test_any_program_of_as_completed_gives_the_same_trace(core, step):
+    rp.check_programs(range(300), lambda program: check(core, program, step), maker=rc.CompletionProgramMaker)
+
+
+@pytest.mark.parametrize("maker", [rs.StreamProgramMaker, rc.CompletionProgramMaker])
 @pytest.mark.parametrize("factory", ["none begins at once", "eager_task_factory"])
-def test_whoever_makes_the_tasks_programs_give_the_same_trace(core, factory):
+def test_whoever_makes_the_tasks_programs_give_the_same_trace(core, factory, maker):
     make = two_argument_factory
     if factory == "eager_task_factory":
         if sys.version_info < (3, 12):
             pytest.skip("Tasks can begin at once from 3.12 on")
         make = asyncio.eager_task_factory
     rp.check_programs(
-        range(1000, 1200),
-        lambda program: check(core, program, 0.0, task_factory=make),
-        maker=rs.StreamProgramMaker,
-        fronts=FRONTS,
+        range(1000, 1200), lambda program: check(core, program, 0.0, task_factory=make), maker=maker, fronts=FRONTS
     )
 
 

@@ -47,6 +47,7 @@ def doors(impl):
         "gather": lambda *items: impl.gather(*items, limit=2),
         "gather, no limit": lambda *items: impl.gather(*items),
         "a gate": lambda *items: impl.gather(*items, limit=asyncio.Semaphore(2)),
+        "gates": lambda *items: impl.gather(*items, limit=[asyncio.Semaphore(2), asyncio.Semaphore(3)]),
         "run_all": lambda *items: impl.run_all([lambda item=item: item for item in items], limit=2),
         "constrained_execution": lambda *items: impl.constrained_execution([lambda i=i: i for i in items], 2),
     }

@@ -248,6 +248,7 @@ LIMITS = {
     "2": lambda: 2,
     "None": lambda: None,
     "semaphore": lambda: asyncio.Semaphore(1),
+    "row": lambda: [asyncio.Semaphore(2), 2, asyncio.Lock()],
 }
 
 
@@ -386,7 +387,8 @@ def test_a_coroutine_that_somebody_else_drives_goes_on_when_its_task_has_ended(i
 
 @pytest.mark.parametrize("return_exceptions", [True, False])
 @pytest.mark.parametrize("function", ["gather", "run_all"])
-def test_nobody_waits_for_the_gate_any_more_when_the_task_has_ended(impl, function, return_exceptions):
+@pytest.mark.parametrize("beside", [None, 0, 1, 2])
+def test_nobody_waits_for_the_gate_any_more_when_the_task_has_ended(impl, function, return_exceptions, beside):
     class Gate:
         """The first to come waits for ever."""
 
@@ -415,7 +417,11 @@ def test_nobody_waits_for_the_gate_any_more_when_the_task_has_ended(impl, functi
         loop.set_task_factory(wrapping_factory(leaves_it_waiting, lambda name: name.endswith("first")))
         trace = Trace()
         functions = [first, *(functools.partial(item, trace, name) for name in "ab")]
-        options = {"limit": Gate(), "return_exceptions": return_exceptions}
+        limit = Gate()
+        if beside is not None:  # so many gates stand before it, the others behind it
+            limit = [asyncio.Semaphore(3) for _ in range(2)]
+            limit.insert(beside, Gate())
+        options = {"limit": limit, "return_exceptions": return_exceptions}
         if function == "gather":
             call = impl.gather(*(make() for make in functions), **options)
         else:

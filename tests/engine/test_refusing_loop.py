@@ -53,6 +53,10 @@ class Loop(VirtualTimeLoop):
             self.count("call_soon")
         return super().call_soon(callback, *args, context=context)
 
+    def call_later(self, delay, callback, *args, context=None):
+        self.count("call_later")
+        return super().call_later(delay, callback, *args, context=context)
+
     def get_debug(self):
         self.count("get_debug")
         return super().get_debug()
@@ -150,7 +154,58 @@ def generator(count):
         yield lambda index=index: returns(index)
 
 
+async def completed(iterator, count):
+    """All results in their order; an error of the loop stands for what it has kept from being made."""
+    values, errors = set(), []
+    async with iterator:
+        async for future in iterator:
+            if future.exception():
+                errors.append(future.exception())
+            else:
+                values.add(future.result())
+    return [value if value in values else errors.pop() for value in range(count)]
+
+
+async def completed_plainly(iterator, count):
+    values, errors = set(), []
+    async with iterator:
+        for coroutine in iterator:
+            try:
+                values.add(await coroutine)
+            except Refused as error:
+                errors.append(error)
+            except RuntimeError:  # there will be no more results
+                raise errors.pop() from None
+    return [value if value in values else errors.pop() for value in range(count)]
+
+
+def made_items(count, turns):
+    for index in range(count):
+        yield coros_of(item(T(), index, index % turns, index))[0]
+
+
+async def made_items_async(count, turns):
+    items = made_items(count, turns)
+    for _ in range(count):
+        await idle(1)
+        yield next(items)
+
+
 T = Trace
+COMPLETIONS = {
+    "as_completed": lambda impl: completed(impl.as_completed([*made_items(6, 3)], limit=2, timeout=99), 6),
+    "as_completed, time is up": lambda impl: completed(
+        impl.as_completed([*made_items(3, 2), *coros_of(waits(), waits())], timeout=9), 5
+    ),
+    "as_completed, a plain loop": lambda impl: completed_plainly(
+        impl.as_completed(made_items(5, 3), limit=1, timeout=99), 5
+    ),
+    "as_completed, lazily": lambda impl: completed(impl.as_completed(made_items(5, 2), limit=2), 5),
+    "as_completed, async": lambda impl: completed(impl.as_completed(made_items_async(3, 2), limit=2), 3),
+    "as_completed, a gate": lambda impl: completed(
+        impl.as_completed([*made_items(4, 2)], limit=asyncio.Semaphore(2)), 4
+    ),
+}
 SCENARIOS = {
     "no item suspends": lambda impl: impl.gather_with_concurrency(1, *coros_of(*map(returns, range(5)))),
     "items suspend": lambda impl: impl.gather_with_concurrency(2, *coros_of(*(item(T(), i, 2, i) for i in range(5)))),
@@ -185,6 +240,7 @@ SCENARIOS = {
     "nested": lambda impl: impl.gather_with_concurrency(
         1, *coros_of(*(impl.gather_with_concurrency(1, *coros_of(*map(returns, range(2)))) for _ in range(2)))
     ),
+    **COMPLETIONS,
 }
 
 
@@ -200,7 +256,7 @@ def attempt(impl, scenario, loop, method, fails_at):
         loop.method, loop.fails_at = method, fails_at
         try:
             return await SCENARIOS[scenario](impl)
-        except (Refused, ValueError, asyncio.CancelledError) as error:
+        except (Refused, ValueError, TimeoutError, asyncio.CancelledError) as error:
             return error
         finally:
             await idle(12)  # what goes on after an error
@@ -237,9 +293,12 @@ def expected_of(impl, scenario, make_loop):
     return outcome
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+METHODS = ["call_soon", "get_debug", "get_task_factory", "is_closed", "is_running", "create_task"]
+
+
 @pytest.mark.parametrize(
-    "method", ["call_soon", "get_debug", "get_task_factory", "is_closed", "is_running", "create_task"]
+    ("method", "scenario"),
+    [*itertools.product(METHODS, SCENARIOS), *(("call_later", scenario) for scenario in COMPLETIONS)],
 )
 def test_the_call_ends_with_its_results_or_that_error(impl, method, scenario):
     make_loop = MakingLoop if method == "create_task" else Loop

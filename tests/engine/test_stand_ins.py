@@ -28,7 +28,7 @@ PROGRAM = TESTS / "support" / "stand_in_program.py"
 NAMES = {
     "asyncio": """BaseEventLoop BoundedSemaphore CancelledError Future Semaphore Task _get_running_loop base_events
         base_futures coroutines current_task events exceptions future_add_to_awaited_by future_discard_from_awaited_by
-        futures gather get_event_loop get_running_loop iscoroutine isfuture locks tasks""",
+        futures gather get_event_loop get_running_loop iscoroutine isfuture locks tasks wait""",
     "asyncio.base_events": "BaseEventLoop",
     "asyncio.base_futures": "isfuture",
     "asyncio.coroutines": "_is_coroutine iscoroutine",
@@ -37,7 +37,7 @@ NAMES = {
     "asyncio.futures": "Future _get_loop future_add_to_awaited_by future_discard_from_awaited_by isfuture",
     "asyncio.locks": "BoundedSemaphore Semaphore _ContextManagerMixin",
     "asyncio.tasks": """Task _current_tasks _enter_task _leave_task _py_current_task _py_enter_task _py_leave_task
-        current_task""",
+        current_task wait""",
     "_asyncio": """Future Task _current_tasks _enter_task _get_event_loop _get_running_loop _leave_task
         _set_running_loop _swap_current_task current_task get_event_loop get_running_loop""",
     "_collections": "OrderedDict deque",

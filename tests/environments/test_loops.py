@@ -291,6 +291,49 @@ def test_a_semaphore_may_be_shared_by_nested_gatherings(impl, run):
     run(main())
 
 
+def test_limits_in_a_row(impl, run):
+    """Gates are entered and left in the item's Task, in order, and cancelled while one waits they are all free again."""
+
+    async def main():
+        first, second = asyncio.Semaphore(3), asyncio.Semaphore(2)
+        running, events = Running(), []
+
+        class Gate:
+            async def __aenter__(self):
+                await value(None)
+                events.append((asyncio.current_task(), "enters"))
+
+            async def __aexit__(self, *error):
+                events.append((asyncio.current_task(), "leaves"))
+                await value(None)
+
+        async def item(index):
+            assert (asyncio.current_task(), "enters") in events
+            with running:
+                await value(None, 3 + index % 3)
+            return index
+
+        for row in ([first, 9, Gate(), second], (2, first, Gate())):
+            events.clear()
+            assert await impl.gather(*map(item, range(9)), limit=row) == list(range(9))
+            assert await impl.amap(item, range(9), limit=row) == list(range(9))
+            assert {events.count((task, what)) for task, what in events} == {1} and len(events) == 36
+        assert running.most == 2
+        async with second:
+            await second.acquire()
+            for turns in range(7):
+                task = asyncio.ensure_future(impl.gather(*map(item, range(3)), limit=(first, Gate(), second)))
+                await value(None, turns)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                await value(None, 4)
+                assert (first._value, second._value) == (3, 0)
+            second.release()
+
+    run(main())
+
+
 def test_return_exceptions_and_cancel_on_error(impl, run):
     async def main():
         for limit in (1, 2, None):

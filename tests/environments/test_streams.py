@@ -234,6 +234,91 @@ def test_a_cancelled_consumer_and_its_stream(impl, run, source):
     run(main())
 
 
+# ---- as_completed ----
+
+
+def test_completions(impl, run):
+    """By both loops, of all kinds of sources, with Futures of the caller's among them; and left early."""
+
+    async def main():
+        running = Running()
+        ended = []
+
+        async def item(index):
+            with running:
+                await idle(index % 3)
+                if index == 5:
+                    raise ValueError("item")
+            return index
+
+        async def long(index):
+            try:
+                await idle(1000 if index else 1)
+            finally:
+                await idle(1)
+                ended.append(index)
+            return index
+
+        async def coroutines(function, make):
+            async for index in of_async_iterable(range(6), make):
+                yield function(index)
+
+        def sources_of(function):
+            yield [function(index) for index in range(6)]
+            yield (function(index) for index in range(6))
+            yield coroutines(function, 0)
+            yield coroutines(function, 1)
+
+        for limit in (1, 3, None):
+            for number, source in enumerate(sources_of(item)):
+                future = asyncio.get_running_loop().create_future()
+                future.set_result(6)
+                aws = [*source, future] if number == 0 else source
+                given = [task async for task in impl.as_completed(aws, limit=limit, timeout=60)]
+                assert all(task.done() for task in given) and (future in given) == (number == 0)
+                assert [str(task.exception()) for task in given if task.exception()] == ["item"]
+                results = sorted(task.result() for task in given if not task.exception())
+                assert results == [0, 1, 2, 3, 4, 6][: 6 if number == 0 else 5]
+            assert running.most == (limit or 4)  # two of them do not suspend
+            running.most = 0
+            for source in list(sources_of(item))[:2]:
+                asked = list(impl.as_completed(source, limit=limit))
+                results = await asyncio.gather(*asked, return_exceptions=True)
+                assert sorted(map(str, results)) == ["0", "1", "2", "3", "4", "item"]
+            for source in sources_of(long):
+                async with impl.as_completed(source, limit=limit) as iterator:
+                    assert (await anext(iterator)).result() == 0
+                assert sorted(ended) == list(range(len(ended))) and 1 <= len(ended) <= {1: 2, 3: 4, None: 6}[limit]
+                ended.clear()
+            with pytest.raises(TimeoutError):
+                async for _ in impl.as_completed(map(long, range(6)), limit=limit, timeout=0):
+                    pass
+            ended.clear()
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", ["next", "anext"])
+def test_a_timeout_around_one_completion_loses_nothing(impl, kind):
+    async def slow(index):
+        await asyncio.sleep(3)
+        return index
+
+    async def main():
+        results, timeouts = [], 0
+        iterator = impl.as_completed(map(slow, range(4)), limit=2)
+        while len(results) < 4:
+            try:
+                async with asyncio.timeout(2):
+                    results.append(await next(iterator) if kind == "next" else (await anext(iterator)).result())
+            except TimeoutError:
+                timeouts += 1
+        assert sorted(results) == [0, 1, 2, 3] and timeouts >= 2
+        assert await anext(iterator, "over") == "over"
+
+    run_in_virtual_time(main())
+
+
 # ---- timeouts ----
 
 
@@ -466,6 +551,51 @@ def test_anyio_scopes_and_groups_around(impl, anyio, source):
     asyncio.run(main())
 
 
+def test_anyio_scopes_and_groups_in_and_around_completions(impl, anyio):
+    async def main():
+        ended = []
+
+        async def item(index):
+            try:
+                with anyio.move_on_after(0.01):
+                    await anyio.sleep(3600)
+                async with anyio.create_task_group() as group:
+                    group.start_soon(anyio.sleep, 0 if index < 2 else 3600)
+            finally:
+                ended.append(index)
+            return index
+
+        async def consumes(kind):
+            iterator = impl.as_completed(list(map(item, range(5))), limit=2)
+            async with iterator:
+                if kind == "for":
+                    for coroutine in iterator:
+                        results.append(await coroutine)
+                async for task in iterator:
+                    results.append(await task)
+
+        for kind in ("for", "async for"):
+            results = []
+            with anyio.move_on_after(0.1) as scope:
+                await consumes(kind)
+            assert scope.cancelled_caught and sorted(results) == [0, 1] and sorted(ended) == [0, 1, 2, 3]
+            ended.clear()
+            async with anyio.create_task_group() as group:
+                group.start_soon(consumes, kind)
+                await anyio.sleep(0.1)
+                group.cancel_scope.cancel()
+            assert sorted(results) == [0, 0, 1, 1] and sorted(ended) == [0, 1, 2, 3]
+            ended.clear()
+        iterator = impl.as_completed(map(item, range(2)))
+        with anyio.move_on_after(0.001):
+            await anext(iterator)
+        assert sorted([(await task) async for task in iterator]) == [0, 1]
+        await idle(1)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
 # ---- nest_asyncio ----
 
 
@@ -503,9 +633,21 @@ def test_nest_asyncio(impl):
                 assert sync(elements(2), 1) == [0, 1]
                 yield index
 
+        async def completed(index):
+            given = [task.result() async for task in impl.as_completed(map(value, range(index)), limit=1)]
+            return sorted(given + [await one for one in impl.as_completed(map(value, range(index)), limit=2)])
+
+        def sync_completed(index):
+            return asyncio.get_event_loop().run_until_complete(completed(index))
+
+        async def outer_completed(index):
+            return sync_completed(index), await completed(index)
+
         async def main():
             for limit in (1, 2, None):
                 expected = list(range(5))
+                both = [task.result() async for task in impl.as_completed(map(outer_completed, [1, 2, 3]), limit=limit)]
+                assert sorted(both) == [(sorted([*range(index)] * 2),) * 2 for index in (1, 2, 3)]
                 assert await listed(range(5), limit) == await listed(elements(5), limit) == expected
                 assert sync(range(5), limit) == sync(elements(5), limit) == expected
                 nested = [(list(range(index)),) * 2 for index in range(4)]
@@ -599,6 +741,24 @@ class FunctionsOf:
         await self.elements.aclose()
 
 
+class CoroutinesOf(FunctionsOf):
+    async def __anext__(self):
+        return (await super().__anext__())()
+
+
+async def completed(program, aws):
+    async with impl.as_completed(aws, limit=2, timeout=3600) as iterator:
+        async for task in iterator:
+            task.result()
+            program.point()
+
+
+async def completed_plainly(program, aws):
+    for coroutine in impl.as_completed(aws, limit=2, timeout=3600):
+        await coroutine
+        program.point()
+
+
 async def iterated(program, elements, ordered):
     async with impl.amap(program.item, elements, limit=2, ordered=ordered) as stream:
         async for _ in stream:
@@ -626,6 +786,8 @@ for kind, make in {"sync": Program.sync, "async": Program.asynchronous,
         PROGRAMS["constrained", kind] = lambda p, make=make: impl.constrained_execution(p.functions(make(p)), 2)
     PROGRAMS["in streams", kind] = lambda p, make=make: iterated(
         p, impl.amap(functools.partial(asyncio.sleep, 0), make(p), limit=2), True)
+PROGRAMS["completed", "async"] = lambda p: completed(p, CoroutinesOf(p, p.asynchronous()))
+PROGRAMS["completed plainly", "sync"] = lambda p: completed_plainly(p, map(p.item, range(6)))
 
 
 def tries(do, expected):

@@ -136,7 +136,8 @@ def test_the_first_commands_of_the_readme_are_those_that_a_job_runs():
     ]
 
 
-FUNCTIONS = [name for name in gatedcoro.__all__ if callable(getattr(gatedcoro, name)) and name != "Stream"]
+CLASSES = [name for name in _functions.__all__ if isinstance(getattr(_functions, name), type)]
+FUNCTIONS = [name for name in _functions.__all__ if name not in CLASSES]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -146,12 +147,13 @@ def test_every_public_function_has_its_heading_and_its_signature(name):
     assert f"`{name}{inspect.signature(getattr(gatedcoro, name))}`" in section_of(page, f"`{name}`")
 
 
-def test_what_help_says_of_a_stream_is_the_same_on_every_implementation(impl):
-    described = _functions.Stream
-    assert inspect.getdoc(impl.Stream) == inspect.getdoc(described) and len(inspect.getdoc(described)) > 200
-    for name in ("__aenter__", "__aexit__", "__class_getitem__", "aclose"):
-        described = inspect.getdoc(getattr(_reference.Stream, name))
-        assert described and inspect.getdoc(getattr(impl.Stream, name)) == described
+@pytest.mark.parametrize("name", CLASSES)
+def test_what_help_says_of_a_class_is_the_same_on_every_implementation(impl, name):
+    described = inspect.getdoc(getattr(_functions, name))
+    assert len(described) > 200 and inspect.getdoc(getattr(impl, name)) == described
+    for method in ("__aenter__", "__aexit__", "__class_getitem__", "aclose"):
+        described = inspect.getdoc(getattr(getattr(_reference, name), method))
+        assert described and inspect.getdoc(getattr(getattr(impl, name), method)) == described
 
 
 def test_every_function_for_langchain_is_described():

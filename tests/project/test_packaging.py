@@ -18,9 +18,11 @@ from implementations import package_parent
 
 ROOT = Path(__file__).parents[2]
 PUBLIC = {
+    "AsCompleted",
     "Stream",
     "__version__",
     "amap",
+    "as_completed",
     "constrained_execution",
     "gated_coro",
     "gather",

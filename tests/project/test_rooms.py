@@ -17,7 +17,8 @@ LAYERS = {
     "base": "compat call state stock",
     "coroutines": "await item coroutine catcher current task asyncio_semaphore waiter gated keeper",
     "engine": "slice turns running call_graph source limit sink gathering worker watcher iteration",
-    "surface": "outer results awaitables iterables stream_results opening front_door stream function functions",
+    "surface": "outer results awaitables iterables stream_results completed_tasks opening front_door stream as_completed"
+    " function functions",
 }
 
 # Files of the C without a module of their own.
@@ -38,12 +39,15 @@ IN_C_ONLY = {
     "leaving": "told in gathering",
     "iteration_step": "told in iteration",
     "iteration_source": "told in iteration",
+    "gated_row": "told in worker",
     "runner": "told in worker",
     "worker_item": "told in worker",
     "worker_reuse": "no Task is reused",
     "consumer": "told in stream",
     "stream_block": "told in stream",
     "stream_type": "told in stream",
+    "as_completed_type": "told in as_completed",
+    "completion": "told in as_completed",
     "arguments": "Python binds arguments",
 }
 

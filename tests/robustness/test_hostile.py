@@ -55,7 +55,7 @@ SCENARIOS = {
         class Shrinks:
             def __index__(self):
                 return 2**80
-        wrong = {2.5: TypeError, "3": TypeError, b"3": TypeError, (): TypeError, ...: TypeError, 3j: TypeError,
+        wrong = {2.5: TypeError, "3": TypeError, b"3": TypeError, (None,): TypeError, ...: TypeError, 3j: TypeError,
                  Evil(): ZeroDivisionError, Wrong(): TypeError, OnlyInt(): TypeError, object(): TypeError,
                  int: TypeError, -1: ValueError, 0: ValueError, -2**80: ValueError, False: ValueError,
                  asyncio.Semaphore: TypeError, float("nan"): TypeError}

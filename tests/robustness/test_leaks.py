@@ -241,6 +241,26 @@ async def other_gates(impl):
     impl.gated_coro(gate, value(1)).close()
 
 
+async def limits_in_a_row(impl):
+    first, second = asyncio.Semaphore(2), asyncio.Semaphore(1)
+    await impl.gather(*[value(i, i % 2) for i in range(5)], limit=[first, 3, Gate(), second])
+    await impl.amap(value, range(5), limit=(first, second))
+    for limit in ((first, second), [second, Gate(), 2, first]):
+        with contextlib.suppress(ValueError):
+            await impl.gather(value(1), fails(1), value(2, 1), value(3), limit=limit, cancel_on_error=True)
+        for turns in range(2, 6):
+            await cancelled_while(impl.run_all([value, stubborn, value], limit=limit), turns)
+            await let_go()
+    async with second:
+        await cancelled_while(impl.run_all([value, value], limit=(first, second)))
+        await cancelled_while(impl.amap(value, range(3), limit=(first, Gate(), second)), turns=4)
+        await let_go()
+    for limit in ((), (1, 2), (first, None)):
+        with contextlib.suppress(ValueError, TypeError):
+            impl.gather(value(1), limit=limit)
+    assert (first._value, second._value) == (2, 1)
+
+
 async def a_closed_item(impl):
     """What the item's Task drives is closed by hand, before and while it waits."""
 
@@ -548,6 +568,95 @@ async def streams_under_a_task_factory(impl):
     loop.set_task_factory(None)
 
 
+# as_completed
+
+
+def completion(number):
+    """A coroutine; one that fails; a Future of the caller's that is done."""
+    if number == 1:
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(number)
+        return future
+    return fails(1) if number == 2 else value(number, number)
+
+
+async def async_completions():
+    for number in range(4):
+        await idle(number % 2)
+        yield completion(number)
+
+
+async def completions_that_end(impl):
+    aws = list(map(completion, range(4))), map(completion, range(4)), async_completions()
+    for limit, source in zip((1, None, asyncio.Semaphore(2)), aws):
+        count = 0
+        async for future in impl.as_completed(source, limit=limit, timeout=60):
+            future.exception()
+            count += 1
+            del future
+        assert count == 4
+    for limit in (1, None):
+        asked = list(impl.as_completed(map(completion, range(4)), limit=limit))
+        while asked:
+            with contextlib.suppress(ValueError):
+                await asked.pop()
+
+
+WAYS_OF_LEAVING = [(2, "close"), (None, "block"), (Gate, "drop"), (2, "timeout"), (None, "give up"), (Gate, "close")]
+
+
+async def completions_that_are_left(impl):
+    """Futures of the caller's go on."""
+    futures = [asyncio.get_running_loop().create_future() for _ in range(2)]
+    for index, (limit, end) in enumerate(WAYS_OF_LEAVING):
+        aws = [value(1), futures[0], stubborn(), value(2, 50), futures[1], value(3)]
+        limit = limit() if limit is Gate else limit
+        source = iter(aws) if index % 2 else aws
+        iterator = impl.as_completed(source, limit=limit, timeout=0 if end == "timeout" else 60)
+        if end == "timeout":
+            with contextlib.suppress(TimeoutError):
+                async for _ in iterator:
+                    pass
+        else:
+            (await anext(iterator)).result()
+        if end == "give up":
+            await cancelled_while(next_of(iterator))
+            waits = anext(iterator)
+            waits.send(None)
+            waits.close()
+            del waits
+        if end in ("close", "give up"):
+            await iterator.aclose()
+        elif end == "block":
+            async with iterator:
+                pass
+        for rest in source if index % 2 else ():
+            if inspect.iscoroutine(rest):
+                rest.close()
+        del iterator, aws, source
+        await let_go()
+        assert not any(future.done() for future in futures)
+
+
+async def completions_that_cannot_be(impl):
+    for options in ({"limit": 0}, {"timeout": "1"}, {"timeout": float("nan")}):
+        with contextlib.suppress(ValueError, TypeError):
+            impl.as_completed([], **options)
+    for ask in (next, anext):
+        with contextlib.suppress(TypeError):
+            await ask(impl.as_completed([value(1), 5]))
+        with contextlib.suppress(LookupError):
+            await ask(impl.as_completed(one for one in failing_iterable(ask)))
+    await impl.as_completed([value(1), value(2)]).aclose()
+    next(impl.as_completed([value(1)])).close()
+    impl.as_completed([], timeout=1)
+
+
+def failing_iterable(ask):
+    yield from [value(1)] if ask is next else []
+    raise LookupError("iterable")
+
+
 STREAM_SCENARIOS = [
     streams_that_end,
     streams_that_fail,
@@ -561,6 +670,9 @@ STREAM_SCENARIOS = [
     streams_in_streams,
     async_sources_of_calls,
     streams_under_a_task_factory,
+    completions_that_end,
+    completions_that_are_left,
+    completions_that_cannot_be,
 ]
 
 SCENARIOS = [
@@ -583,6 +695,7 @@ SCENARIOS = [
     a_free_semaphore,
     a_taken_semaphore,
     other_gates,
+    limits_in_a_row,
     a_closed_item,
     chains,
     an_outer_future_that_somebody_sets,
@@ -646,6 +759,8 @@ DIRECTLY_AWAITED = [
     # These make a cycle of their own: a Task, or a Future with an error, that is a local of the frame which awaits it.
     if scenario
     not in (the_function_gather, tasks_that_are_held_and_touched, a_closed_item, an_outer_future_that_somebody_sets)
+    # And so does asyncio.wait() that is cancelled, from 3.14 on: it has its Task, behind a gate, in a local of its own.
+    and (scenario is not completions_that_are_left or sys.version_info < (3, 14))
 ]
 
 

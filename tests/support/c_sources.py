@@ -40,6 +40,7 @@ TABLES = {
     "KeeperOwnerCalls": "needs_it cancelled ended",
     "GatedOwnerCalls": "told",
     "Runner": "start release",
+    "StreamKind": "new_results leave_results open_source begun close_iterable",
     "SourceTask": "begin take is_stepping close cancel strand",
     "Sink": "is_wanted has_room expect put cut end forget argument_index",
 }
@@ -53,7 +54,7 @@ RUNS = set(
     PyNumber_Index PyObject_Call PyObject_GetAIter PyObject_CallMethod PyObject_CallMethodNoArgs PyObject_CallMethodObjArgs PyObject_CallMethodOneArg
     PyObject_CallNoArgs PyObject_CallOneArg PyObject_GenericSetAttr PyObject_GetAttr PyObject_GetAttrString PyObject_GetIter
     PyObject_IsInstance PyObject_IsTrue PyObject_RichCompareBool PyObject_SetAttr PyObject_SetAttrString PyObject_Size PyObject_Str
-    PyObject_Vectorcall PyObject_VectorcallMethod _PyObject_GetMethod
+    PyObject_Vectorcall PyObject_VectorcallMethod PySequence_Concat PySequence_Tuple _PyObject_GetMethod
     get ->am_anext ->am_await ->call ->tp_finalize ->tp_hash ->tp_init ->tp_new
     """.split()
 )
@@ -67,9 +68,9 @@ RUNS_NOT = set(
     PyExceptionClass_Check PyExceptionInstance_Check PyException_GetCause PyException_GetTraceback PyFunction_Check PyFunction_GET_CODE
     PyFunction_GET_DEFAULTS PyFunction_GET_GLOBALS PyFunction_GET_KW_DEFAULTS PyGen_CheckExact PyGen_GetCode PyIndex_Check PyIter_Check
     PyList_CheckExact PyList_GET_ITEM PyList_GET_SIZE PyList_SET_ITEM PyLong_AsLongAndOverflow PyLong_AsLongLongAndOverflow
-    PyLong_AsSsize_t PyLong_CheckExact PyMethod_Check PyMethod_GET_FUNCTION PyModuleDef_Init PyModule_AddObjectRef PyModule_Check
+    PyLong_AsSsize_t PyLong_CheckExact PyMethod_Check PyMethod_GET_FUNCTION PyNumber_Check PyModuleDef_Init PyModule_AddObjectRef PyModule_Check
     PyModule_GetDict PyModule_GetState PyObject_GC_Del PyObject_GC_IsFinalized PyObject_GC_IsTracked PyObject_GC_Track PyObject_GC_UnTrack PyObject_Init
-    PyObject_TypeCheck PyCFunction_Check PyErr_SetNone PyErr_SetObject PyTuple_Check PyArg_ParseTuple PySequence_Fast_GET_ITEM
+    PyObject_TypeCheck PyList_Check PyCFunction_Check PyErr_SetNone PyErr_SetObject PyTuple_Check PyArg_ParseTuple PySequence_Fast_GET_ITEM
     PySequence_Fast_GET_SIZE PySet_CheckExact PyThreadState_Get PyThread_get_thread_ident PyTime_MonotonicRaw PyTraceBack_Check
     PyTuple_CheckExact PyTuple_GET_ITEM PyTuple_GET_SIZE PyTuple_SET_ITEM PyType_Check PyType_GetModuleState PyType_HasFeature
     PyType_IsSubtype PyUnicode_AsUTF8 PyUnicode_Check PyUnicode_CompareWithASCIIString PyVectorcall_NARGS _PyObject_GetDictPtr
@@ -85,16 +86,18 @@ RUNS_NOT = set(
 RELEASES_OR_ALLOCATES = set(
     """
     Py_CLEAR Py_DECREF Py_SETREF Py_XDECREF Py_XSETREF PyArg_ParseTupleAndKeywords PyCFunction_New PyContext_Copy PyContext_CopyCurrent
-    PyDict_Copy PyDict_New PyErr_Clear PyErr_Fetch PyErr_Restore PyErr_SetRaisedException PyErr_SetString PyException_SetCause
-    PyException_SetContext PyException_SetTraceback PyList_Append PyList_New PyList_SetItem PyList_SetSlice PyLong_FromLong
-    PyLong_FromSsize_t PyMem_Calloc PyMem_Free PyMem_New PyObject_CallFinalizerFromDealloc PyObject_ClearWeakRefs
+    PyDict_Copy PyDict_New PyDict_Values PyErr_Clear PyFloat_FromDouble PyErr_Fetch PyErr_Restore PyErr_SetRaisedException PyErr_SetString PyException_SetCause
+    PyException_SetContext PyException_SetTraceback PyList_Append PyList_AsTuple PyList_New PyList_SetItem PyList_SetSlice PyLong_FromLong
+    PyLong_FromSsize_t PyLong_FromVoidPtr PyMem_Calloc PyMem_Free PyMem_New PyMem_Resize PyObject_CallFinalizerFromDealloc PyObject_ClearWeakRefs
     PyObject_GenericGetDict PySet_New PyTuple_New PyTuple_Pack PyType_FromModuleAndSpec PyType_GenericAlloc PyType_GetName PyUnicode_FromString
     PyUnicode_InternFromString
     clear ->tp_alloc ->tp_clear ->tp_dealloc ->tp_free ->future_get_callbacks ->task_get_name
     """.split()
 )
 # Run Python code unless the key (their second argument) is a string of ours: `state->...`, or what is called `name`.
-RUNS_BY_KEY = set("PyDict_Contains PyDict_GetItemRef PyDict_GetItemWithError PyDict_SetItem PySet_Contains".split())
+RUNS_BY_KEY = set(
+    "PyDict_Contains PyDict_DelItem PyDict_GetItemRef PyDict_GetItemWithError PyDict_SetItem PySet_Contains".split()
+)
 # Run Python code if they show an object as str() or repr() does.
 RUNS_BY_FORMAT = set("PyErr_Format PyUnicode_FromFormat".split())
 
@@ -106,6 +109,9 @@ RUNS_NOT_HERE = {
     ): "what is raised as a class was raised in C, and makes its instance in C",
     ("stop_iteration_new", "->tp_new"): "of a builtin exception",
     ("code_contains", "PyObject_RichCompareBool"): "of two code objects",
+    ("completed_tasks_note_unseen", "PyDict_SetItem"): "the keys are integers",
+    ("completed_tasks_note_seen", "PyDict_DelItem"): "the keys are integers",
+    ("limit_as_object", "PySequence_Concat"): "of two tuples",
     ("task_is_registered", "->tp_hash"): "a Task of ours has the hash of any object",
     ("task_is_registered", "set_contains"): "that hash is its address: nothing else is compared with it",
     ("get_attribute", "lookup_attribute"): "of an exact semaphore, whose class has no attribute of that name",

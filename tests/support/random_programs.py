@@ -5,6 +5,7 @@ A program is plain nested tuples, made from a seed, so that it can be made small
     Program(front, n, options, items, strikes)
     item    ("coro" | "awaitable" | "task", ops)  or  ("future", delay, outcome)
     op      a tuple whose first element names a method `op_<name>` of `Interpreter`
+    n       None, an integer, ("semaphore", value), ("gate", turns, what it does), or ("row", n, ...): several of them
     strike  ("caller", delay) or ("item", label, delay): a cancellation from outside
 
 `with_distinct_delays` turns each delay into an integer with a bit of its own, so that no two sums of
@@ -152,6 +153,32 @@ class Awaitable:
         return self.coro.__await__()
 
 
+class Gate:
+    """Lets everybody in, and logs it; takes so many turns each way."""
+
+    def __init__(self, interpreter, name, turns, what):
+        self.interpreter, self.name, self.turns, self.what = interpreter, name, turns, what
+
+    async def pass_on(self, way, *event):
+        self.interpreter.log(self.name, way, *event)
+        try:
+            for _ in range(self.turns):
+                await asyncio.sleep(0)
+        finally:
+            self.interpreter.log(self.name, f"{way} ended")
+
+    async def __aenter__(self):
+        await self.pass_on("enters")
+        if self.what == "refuses":
+            raise ValueError(self.name)
+
+    async def __aexit__(self, kind, error, traceback):
+        await self.pass_on("leaves", *(() if error is None else describe(error)))
+        if self.what == "fails":
+            raise KeyError(self.name)
+        return self.what == "suppresses"
+
+
 class Interpreter:
     """Runs one program on one engine. `engine(front, n, options, items)` returns what to await."""
 
@@ -224,7 +251,16 @@ class Interpreter:
         if task is not None:
             self.loop.call_soon(self.tasks.setdefault, label, task)
 
+    def make_limit(self, label, limit):
+        if not isinstance(limit, tuple):
+            return limit
+        kind, *parts = limit
+        if kind == "row":
+            return [self.make_limit(f"{label}[{index}]", one) for index, one in enumerate(parts)]
+        return asyncio.Semaphore(*parts) if kind == "semaphore" else Gate(self, f"{label} gate", *parts)
+
     async def gather(self, label, front, n, options, items):
+        n = self.make_limit(label, n)
         labels = [f"{label}/{index}" for index in range(len(items))]
         made = None
         if front in ("run_all", "constrained_execution"):
@@ -651,8 +687,11 @@ BODIES = "swallow catch cleanup timeout wait_for child shield group".split()
 class ProgramMaker:
     """Makes the program of a seed."""
 
-    def __init__(self, seed, *, fronts, leaves, options=None, nesting=True, strikes=("caller", "item")):
+    gates = ("", "", "", "", "", "refuses", "fails", "suppresses")
+
+    def __init__(self, seed, *, fronts, leaves, options=None, nesting=True, strikes=("caller", "item"), rows=False):
         self.random = random.Random(seed)
+        self.rows = rows
         self.fronts = fronts
         self.leaves = leaves
         self.options = options or {}
@@ -680,9 +719,23 @@ class ProgramMaker:
         n = self.random.choice([None, 1, 1, 2, 2, 3, 4])
         if front == "constrained_execution" and n is None:
             n = 2
+        if self.rows:
+            n = self.row(n)
         options = tuple((name, self.random.random() < 0.5) for name in self.options.get(front, ()))
         size = self.random.randint(0, 3 if depth else 7)
         return Program(front, n, options, tuple(self.item(depth) for _ in range(size)), ())
+
+    def row(self, n):
+        """Gates, and where *n* is a number that, too."""
+        row = [self.gate() for _ in range(self.random.choice([1, 2, 2, 3]))]
+        if n is not None:
+            row.insert(self.random.randint(0, len(row)), n)
+        return ("row", *row)
+
+    def gate(self):
+        if self.random.random() < 0.6:
+            return ("semaphore", self.random.choice([1, 1, 2, 3]))
+        return ("gate", self.random.choice([0, 0, 1, 2]), self.random.choice(self.gates))
 
     def item(self, depth):
         kind = self.random.choice(["coro"] * 6 + ["awaitable", "task", "future"])

@@ -100,7 +100,9 @@ class Iterator:
 
 def describe(error):
     cause = error.__cause__
-    return (*rp.describe(error), *(() if cause is None else ("because of", type(cause).__name__)))
+    kind, message, *notes = rp.describe(error)
+    message = re.sub("^Task <.*> got Future <.*> attached", "Task got Future attached", message)
+    return (kind, message, *notes, *(() if cause is None else ("because of", type(cause).__name__)))
 
 
 def show(value):
@@ -112,12 +114,15 @@ def show(value):
 def who_runs_in(task):
     coroutine = task.get_coro()
     frame = getattr(coroutine, "cr_frame", None)
-    label = "" if frame is None else str(frame.f_locals.get("label"))
+    is_labelled = frame is not None and "label" in frame.f_code.co_varnames
+    label = str(frame.f_locals["label"]) if is_labelled else ""  # up to 3.12 a frame that is asked keeps its locals
     return coroutine.__qualname__, label, int(re.sub(r"\D", "", task.get_name()) or 0)
 
 
 class StreamInterpreter(rp.Interpreter):
     """Runs one program on one implementation; `task_factory` as in random_programs."""
+
+    streaming_fronts = ("amap",)
 
     def __init__(self, program, module, *, task_factory=None):
         strikes_at_items = tuple(("item", *strike) for strike in program.strikes if strike[0] in ("item", "all"))
@@ -155,7 +160,7 @@ class StreamInterpreter(rp.Interpreter):
                     self.hide_task_for_a_turn(element[0] + "<")
                 return give(*element)
 
-            return self.module.amap(passes_on, made, limit=self.make_limit(limit), **dict(options))
+            return self.module.amap(passes_on, made, limit=self.make_limit(label, limit), **dict(options))
         steps, cleanup = parts
         if kind == "list":
             return [give(f"{label}{at}", step[1]) for at, step in enumerate(steps) if step[0] == "give"]
@@ -226,13 +231,10 @@ class StreamInterpreter(rp.Interpreter):
 
     # -- streams --
 
-    def make_limit(self, limit):
-        return asyncio.Semaphore(limit[1]) if isinstance(limit, tuple) else limit
-
     def make_stream(self):
         program = self.stream_program
         options = {name: value for name, value in program.options if name != "held"}
-        limit = self.make_limit(program.limit)
+        limit = self.make_limit("", program.limit)
         if program.front == "amap":
             made = self.make_source("/", program.source, lambda *element: element)
             return self.module.amap(lambda element: self.call_item(*element), made, limit=limit, **options)
@@ -242,14 +244,18 @@ class StreamInterpreter(rp.Interpreter):
         return self.module.constrained_execution(made, limit)
 
     def has_stream(self):
-        return bool(self.streams) and self.stream_program.front == "amap"
+        return bool(self.streams) and self.stream_program.front in self.streaming_fronts
+
+    def shown(self, result):
+        """What is logged of a result that a consumer has got."""
+        return show(result)
 
     async def op_next(self, label):
         if not self.has_stream():
             return "gone"
         stream = self.streams[0]
         try:
-            return show(await anext(stream))
+            return self.shown(await anext(stream))
         except StopAsyncIteration:
             return "no more"
         finally:
@@ -269,7 +275,7 @@ class StreamInterpreter(rp.Interpreter):
         if not self.has_stream():
             return "gone"
         async for result in self.streams[0]:
-            self.log(label, "gets", show(result))
+            self.log(label, "gets", self.shown(result))
             await self.run_ops(f"{label}.{count}", ops)
             count += 1
             if count == most:
@@ -278,11 +284,11 @@ class StreamInterpreter(rp.Interpreter):
 
     async def op_unnamed_loop(self, label, most, ops):
         """A stream like that of the program, which goes with the loop."""
-        if self.stream_program.front != "amap":
+        if self.stream_program.front not in self.streaming_fronts:
             return None
         count = 0
         async for result in self.make_stream():
-            self.log(label, "gets", show(result))
+            self.log(label, "gets", self.shown(result))
             await self.run_ops(f"{label}.{count}", ops)
             count += 1
             if count == most:
@@ -425,12 +431,15 @@ class StreamInterpreter(rp.Interpreter):
                     runner.run(main())
             except DeadlockError:
                 outcome = ("hangs",)
-            for held in (self.tasks, self.held, self.streams, self.consumers, self.source_tasks, self.sources):
-                held.clear()
-            self.main_task = None
+            self.let_go()
             gc.collect()
             sys.unraisablehook = hook
         return rp.Record(self.trace, sorted(reports, key=repr), outcome, None)
+
+    def let_go(self):
+        for held in (self.tasks, self.held, self.streams, self.consumers, self.source_tasks, self.sources):
+            held.clear()
+        self.main_task = None
 
 
 class collecting_only_by_hand:
@@ -461,12 +470,17 @@ STRIKES = "consumer consumer item source drop close all".split()
 class StreamProgramMaker(rp.ProgramMaker):
     """Makes the program of a seed."""
 
+    consumer_leaves = CONSUMER_LEAVES
+    meddling_leaves = MEDDLING_LEAVES
+    loops = ("loop", "loop", "loop", "unnamed_loop")
+    struck = STRIKES
+
     def __init__(self, seed, *, fronts=("amap",)):
         super().__init__(seed, fronts=fronts, leaves=ITEM_LEAVES, nesting=False, strikes=())
         random_ = self.random
         self.fronts = fronts
         self.item_leaves = random_.choice(
-            [["sleep", "yield"], ["yield", "get"], ITEM_LEAVES, ITEM_LEAVES, MEDDLING_LEAVES]
+            [["sleep", "yield"], ["yield", "get"], ITEM_LEAVES, ITEM_LEAVES, self.meddling_leaves]
         )
         self.item_length = random_.choice([1, 1, 2, 3])
         self.step_share = random_.choice([0.0, 0.2, 0.6])
@@ -482,18 +496,20 @@ class StreamProgramMaker(rp.ProgramMaker):
             options += [("return_exceptions", random_.random() < 0.3), ("cancel_on_error", random_.random() < 0.6)]
         source = self.source(2)
         limit = self.limit()
-        if front == "amap":
-            count = random_.choice([1, 1, 1, 2, 3])
-            consumers = tuple(self.consumer() for _ in range(count))
-        else:
-            consumers = (self.awaiting(),)
-        strikes = ()
-        if random_.random() < 0.4:
-            strikes = tuple(
-                (random_.choice(STRIKES), random_.randint(0, 12), random_.randint(0, 3))
-                for _ in range(random_.choice([1, 1, 2]))
-            )
-        return StreamProgram(front, source, limit, tuple(options), consumers, strikes)
+        consumers = self.consumers() if front == "amap" else (self.awaiting(),)
+        return StreamProgram(front, source, limit, tuple(options), consumers, self.strikes())
+
+    def consumers(self):
+        count = self.random.choice([1, 1, 1, 2, 3])
+        return tuple(self.consumer() for _ in range(count))
+
+    def strikes(self):
+        if self.random.random() >= 0.4:
+            return ()
+        return tuple(
+            (self.random.choice(self.struck), self.random.randint(0, 12), self.random.randint(0, 3))
+            for _ in range(self.random.choice([1, 1, 2]))
+        )
 
     def stream_options(self):
         options = [("ordered", self.random.random() < 0.6)]
@@ -503,7 +519,11 @@ class StreamProgramMaker(rp.ProgramMaker):
         return options
 
     def limit(self):
-        return self.random.choice([None, 1, 1, 2, 2, 3, 5, ("semaphore", 1), ("semaphore", 3)])
+        limits = [None, 1, 1, 2, 2, 3, 5, ("semaphore", 1), ("semaphore", 3), "row", "row"]
+        return self.or_a_row(self.random.choice(limits))
+
+    def or_a_row(self, limit):
+        return self.row(self.random.choice([None, 1, 2, 3])) if limit == "row" else limit
 
     def delay(self):
         return self.random.randint(1, 4)
@@ -551,18 +571,22 @@ class StreamProgramMaker(rp.ProgramMaker):
 
     def consumer(self):
         draw = self.random.random()
-        self.leaves = CONSUMER_LEAVES
+        self.leaves = self.consumer_leaves
         if draw < 0.15:
             return self.awaiting()
-        if draw < 0.5:  # what most programs do
-            pause = () if self.random.random() < 0.5 else (("sleep", self.delay()),)
-            loop = ("loop", self.random.choice([0, 0, 1, 2, 4]), pause)
-            if self.random.random() < 0.3:
-                loop = (self.random.choice(["timeout", "wait_for"]), self.delay(), (loop,))
-            if self.random.random() < 0.5:
-                loop = ("with", (loop,))
-            return (loop, *self.consumer_ops(1))
+        if draw < 0.5:
+            return self.looping("loop")
         return self.consumer_ops(5)
+
+    def looping(self, name):
+        """What most programs do."""
+        pause = () if self.random.random() < 0.5 else (("sleep", self.delay()),)
+        loop = (name, self.random.choice([0, 0, 1, 2, 4]), pause)
+        if self.random.random() < 0.3:
+            loop = (self.random.choice(["timeout", "wait_for"]), self.delay(), (loop,))
+        if self.random.random() < 0.5:
+            loop = ("with", (loop,))
+        return (loop, *self.consumer_ops(1))
 
     def awaiting(self):
         op = ("take_all",)
@@ -574,17 +598,19 @@ class StreamProgramMaker(rp.ProgramMaker):
         return tuple(self.op(2) for _ in range(self.random.randint(0, most)))
 
     def op(self, depth):
-        if self.leaves is not CONSUMER_LEAVES or depth == 0 or self.ops_left <= 0 or self.random.random() > 0.3:
+        if self.leaves is not self.consumer_leaves or depth == 0 or self.ops_left <= 0 or self.random.random() > 0.3:
             return super().op(depth)
         self.ops_left -= 1
         if self.random.random() < 0.3:
             return ("with", tuple(self.op(depth - 1) for _ in range(self.random.randint(0, 3))))
-        name = self.random.choice(["loop", "loop", "loop", "unnamed_loop"])
+        name = self.random.choice(self.loops)
         return (name, self.random.choice([0, 1, 2, 3]), self.body(0))
 
 
 class OrderedProgramMaker(StreamProgramMaker):
     """Makes programs whose items know nothing of each other, over a source that does what it does whenever it is asked."""
+
+    gates = ("",)
 
     def program(self):
         random_ = self.random

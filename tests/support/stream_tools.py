@@ -1,5 +1,6 @@
 """What tests of streams share: items by their names, a source that says what is asked of it, a consumer that says what it gets, a strict run."""
 
+import asyncio
 import re
 
 import contract_tools
@@ -54,3 +55,100 @@ async def consume(trace, stream):
         return error
     trace("over")
     return None
+
+
+class Doors:
+    """An async function each of whose items waits until it is opened."""
+
+    def __init__(self, trace):
+        self.trace = trace
+        self.futures = {}
+
+    async def __call__(self, name):
+        self.trace(f"+{name}")
+        self.futures[name] = asyncio.get_running_loop().create_future()
+        await self.futures[name]
+        self.trace(f"-{name}")
+        return name
+
+    def open(self, names):
+        for name in names:
+            self.futures.pop(name).set_result(None)
+
+
+# as_completed: what it is given, and the two loops over it
+
+
+def coroutines(trace, words):
+    """A list of what doing() does for each of *words*."""
+    return list(map(doing(trace), words.split()))
+
+
+def made(trace, words, error=None):
+    """A generator of the same, each of which is made when it is drawn."""
+    return of_generator(doing(trace), drawn(trace, words, error))
+
+
+def of_generator(does, source):
+    try:
+        for word in source:
+            yield does(word)
+    finally:
+        source.close()
+
+
+async def made_async(trace, words, error=None, turns=0):
+    """The same as an async generator, which takes some turns for each."""
+    does = doing(trace)
+    source = drawn(trace, words, error)
+    try:
+        for word in source:
+            await contract_tools.idle(turns)
+            yield does(word)
+    finally:
+        source.close()
+
+
+def said(error):
+    return f"{type(error).__name__}({error})"
+
+
+def came_to(future):
+    """What a Future that is done has come to, as text."""
+    assert future.done()
+    if future.cancelled():
+        return "CancelledError()"
+    error = future.exception()
+    return str(future.result()) if error is None else said(error)
+
+
+async def loop_async(trace, iterator):
+    """`async for`: say what each Task or Future has come to, and how it ends; return the error, or None."""
+    try:
+        async for future in iterator:
+            trace(f"={came_to(future)}")
+            del future
+    except BaseException as error:
+        trace(said(error))
+        return error
+    trace("over")
+    return None
+
+
+async def loop_plain(trace, iterator):
+    """`for`: the same of each coroutine; return the last error of one, or None."""
+    last = None
+    for coroutine in iterator:
+        try:
+            trace(f"={await coroutine}")
+        except (Exception, asyncio.CancelledError) as error:
+            if asyncio.current_task().cancelling():
+                raise
+            trace(f"={said(error)}")
+            last = error
+        del coroutine
+    trace("over")
+    return last
+
+
+LOOPS = {"async": loop_async, "plain": loop_plain}

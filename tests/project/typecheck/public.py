@@ -55,7 +55,7 @@ async def gather(futures: list[asyncio.Future[int]], some: Awaitable[str], switc
     reveal_type(
         await gatedcoro.gather(number(), return_exceptions=switch, cancel_on_error=switch)
     )  # reveals: tuple[int | BaseException]
-    gatedcoro.gather(number(), limit="3")  # error: call-overload
+    gatedcoro.gather(number(), limit="3")  # error: arg-type
     gatedcoro.gather(number(), loop=None)  # error: call-overload
 
 

@@ -63,7 +63,7 @@ async def what_it_takes(switch: bool) -> None:
     gatedcoro.amap(parse, [1])  # error: arg-type
     gatedcoro.amap(len, [""])  # error: arg-type
     gatedcoro.amap(parse, pages)  # error: call-overload
-    gatedcoro.amap(parse, [""], limit="3")  # error: call-overload
+    gatedcoro.amap(parse, [""], limit="3")  # error: arg-type
     gatedcoro.amap(parse, [""], 3)  # error: call-overload
     gatedcoro.amap(parse, [""], buffersize=2.5)  # error: call-overload
 
