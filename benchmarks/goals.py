@@ -39,6 +39,14 @@ OTHER_STREAMS = (
     "pyarallel-iter",
     "pyarallel-iter-unordered",
 )
+PLAIN, ASYNC, LAZY = "gatedcoro-as-completed", "gatedcoro-as-completed-async", "gatedcoro-as-completed-lazy"
+OF_TASKS = "gatedcoro-as-completed-of-tasks"
+BESIDE_ASYNCIO = {  # ours -> asyncio's, with a semaphore around each item if there is a limit
+    PLAIN: "as-completed",
+    ASYNC: "as-completed-async",
+    LAZY: "as-completed-async",
+    OF_TASKS: "as-completed-of-tasks",
+}
 TASKS_FROM_C = "n=10, nothing, only Tasks"
 BESIDE_LOOPS, PARTIALS_MADE = "run_all beside plain loops, nothing", "run_all, nothing, what is called made inside"
 
@@ -72,6 +80,7 @@ READ_QUANTITIES = {"memory": "read-traced", "stall": "read-stall", "own stall": 
 AWAITED_BESIDE_RUN_ALL, FROM_ASYNC = "stream awaited, nothing", "stream from an async source, nothing"
 AGAINST_OTHERS = "streams of others, sleep(0)"
 SLOWLY_READ = "stream read slowly, n=100"
+AS_COMPLETED = 10_000
 CONTESTS = [
     *[
         made_before(f"n=10, {title}", work, COUNT, LIMIT, "langchain", "pool", OURS, PER_ITEM)
@@ -116,8 +125,18 @@ CONTESTS = [
     Contest(AGAINST_OTHERS, Cell("sleep0", 2_000, LIMIT), (STREAM, UNORDERED, *OTHER_STREAMS)),
     *[
         read(name, quantity, count, LIMIT, STREAM, UNORDERED, *others)
-        for count, others in ((HUGE, (ASYNC_SOURCE,)), (COUNT, OTHER_STREAMS))
+        for count, others in ((HUGE, (ASYNC_SOURCE, LAZY)), (COUNT, OTHER_STREAMS))
         for name, quantity in READ_QUANTITIES.items()
+    ],
+    *[
+        Contest(
+            f"as_completed, n={limit}, {title}",
+            Cell(work, AS_COMPLETED, limit),
+            (PLAIN, ASYNC, LAZY, "as-completed", "as-completed-async")
+            + ((OF_TASKS, "as-completed-of-tasks") if limit is None else ()),
+        )
+        for limit in (LIMIT, None)
+        for title, work in WORKS.items()
     ],
 ]
 
@@ -200,7 +219,7 @@ def streams() -> Iterator[Goal]:
     for tool in (STREAM, UNORDERED):
         # What is left is the item itself: while the reader pauses nothing is done.
         yield at_most(SLOWLY_READ, f"{tool} - {READER}", difference(tool, READER), 20.0, "us", "")
-    for tool in (STREAM, UNORDERED, ASYNC_SOURCE):
+    for tool in (STREAM, UNORDERED, ASYNC_SOURCE, LAZY):
         for name, wanted, unit in (("memory", 1.0, "MB"), ("stall", 10.0, "ms"), ("own stall", 10.0, "ms")):
             yield at_most(f"stream, N={HUGE:,}, {name}", tool, value(tool), wanted, unit, "")
     for other in OTHER_STREAMS:
@@ -210,6 +229,16 @@ def streams() -> Iterator[Goal]:
         for name, floor, unit in (("memory", 0.05, "MB"), ("stall", 1.0, "ms"), ("own stall", 1.0, "ms")):
             contest = f"stream, N={COUNT:,}, {name}"
             yield at_most(contest, f"{ours} - {other}", difference(ours, other), floor, unit, "")
+
+
+def beside_asyncio() -> Iterator[Goal]:
+    """as_completed beside asyncio's: a semaphore around each item costs the more."""
+    for contest in CONTESTS:
+        if contest.name.startswith("as_completed"):
+            for ours, theirs in BESIDE_ASYNCIO.items():
+                if ours in contest.tools:
+                    wanted = 1.0 if contest.cell.limit is None else 0.6
+                    yield at_most(contest.name, f"{ours} / {theirs}", ratio(ours, theirs), wanted, "x", "")
 
 
 GOALS = [
@@ -257,6 +286,7 @@ GOALS = [
     *small_and_smooth(OURS),
     *small_and_smooth(PER_ITEM),
     *streams(),
+    *beside_asyncio(),
 ]
 
 

@@ -400,6 +400,23 @@ async def elements_that_come(subject: Any, count: int) -> None:
 
 
 @special
+async def one_after_the_other(subject: Any, count: int) -> None:
+    coros = [sleep0() for _ in range(count)]
+    assert [await earliest for earliest in subject.as_completed(coros, limit=10)] == [1] * count
+
+
+@special
+async def tasks_left(subject: Any, count: int) -> None:
+    """The caller's Tasks, one of which is enough."""
+    tasks = [asyncio.create_task(forever()) for _ in range(count)]
+    async with subject.as_completed([*tasks, sleep0()]) as completed:
+        assert (await anext(completed)).result() == 1
+    for task in tasks:
+        task.cancel()
+    await rest()
+
+
+@special
 async def returned_errors(subject: Any, count: int) -> None:
     results = await subject.gather(*[fails() for _ in range(count)], limit=10, return_exceptions=True)
     assert len(results) == count
@@ -470,6 +487,8 @@ SPECIAL: dict[str, Scenario] = {
     "amap, as many consumers, served": are_served,
     "amap, as many consumers, cancelled": are_cancelled,
     "amap, as many consumers, nothing more": have_nothing_more,
+    "as_completed(limit=10), a plain loop": one_after_the_other,
+    "as_completed, Tasks, left": tasks_left,
     "gather_with_concurrency(None), refused": refused,
     "run_all, the rest stopped": functions_stopped,
     "run_all(limit=10), a generator": generator,

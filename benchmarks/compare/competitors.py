@@ -410,11 +410,16 @@ def streaming(
             results.sort()
         return results
 
-    return Competitor(name, title, run, needs=needs, order=order, each=each, unlimited=False, own_error=False, **kept)
+    kept = {"unlimited": False, "own_error": False} | kept
+    return Competitor(name, title, run, needs=needs, order=order, each=each, **kept)
 
 
 def our_stream(name: str, title: str, stream: streams.Stream, order: bool) -> Competitor:
     return streaming(name, title, streams.iterated(stream), "gatedcoro._core", order, stream=stream)
+
+
+def our_as_completed(name: str, title: str, each: streams.Each, **kept: Any) -> Competitor:
+    return streaming(name, title, each, "gatedcoro._core", False, unlimited=True, **kept)
 
 
 async def ours_awaited(item: Item, count: int, limit: int | None) -> list[int]:
@@ -440,7 +445,38 @@ STREAMS = [
         own_task=False,
         own_context=False,
     ),
-    streaming("as-completed", "asyncio.as_completed + Semaphore", streams.as_completed, order=False),
+    streaming("as-completed", "asyncio.as_completed + Semaphore", streams.as_completed, order=False, unlimited=True),
+    streaming(
+        "as-completed-async",
+        "asyncio.as_completed + Semaphore, async for",
+        streams.as_completed_async,
+        order=False,
+        since=(3, 13),
+        unlimited=True,
+    ),
+    streaming(
+        "as-completed-of-tasks",
+        "asyncio.as_completed of the caller's Tasks",
+        streams.as_completed_of_tasks,
+        order=False,
+        limits=False,
+        unlimited=True,
+    ),
+    our_as_completed("gatedcoro-as-completed", "gatedcoro as_completed", streams.our_as_completed_plain(core)),
+    our_as_completed(
+        "gatedcoro-as-completed-async", "gatedcoro as_completed, async for", streams.our_as_completed(core)
+    ),
+    our_as_completed(
+        "gatedcoro-as-completed-lazy",
+        "gatedcoro as_completed, async for, a generator",
+        streams.our_as_completed(core, lazily=True),
+    ),
+    our_as_completed(
+        "gatedcoro-as-completed-of-tasks",
+        "gatedcoro as_completed of the caller's Tasks",
+        streams.our_as_completed_of_tasks(core),
+        limits=False,
+    ),
     streaming("aiometer-amap", "aiometer amap", streams.aiometer, "aiometer", False),
     streaming("aiostream-map", "aiostream map", streams.aiostream(True), "aiostream"),
     streaming("aiostream-map-unordered", "aiostream map, out of order", streams.aiostream(False), "aiostream", False),

@@ -54,17 +54,41 @@ async def pool_and_queue(item: Item, source: Iterator[int], limit: int | None, t
     await working
 
 
-async def as_completed(item: Item, source: Iterator[int], limit: int | None, take: Take) -> None:
-    """A Task for each item at once, a semaphore around it."""
-    assert limit is not None
+def gated(item: Item, limit: int | None) -> Item:
+    """A semaphore around each item: how what knows no limit is given one."""
+    if limit is None:
+        return item
     gate = asyncio.Semaphore(limit)
 
-    async def gated(index: int) -> int:
+    async def gated_item(index: int) -> int:
         async with gate:
             return await item(index)
 
-    for earliest in asyncio.as_completed([gated(index) for index in source]):
+    return gated_item
+
+
+async def as_completed(item: Item, source: Iterator[int], limit: int | None, take: Take) -> None:
+    """A Task for each item at once, a semaphore around it if there is a limit."""
+    for earliest in asyncio.as_completed(map(gated(item, limit), source)):
         take(await earliest)
+
+
+async def as_completed_async(item: Item, source: Iterator[int], limit: int | None, take: Take) -> None:
+    """The same, from Python 3.13 on."""
+    completed: Any = asyncio.as_completed(map(gated(item, limit), source))
+    async for task in completed:
+        take(task.result())
+
+
+async def as_completed_of_tasks(item: Item, source: Iterator[int], limit: int | None, take: Take) -> None:
+    """Tasks of the caller's, which no limit holds back."""
+    for earliest in asyncio.as_completed(tasks(item, source)):
+        take(await earliest)
+
+
+def tasks(item: Item, source: Iterator[int]) -> list[asyncio.Task[int]]:
+    loop = asyncio.get_running_loop()
+    return [loop.create_task(item(index)) for index in source]
 
 
 async def only_reading(item: Item, source: Iterator[int], limit: int | None) -> AsyncIterator[int]:
@@ -141,3 +165,32 @@ def ours_from_async(implementation: Any, **options: Any) -> Stream:
         return results
 
     return stream
+
+
+def our_as_completed(implementation: Any, lazily: bool = False) -> Each:
+    """In `async for`: coroutines that exist, or are drawn from a generator."""
+
+    async def each(item: Item, source: Iterator[int], limit: int | None, take: Take) -> None:
+        coros: Any = map(item, source)
+        async for task in implementation.as_completed(coros if lazily else list(coros), limit=limit):
+            take(task.result())
+
+    return each
+
+
+def our_as_completed_plain(implementation: Any) -> Each:
+    """In a plain loop, as it is written for asyncio's before Python 3.13."""
+
+    async def each(item: Item, source: Iterator[int], limit: int | None, take: Take) -> None:
+        for earliest in implementation.as_completed(map(item, source), limit=limit):
+            take(await earliest)
+
+    return each
+
+
+def our_as_completed_of_tasks(implementation: Any) -> Each:
+    async def each(item: Item, source: Iterator[int], limit: int | None, take: Take) -> None:
+        for earliest in implementation.as_completed(tasks(item, source)):
+            take(await earliest)
+
+    return each
