@@ -37,6 +37,16 @@ call_method_for_effect(PyObject *op, PyObject *name, PyObject *arg)
     return 0;
 }
 
+/* op.name(), as a truth value: 1, 0, or -1 on error.  Runs Python code. */
+static int
+answer_of_method(PyObject *op, PyObject *name)
+{
+    PyObject *answer = PyObject_CallMethodNoArgs(op, name);
+    int truth = answer == NULL ? -1 : PyObject_IsTrue(answer);
+    Py_XDECREF(answer);
+    return truth;
+}
+
 /* Calls a function of asyncio's that puts back what was changed before.  It may
    need memory for that; so it is called again, some times, if there is none.
    Runs Python code. */

@@ -144,9 +144,7 @@ gated_enter(core_state *state, GatedObject *self)
 static bool
 ask_future(PyObject *future, PyObject *name)
 {
-    PyObject *answer = PyObject_CallMethodNoArgs(future, name);
-    bool truth = answer != NULL && PyObject_IsTrue(answer) > 0;
-    Py_XDECREF(answer);
+    bool truth = answer_of_method(future, name) > 0;
     PyErr_Clear();
     return truth;
 }

@@ -30,9 +30,7 @@ static int
 future_outcome(core_state *state, PyObject *future, Outcome *outcome)
 {
     *outcome = (Outcome){.child = future};
-    PyObject *answer = PyObject_CallMethodNoArgs(future, state->str_cancelled);
-    int truth = answer == NULL ? -1 : PyObject_IsTrue(answer);
-    Py_XDECREF(answer);
+    int truth = answer_of_method(future, state->str_cancelled);
     if (truth < 0) {
         return -1;
     }

@@ -77,16 +77,6 @@ future_of_outcome(core_state *state, PyObject *loop, const Outcome *outcome)
     return future;
 }
 
-/* future.done(): 1, 0, or -1 on error.  Runs Python code. */
-static int
-completed_is_done(core_state *state, PyObject *future)
-{
-    PyObject *answer = PyObject_CallMethodNoArgs(future, state->str_done);
-    int is_done = answer == NULL ? -1 : PyObject_IsTrue(answer);
-    Py_XDECREF(answer);
-    return is_done;
-}
-
 /*** Undone Tasks ***/
 
 static int completed_tasks_end_now(CompletedTasksObject *self);
@@ -225,7 +215,7 @@ completed_tasks_take_out(CompletedTasksObject *self, Py_ssize_t at)
 static int
 undone_is_done(CompletedTasksObject *self, PyObject *task)
 {
-    int is_done = completed_is_done(state_of((PyObject *)self), task);
+    int is_done = answer_of_method(task, state_of((PyObject *)self)->str_done);
     return is_done >= 0                         ? is_done
            : report_error((PyObject *)self) < 0 ? -1
                                                 : 1;
@@ -371,7 +361,7 @@ completed_tasks_put(PyObject *op, Py_ssize_t Py_UNUSED(index),
     int is_done = task == NULL ? -1
                   : outcome->task == NULL || outcome->task_is_done
                       ? 1
-                      : completed_is_done(state, task);
+                      : answer_of_method(task, state->str_done);
     bool waits = false;
     if (is_done == 0 && !self->base.is_over) {
         self->base.finished++;

@@ -96,9 +96,7 @@ choose_tasks(core_state *state, PyObject *loop, TaskOrigin *tasks)
     if (!state->reuse_works || !state->reuse_wanted) {
         return 0;
     }
-    PyObject *debug = PyObject_CallMethodNoArgs(loop, state->str_get_debug);
-    int truth = debug == NULL ? -1 : PyObject_IsTrue(debug);
-    Py_XDECREF(debug);
+    int truth = answer_of_method(loop, state->str_get_debug);
     if (truth == 0) {
         *tasks = TASKS_OWN_REUSED;
     }
@@ -117,10 +115,7 @@ watched_future_is_done(core_state *state, GatheringObject *gathering,
         || gathering->source.item_kind == ITEM_HANDED_OUT) {
         return 0;
     }
-    PyObject *answer = PyObject_CallMethodNoArgs(future, state->str_done);
-    int is_done = answer == NULL ? -1 : PyObject_IsTrue(answer);
-    Py_XDECREF(answer);
-    return is_done;
+    return answer_of_method(future, state->str_done);
 }
 
 /* Has the Future in hand called back when it is done.  If it is so already, the

@@ -62,9 +62,7 @@ outer_silence(core_state *state, PyObject *outer)
 static int
 outer_is_pending(core_state *state, PyObject *outer)
 {
-    PyObject *done = PyObject_CallMethodNoArgs(outer, state->str_done);
-    int is_done = done == NULL ? -1 : PyObject_IsTrue(done);
-    Py_XDECREF(done);
+    int is_done = answer_of_method(outer, state->str_done);
     return is_done < 0 ? -1 : !is_done;
 }
 
