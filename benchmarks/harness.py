@@ -283,18 +283,20 @@ def no_valgrind() -> bool:
 
 
 def callgrind(program: str, *, marked: bool = False) -> list[int]:
-    """The instructions of `python -c program`: of all of it, or of each part that ends with a call of `os.getloadavg`.
+    """The instructions of `python -c program`: of each part that ends with a call of `os.getloadavg`, if they are marked.
+
+    If not, of it and its forks in the order of their ends, each from its last call of `os.getloadavg` on.
 
     A program and not `python -m benchmarks`, which would import what takes callgrind seconds.
     """
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--dump-line=no", f"--dump-before={MARK}"] if marked else []
+        options = ["--dump-line=no", f"--dump-before={MARK}"] if marked else [f"--zero-before={MARK}"]
         done = subprocess.run(
             [
                 "valgrind",
                 "--tool=callgrind",
                 *options,
-                f"--callgrind-out-file={folder}/out",
+                f"--callgrind-out-file={folder}/out" + ".%p" * (not marked),
                 sys.executable,
                 "-c",
                 program,

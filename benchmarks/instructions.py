@@ -12,12 +12,14 @@ import concurrent.futures
 import functools
 import gc
 import importlib
+import itertools
 import json
 import os
 import platform
 import re
 import subprocess
-from collections.abc import AsyncIterator, Callable, Coroutine
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +121,6 @@ OTHERS["a plain loop that calls, nothing"] = other("loop-of-calls", nothing, Non
 
 
 def run_here(path: str, count: int, module: str) -> None:
-    """What callgrind watches."""
     gc.disable()
     subject = importlib.import_module(module)
     subject._set_clock((0.0).__float__)  # how many slices a run takes would depend on how fast valgrind is
@@ -127,14 +128,22 @@ def run_here(path: str, count: int, module: str) -> None:
     measure.check(results, range(count))
 
 
-def collected(path: str, count: int, module: str) -> int:
-    program = f"from benchmarks.instructions import run_here; run_here({path!r}, {count}, {module!r})"
-    [instructions] = harness.callgrind(program)
-    return instructions
+def run_each(paths: Sequence[str], module: str) -> None:
+    """What callgrind watches: each count in a fork of a process that has imported what they need, which takes callgrind seconds."""
+    for path, count in itertools.product(paths, (COUNT, 2 * COUNT)):
+        pid = os.fork()
+        if not pid:
+            os.getloadavg()  # the mark where the count begins
+            run_here(path, count, module)
+            sys.exit()
+        if os.waitpid(pid, 0)[1]:
+            sys.exit(1)
 
 
-def per_item(path: str, module: str) -> float:
-    return (collected(path, 2 * COUNT, module) - collected(path, COUNT, module)) / COUNT
+def per_item(paths: Sequence[str], module: str) -> dict[str, float]:
+    program = f"from benchmarks.instructions import run_each; run_each({list(paths)!r}, {module!r})"
+    *counts, _ = harness.callgrind(program)  # the last one is of the process that forks
+    return {path: (twice - once) / COUNT for path, once, twice in zip(paths, counts[::2], counts[1::2], strict=True)}
 
 
 def key(module: str) -> str:
@@ -201,12 +210,12 @@ def main(options: argparse.Namespace) -> int:
         names.remove(TASKS_FROM_C)
         print(f"not counted: {TASKS_FROM_C}: {absent}")
     counts: dict[str, float] = {}
+    shares = [names[index :: options.jobs] for index in range(min(options.jobs, len(names)))]
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as threads:
-        for name, count in zip(
-            names, threads.map(functools.partial(per_item, module=options.module), names), strict=True
-        ):
-            print(f"{count:10,.0f}  {name}", flush=True)
-            counts[name] = round(count, 1)
+        for of_share in threads.map(functools.partial(per_item, module=options.module), shares):
+            for name, count in of_share.items():
+                print(f"{count:10,.0f}  {name}", flush=True)
+                counts[name] = round(count, 1)
     stored: dict[str, Any] = (
         json.loads(BASELINE.read_text()) if BASELINE.exists() else {"tolerance": TOLERANCE, "baselines": {}}
     )
@@ -220,6 +229,11 @@ def main(options: argparse.Namespace) -> int:
     if found not in stored["baselines"]:
         print(f"no baseline for {found}\n(python -m benchmarks instructions --update stores one)")
         return 0
-    grown, notes = compared(of_ours, stored["baselines"][found], stored["tolerance"])
+    baseline, tolerance = stored["baselines"][found], stored["tolerance"]
+    for name, count in of_ours.items():
+        if count > baseline.get(name, count) * (1 + tolerance):
+            # what lies where in memory moves a count by a percent or two: once more, alone
+            of_ours[name] = min(count, round(per_item([name], options.module)[name], 1))
+    grown, notes = compared(of_ours, baseline, tolerance)
     print("\n".join(notes + [f"GREW: {words}" for words in grown]) or "as the baseline")
     return 1 if grown else 0

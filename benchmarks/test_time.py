@@ -65,7 +65,7 @@ def measure_call(
     took = time.perf_counter() - started
     benchmark.group = f"{work.title}, N={count:,}, n={limit}"
     benchmark.extra_info["gives_up"] = tool.gives_up
-    rounds = max(5, int(benchmark._max_time / took))
+    rounds = max(benchmark._min_rounds, int(benchmark._max_time / took))  # 5 unless the command line says otherwise
     benchmark.pedantic(once, rounds=rounds, warmup_rounds=1)
 
 

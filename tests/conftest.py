@@ -1,18 +1,22 @@
 """Every test of the contract runs on each implementation: it takes the fixture `impl`."""
 
 import gc
+import sys
 
 import pytest
 
 from effort import SHORT
-from implementations import load_implementation
+from implementations import FREE_THREADED, load_implementation
 
 IMPLEMENTATIONS = ("c", "c-task-per-item") if SHORT else ("c", "c-task-per-item", "python")
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True, scope="module" if FREE_THREADED else "function")
 def freeze_what_is_there():
-    """Keep what pytest, libraries and other files' tests made out of the many calls of `gc.collect`: that is most of their time."""
+    """Keep what pytest, libraries and other tests made out of the many calls of `gc.collect`: that is most of their time.
+
+    A free-threaded build looks at what is frozen, too: there, once a file.
+    """
     gc.collect()
     gc.freeze()
 
@@ -48,6 +52,14 @@ def impl(request):
         module._set_full_turns(False)
         module._set_clock(None)
         module._set_task_reuse(reuse)
+
+
+@pytest.fixture
+def unraisables(monkeypatch):
+    """The errors that could only be reported."""
+    errors = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda one: errors.append(one.exc_value))
+    return errors
 
 
 @pytest.fixture

@@ -49,6 +49,8 @@ def outcome(main):
             return [plain(value) for value in asyncio.run(main)]
         except BaseException as error:
             return plain(error)
+        finally:
+            gc.collect()  # LangChain's own leaves coroutines that were never awaited
 
 
 @pytest.mark.parametrize("return_exceptions", [False, True])

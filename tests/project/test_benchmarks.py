@@ -14,6 +14,9 @@ import pytest
 from benchmarks import goals, harness, http_server, instructions, measure, system_calls
 from benchmarks.compare import cells, competitors, figures, report, summary, works
 from contract_tools import Running
+from effort import SHORT
+
+pytestmark = pytest.mark.skipif(SHORT, reason="nothing here is about the build")
 
 variable = contextvars.ContextVar("variable", default=None)
 

@@ -12,13 +12,17 @@ from benchmarks import harness, http_clients, measure, parts
 from benchmarks.compare import competitors
 from benchmarks.programs import cases, child, report, server as service
 from benchmarks.programs.cases import OURS, PROGRAMS
+from effort import SHORT
 
 ROOT = Path(__file__).parents[2]
 VARIANTS = [(name, variant) for name, program in PROGRAMS.items() for variant in program.variants]
 COUNTS = {"crawl": 60, "llm": 80, "import": 10_000}
 FAIL_AT = {"crawl": 30, "llm": 55, "import": 5}
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent as a signal")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent as a signal"),
+    pytest.mark.skipif(SHORT, reason="nothing here is about the build"),
+]
 every_variant = pytest.mark.parametrize(("name", "variant"), VARIANTS)
 
 

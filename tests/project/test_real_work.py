@@ -17,6 +17,9 @@ from benchmarks import harness, http_server, measure, system_calls
 from benchmarks.compare import cells, competitors, figures
 from benchmarks.http_server import Kind
 from benchmarks.real import report, rows, servers, works
+from effort import SHORT
+
+pytestmark = pytest.mark.skipif(SHORT, reason="nothing here is about the build")
 
 ROOT = Path(__file__).parents[2]
 every_work = pytest.mark.parametrize("work", works.WORKS, ids=lambda work: work.name)

@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 
 import gatedcoro
+from effort import SHORT
 from implementations import package_parent
+
+pytestmark = pytest.mark.skipif(SHORT, reason="nothing here is about the build")
 
 TYPECHECK = Path(__file__).parent / "typecheck"
 EXPECTED = re.compile(r"  # (reveals|error): (.+)$")

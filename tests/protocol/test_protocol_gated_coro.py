@@ -17,6 +17,8 @@ import pytest
 from effort import sequence_length
 from steps import awaiter, step
 
+NO_TASK_IS_REUSED = True  # `gated_coro` makes no Task
+
 
 class ModelSemaphore:
     """A fair semaphore: a slot that is released goes to the waiter that has waited longest."""

@@ -1,7 +1,8 @@
 """How much the long tests do. With GATEDCORO_TESTS=short in the environment they do a part of it.
 
 That is for interpreters and builds on which each step takes many times as long (sanitizers, debug builds of Python): the
-same kinds of steps are taken, fewer of them, and only where there is C to look at.
+same kinds of steps are taken, fewer of them, and only where there is C to look at. Tests of what is the same on every build
+(the benchmarks, types, a program started with the swap) skip themselves.
 """
 
 import os

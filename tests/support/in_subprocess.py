@@ -65,11 +65,14 @@ def check_script(impl, script, **options):
 
 class Nursery:
     """An interpreter that has imported asyncio and nothing of ours, and forks one for each script: most scripts take less time than
-    an interpreter takes to start. What a fork leaves behind ends with it.
+    an interpreter takes to start. What a fork leaves behind ends with it. Many scripts collect garbage often: what was imported before
+    the fork is out of that.
     """
 
     PROGRAM = """\
 import asyncio, gc, importlib, json, os, socket, sys
+gc.collect()
+gc.freeze()
 with socket.socket(fileno=int(sys.argv[1])) as connection:
     while True:
         request, files, _, _ = socket.recv_fds(connection, 1 << 16, 2)
