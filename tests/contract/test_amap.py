@@ -8,7 +8,7 @@ import types
 
 import pytest
 
-from contract_tools import Running, Trace, idle, item
+from contract_tools import HAS_EAGER_TASKS, Running, Trace, idle, item
 from stream_tools import Doors, consume, doing, drawn, run
 
 VARIABLE = contextvars.ContextVar("VARIABLE", default="default")
@@ -876,6 +876,19 @@ def test_consumers_in_the_end_are_all_told(impl):
         return list(map(repr, results))
 
     assert run(main) == ["'a'", "'b'", *["StopAsyncIteration()"] * 3]
+
+
+@pytest.mark.skipif(not HAS_EAGER_TASKS, reason="eager_task_factory is new in 3.12")
+def test_an_eager_item_may_ask_the_stream_in_the_step_that_opens_it(impl):
+    async def does(x):
+        return x if x else ["asked", await anext(stream)]
+
+    async def main():
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        return [result async for result in stream]
+
+    stream = impl.amap(does, range(3), ordered=False)
+    assert run(main) == [1, ["asked", 2]]
 
 
 def test_streams_compose(impl):

@@ -499,6 +499,23 @@ def test_with_return_exceptions_an_item_s_own_cancellation_is_a_result(impl, ord
 
 
 @ORDERED
+@pytest.mark.parametrize("turns", [0, 1])
+def test_an_item_that_returns_when_its_task_has_been_cancelled_is_cancelled(impl, ordered, turns):
+    async def main():
+        async def does(x):
+            await idle(turns)
+            asyncio.current_task().cancel("by itself")
+            return x
+
+        stream = impl.amap(does, "a", ordered=ordered)
+        with pytest.raises(asyncio.CancelledError, match="by itself"):
+            await anext(stream)
+        assert await anext(stream, "over") == "over"
+
+    run(main)
+
+
+@ORDERED
 def test_an_item_s_own_cancellation_is_an_error(impl, ordered):
     async def async_fn(word):
         await asyncio.sleep(0)

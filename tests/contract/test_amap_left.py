@@ -462,6 +462,104 @@ def test_dropped_after_its_loop_is_closed_it_ends_quietly(impl, thread, consumer
     )
 
 
+def test_an_error_of_the_source_of_a_stream_that_was_never_asked_becomes_a_note_on_the_one_on_its_way(impl):
+    class Source:
+        def __aiter__(self):
+            return self
+
+        async def __anext__(self):
+            raise StopAsyncIteration
+
+        async def aclose(self):
+            raise OSError("of the source")
+
+    async def main():
+        async with impl.amap(doing(Trace()), Source()):
+            raise ValueError("of the body")
+
+    with pytest.raises(ValueError, match="of the body") as caught:
+        run(main)
+    assert caught.value.__notes__ == ["while the stream was being closed, it raised OSError: of the source"]
+
+
+@pytest.mark.parametrize("name", ["amap", "as_completed"])
+def test_what_had_finished_does_not_wait_any_more_when_it_has_been_left(impl, name):
+    async def main():
+        does = doing(Trace())
+        words = "a1 b1 c1".split()
+        stream = impl.amap(does, words) if name == "amap" else impl.as_completed([does(word) for word in words])
+        await anext(stream)
+        await idle(3)
+        waiting = repr(stream).partition(" running, ")[2]
+        await stream.aclose()
+        return waiting, repr(stream).partition(" running, ")[2]
+
+    assert run(main) == ("2 waiting, 1 done>", "0 waiting, 1 done>")
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_what_has_ended_and_is_not_done_yet_does_not_wait_either(impl, turns):
+    async def main():
+        stream = impl.as_completed([idle(1), idle(2), idle(3)])
+        asking = asyncio.create_task(anext(stream, None))
+        await idle(turns)
+        await stream.aclose()
+        await asking
+        return repr(stream)
+
+    assert ", 0 waiting, " in run(main)
+
+
+def test_dropped_while_its_loop_is_being_closed_it_ends_quietly(impl):
+    """is_closed() has said that it is not, and then it takes no callback any more."""
+    check_script(
+        impl,
+        """
+        class Loop(asyncio.SelectorEventLoop):
+            refuses = False
+
+            def call_soon_threadsafe(self, *args, **options):
+                if self.refuses:
+                    raise RuntimeError("Event loop is closed")
+                return super().call_soon_threadsafe(*args, **options)
+
+        events = []
+
+        def source():
+            try:
+                while True:
+                    yield 1
+            finally:
+                events.append("closed")
+
+        async def async_fn(x):
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                events.append("ended")
+
+        async def main():
+            holder.append(impl.amap(async_fn, source(), limit=1))
+            consumer = asyncio.create_task(anext(holder[0]))
+            await asyncio.sleep(0.01)
+            consumer.cancel()
+            await asyncio.wait([consumer])
+
+        holder = []
+        loop = Loop()
+        loop.run_until_complete(main())
+        loop.refuses = True
+        holder.clear()
+        assert events == ["closed"]
+        loop.refuses = False
+        loop.run_until_complete(asyncio.sleep(0.01))
+        assert events == ["closed", "ended"]
+        loop.close()
+        print("ok")
+        """,
+    )
+
+
 def test_no_reference_is_left_of_one_that_has_ended(impl):
     class Function:
         def __init__(self, trace):
@@ -838,6 +936,29 @@ def test_what_waits_for_itself_by_way_of_a_generator_does_not_go_on_for_ever(imp
         assert other_tasks() == set()
 
     run(main)
+
+
+@ORDERED
+def test_an_item_that_asks_its_own_failing_stream_does_not_wait_for_itself(impl, ordered):
+    """Its cancellation is passed on to what still runs, which is itself: so it is raised at once."""
+
+    async def main():
+        async def does(x):
+            if x == "fails":
+                await idle(2)
+                raise ValueError(x)
+            try:
+                await anext(stream)
+            finally:
+                times.append(asyncio.current_task().cancelling())
+
+        times = []
+        stream = impl.amap(does, ["fails", "asks"], ordered=ordered)
+        with pytest.raises(ValueError, match="fails"):
+            await anext(stream)
+        return times
+
+    assert run(main) == [2]
 
 
 def test_an_item_may_close_another_stream_and_its_own_when_that_has_ended(impl):

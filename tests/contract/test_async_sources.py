@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import operator
 import sys
+import weakref
 from functools import partial
 
 import pytest
@@ -854,16 +855,44 @@ def test_an_element_that_arrives_in_spite_of_the_cancellation_starts_nothing(imp
         async def elements():
             await sleeping(trace, "anext", turns, after="swallowed")
             try:
-                yield partial(item, trace, "never")
+                yield element()
             finally:
+                trace("kept" if arrived() is not None else "let go")
                 await idle(turns)
                 trace("closed")
+
+        def element():
+            nonlocal arrived
+            never = partial(item, trace, "never")
+            arrived = weakref.ref(never)
+            return never
+
+        arrived = None
+        await broken_off(impl, name, trace, elements(), 4)
+        await rest()
+        return trace.events
+
+    assert run(main) == ["+anext", "leaves", "xanext", "-anext", "let go", "closed", "left"]
+
+
+@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("factory", [None, own_task_factory])
+@pytest.mark.parametrize("turns", [0, 1])
+def test_one_that_ends_when_it_is_cancelled_has_ended(impl, name, factory, turns):
+    async def main():
+        asyncio.get_running_loop().set_task_factory(factory)
+        trace = Trace()
+
+        async def elements():
+            await sleeping(trace, "anext", turns, after="swallowed")
+            return
+            yield
 
         await broken_off(impl, name, trace, elements(), 4)
         await rest()
         return trace.events
 
-    assert run(main) == "+anext leaves xanext -anext closed left".split()
+    assert run(main) == "+anext leaves xanext -anext left".split()
 
 
 @pytest.mark.parametrize("name", DOORS)
@@ -892,6 +921,59 @@ def test_an_element_that_arrives_in_the_turn_of_the_cancellation_starts_nothing(
     events = run(main)
     assert events[0] == "asked" and events[-1] == "left"
     assert "+never" not in events[events.index("leaves") :]
+
+
+@pytest.mark.parametrize("name", ["run_all", "amap, awaited", "amap, dropped", "as_completed, dropped"])
+@pytest.mark.parametrize("factory", [None, own_task_factory])
+@pytest.mark.parametrize("turns", [0, 1])
+def test_an_element_that_arrives_in_the_step_in_which_the_source_is_closed_is_let_go_first(impl, name, factory, turns):
+    async def main():
+        asyncio.get_running_loop().set_task_factory(factory)
+        events, arrived, held = [], [], []
+        released = asyncio.Event()
+        functions = name != "as_completed, dropped"
+
+        async def first():
+            events.append("first")
+
+        async def never():
+            events.append("never")
+
+        def second():
+            element = partial(never) if functions else never()
+            arrived.append(weakref.ref(element))
+            return element
+
+        async def elements():
+            yield first if functions else first()
+            try:
+                await (released.wait() if name.endswith("dropped") else idle(turns))
+                stop()
+                yield second()
+            finally:
+                events.append([element() for element in arrived])
+                await idle(1)
+                events.append("closed")
+
+        if name.endswith("dropped"):
+            stream = (
+                impl.amap(operator.call, elements(), limit=1) if functions else impl.as_completed(elements(), limit=1)
+            )
+            held.append(stream)
+            del stream
+            stop = held.clear
+            await anext(held[0])
+            released.set()
+        else:
+            call = asyncio.create_task(DOORS[name](impl, elements(), limit=1))
+            stop = call.cancel
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        await rest()
+        assert not held
+        return events
+
+    assert run(main) == ["first", [None], "closed"]
 
 
 @pytest.mark.parametrize("name", DOORS)
@@ -1418,13 +1500,14 @@ def test_one_that_cancels_the_call_is_cancelled_itself(impl, name):
 
 @pytest.mark.parametrize("name", [name for name in DOORS if name not in ITERATED_DOORS])
 @pytest.mark.parametrize("factory", [None, own_task_factory])
-def test_one_that_cancels_the_call_and_then_waits_is_cancelled_once(impl, name, factory):
+@pytest.mark.parametrize("turns", [0, 2])
+def test_one_that_cancels_the_call_and_then_waits_is_cancelled_once(impl, name, factory, turns):
     async def main():
         asyncio.get_running_loop().set_task_factory(factory)
         trace = Trace()
 
         async def source():
-            await idle(2)
+            await idle(turns)
             caller.cancel()
             try:
                 await sleeping(trace, "anext", 3)
@@ -1481,6 +1564,34 @@ def test_one_that_cancels_its_own_task_is_an_error_of_the_source(impl, name, tur
         assert "+never" not in trace.events
 
     run(main)
+
+
+@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("factory", [None, own_task_factory])
+@pytest.mark.parametrize("turns", [0, 2])
+def test_one_that_cancels_its_own_task_and_goes_on_is_cancelled_in_the_next_turn(impl, name, factory, turns):
+    async def main():
+        asyncio.get_running_loop().set_task_factory(factory)
+        trace = Trace()
+
+        async def source():
+            yield partial(asyncio.sleep, 0)
+            await idle(turns)
+            trace.start()
+            asyncio.current_task().cancel("own")
+            try:
+                await asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError as error:
+                trace(f"x({error})")
+                trace.stop()
+                raise
+
+        with pytest.raises(asyncio.CancelledError):
+            await DOORS[name](impl, source(), limit=2)
+        await rest()
+        return trace.turns
+
+    assert run(main) == ["", "x(own)"]
 
 
 @pytest.mark.parametrize("name", DOORS)

@@ -1,10 +1,12 @@
 """Several limits for one call: `limit=(10, gate, gate)`."""
 
 import asyncio
+import operator
 
 import pytest
 
 from contract_tools import HAS_EAGER_TASKS, Trace, idle, is_closed, run
+from virtual_time import VirtualTimeLoop
 
 ROW = "an integer, an async context manager, a tuple or list of these, or None"
 
@@ -378,6 +380,36 @@ def test_cancelled_while_its_task_is_made_an_item_neither_begins_nor_enters_a_ga
         return " ".join(trace.events)
 
     assert run(main) == events
+
+
+@pytest.mark.parametrize("way", ["gather", "run_all", "amap"])
+@pytest.mark.parametrize("row", [lambda *gates: gates, lambda *gates: (1, *gates), lambda first, second: first])
+def test_cancelled_before_its_first_step_an_item_leaves_its_place_at_the_gates_to_the_next_one(impl, way, row):
+    tasks = []
+
+    def factory(loop, coroutine, **options):
+        task = asyncio.Task(coroutine, loop=loop, **options)
+        if coroutine.__name__ in ("runs", "call"):
+            tasks.append(task)
+            if len(tasks) == 1:
+                task.cancel()
+        return task
+
+    async def main():
+        trace = Trace()
+        functions = functions_of(trace, "ab")
+        options = {"limit": row(Gate(trace, "x"), Gate(trace, "y")), "return_exceptions": True}
+        asyncio.get_running_loop().set_task_factory(factory)
+        if way == "gather":
+            results = await impl.gather(*[function() for function in functions], **options)
+        elif way == "run_all":
+            results = await impl.run_all(functions, **options)
+        else:
+            results = await collected(impl.amap(operator.call, functions, **options))
+        assert [repr(result) for result in results] == ["CancelledError('')", "'b'"]
+        assert [event for event in trace.events if event[0] in "+-"] == ["+b", "-b"]
+
+    run(main, loop_factory=VirtualTimeLoop)
 
 
 @pytest.mark.parametrize("at", [0, 1])

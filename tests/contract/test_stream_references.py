@@ -1,6 +1,7 @@
 """What keeps a Stream alive is what its user holds, not what a consumer has left behind."""
 
 import asyncio
+import gc
 import weakref
 
 import pytest
@@ -107,5 +108,28 @@ def test_nor_does_what_was_given_up_before_its_first_step(impl, begin, how):
         assert gone() is None
         await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
         del begun
+
+    run(main)
+
+
+class Items(list):
+    """Which a weak reference can be to."""
+
+
+@pytest.mark.parametrize("use", ["awaited", "iterated"])
+def test_a_stream_that_has_been_used_does_not_keep_what_it_went_through(impl, use):
+    async def same(x):
+        return x
+
+    async def main():
+        items = Items("ab")
+        gone = weakref.ref(items)
+        stream = impl.amap(same, items, limit=1)
+        del items
+        assert gone() is not None
+        results = await stream if use == "awaited" else [result async for result in stream]
+        assert results == ["a", "b"]
+        gc.collect()
+        assert gone() is None
 
     run(main)

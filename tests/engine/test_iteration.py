@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 
-from contract_tools import HAS_CALL_GRAPH, HAS_EAGER_TASKS, Trace, idle, item, run, sleeping
+from contract_tools import HAS_CALL_GRAPH, HAS_EAGER_TASKS, Answer, Answers, Trace, idle, item, run, sleeping
 from implementations import asked_in_place
 from in_subprocess import check_script
 
@@ -314,6 +314,24 @@ def test_closed_by_hand_it_ends_the_call(impl, door, factory, phase):
     assert ("-a" in events) == ("+a" in events) == (phase == "idle")
 
 
+def test_closed_by_hand_it_closes_what_it_has_asked_for(impl, door, factory):
+    async def main():
+        asyncio.get_running_loop().set_task_factory(factory)
+        answer = Answer()
+        call = asyncio.Task(outcome_of(door(impl, Answers(answer), 1)))
+        await idle(4)
+        task = source_task()
+        assert answer.closed == 0
+        task.get_coro().close()
+        assert answer.closed == 1
+        assert await call == "CancelledError()"
+        task.cancel()
+        await asyncio.wait([task])
+        assert answer.closed == 1 and task.exception() is not None
+
+    run(main)
+
+
 @pytest.mark.parametrize("phase", ["unbegun", "at work", "idle"])
 def test_thrown_into_by_hand_that_is_its_error(impl, door, factory, phase):
     async def main():
@@ -431,6 +449,52 @@ def test_a_factory_that_fails_is_an_error_of_the_call(impl, door):
         with pytest.raises(MemoryError, match="no Task"):
             await door(impl, Elements(trace, []), 1)
         await rest()
+
+    run(main)
+
+
+def test_a_factory_that_makes_its_task_sees_the_caller_as_the_current_one(impl, door):
+    async def main():
+        seen = []
+
+        def factory(loop, coroutine, **options):
+            seen.append(asyncio.current_task())
+            return asyncio.Task(coroutine, loop=loop, **options)
+
+        asyncio.get_running_loop().set_task_factory(factory)
+        assert await door(impl, Elements(Trace(), []), 1) == []
+        asyncio.get_running_loop().set_task_factory(None)
+        assert seen == [asyncio.current_task()]
+
+    run(main)
+
+
+@pytest.mark.parametrize("name", ["run_all", "amap"])
+def test_where_its_task_cannot_be_made_nothing_keeps_the_caller(impl, name):
+    """Neither who has been given its coroutine, nor who keeps the stream."""
+    refused = []
+
+    def refuses(loop, coroutine, **options):
+        refused.append(coroutine)
+        raise MemoryError("no Task")
+
+    async def calls(stream):
+        call = impl.run_all(Elements(Trace(), [])) if stream is None else anext(stream)
+        with pytest.raises(MemoryError, match="no Task"):
+            await call
+
+    async def main():
+        stream = None if name == "run_all" else impl.amap(operator.call, Elements(Trace(), []))
+        caller = asyncio.create_task(calls(stream))
+        asyncio.get_running_loop().set_task_factory(refuses)
+        await asyncio.wait([caller])
+        asyncio.get_running_loop().set_task_factory(None)
+        caller.result()
+        gone = weakref.ref(caller)
+        del caller
+        await idle(1)
+        gc.collect()
+        assert len(refused) == 1 and gone() is None
 
     run(main)
 
@@ -645,8 +709,8 @@ def test_nothing_is_left_for_the_garbage_collector(impl, door, factory, limit):
 
 
 SCRIPT = """
-    import operator
-    from contract_tools import idle, sleeping, Trace
+    import itertools, operator
+    from contract_tools import Answer, Answers, idle
 
     def plain_factory(loop, coroutine, **options):
         return asyncio.Task(coroutine, loop=loop, **options)
@@ -657,7 +721,7 @@ SCRIPT = """
     async def waits():
         await asyncio.get_running_loop().create_future()
 
-    closed = []
+    closed, kept = [], []  # what closed itself as nobody kept it; what is kept and has to be closed
 
     class source:
         def __init__(self, *awaited):
@@ -674,33 +738,71 @@ SCRIPT = """
                 raise
             return waits
 
+    def source_of_answers(*awaited):
+        kept[:] = [Answer(None if one is waits else waits) for one in awaited]
+        return Answers(*kept)
+
     PHASES = {"at work at once": (1, waits, waits, 1), "at work": (4, waits, waits, 1), "idle": (4, nothing, waits, 1),
               "at work, with an item": (4, nothing, waits, 2)}
 
-    for factory in None, plain_factory:
-        for door in "run_all", "amap":
-            for name, (turns, first, then, limit) in PHASES.items():
-                async def main():
-                    loop.set_task_factory(factory)
-                    if door == "run_all":
-                        call = impl.run_all(source(first, then), limit=limit)
-                    else:
-                        call = anext(impl.amap(operator.call, source(first, then), limit=limit))
-                    task = asyncio.Task(call)
-                    task._log_destroy_pending = False
-                    await idle(turns)
+    cases = itertools.product((None, plain_factory), ("run_all", "amap"), (source, source_of_answers), PHASES.items())
+    for factory, door, make_source, (name, (turns, first, then, limit)) in cases:
+        async def main():
+            loop.set_task_factory(factory)
+            if door == "run_all":
+                call = impl.run_all(make_source(first, then), limit=limit)
+            else:
+                call = anext(impl.amap(operator.call, make_source(first, then), limit=limit))
+            task = asyncio.Task(call)
+            task._log_destroy_pending = False
+            await idle(turns)
 
-                closed.clear()
-                loop = asyncio.new_event_loop()
-                loop.set_exception_handler(lambda loop, context: print(name, door, context["message"]))
-                loop.run_until_complete(main())
-                loop.close()
-                del loop
-                gc.collect()
-                gc.collect()
-                assert closed == [True] * (name != "idle"), (factory, door, name, closed)
+        closed.clear()
+        kept.clear()
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda loop, context: print(name, door, context["message"]))
+        loop.run_until_complete(main())
+        loop.close()
+        del loop
+        gc.collect()
+        gc.collect()
+        closed += [True for answer in kept for _ in range(answer.closed)]
+        assert closed == [True] * (name != "idle"), (factory, door, make_source, name, closed)
 """
 
 
 def test_gone_with_a_closed_loop_nothing_is_reported(impl):
     check_script(impl, textwrap.dedent(SCRIPT) + 'print("ok")\n')
+
+
+@pytest.mark.parametrize("factory", ["None", "plain_factory"])
+def test_a_stream_that_goes_after_its_loop_closes_what_its_source_was_asked_for(impl, factory):
+    check_script(
+        impl,
+        f"""
+        from contract_tools import Answer, Answers, idle
+
+        def plain_factory(loop, coroutine, **options):
+            return asyncio.Task(coroutine, loop=loop, **options)
+
+        async def main():
+            loop.set_task_factory({factory})
+            task = asyncio.create_task(anext(stream))
+            await idle(4)
+            task.cancel()
+            await idle(2)
+
+        answer = Answer()
+        stream = impl.amap(repr, Answers(answer), limit=1)
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        loop.close()
+        gc.collect()
+        assert answer.closed == 0
+        del stream
+        assert answer.closed == 1
+        gc.collect()
+        assert answer.closed == 1
+        print("ok")
+        """,
+    )

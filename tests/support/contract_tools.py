@@ -79,6 +79,43 @@ async def failing(trace, name, turns=1, error=None):
     raise ValueError(name) if error is None else error
 
 
+class Answer:
+    """An awaitable that has *result* at once, or yields a Future that it does not keep; it counts how often it is closed.
+
+    Whoever keeps it keeps nothing else, and it does not end because nobody keeps it: who waits for it has to close it.
+    """
+
+    def __init__(self, result=None):
+        self.result = result
+        self.closed = 0
+
+    def __await__(self):
+        return self
+
+    def __next__(self):
+        if self.result is not None:
+            raise StopIteration(self.result)
+        future = asyncio.get_running_loop().create_future()
+        future._asyncio_future_blocking = True
+        return future
+
+    def close(self):
+        self.closed += 1
+
+
+class Answers:
+    """An async iterator: the awaitables that its __anext__() returns."""
+
+    def __init__(self, *answers):
+        self._answers = iter(answers)
+
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        return next(self._answers)
+
+
 async def sleeping(trace, name, cleanup_turns=0, after=None):
     """Wait until cancelled, clean up for some turns, then raise what *after* says, or go on being cancelled."""
     trace(f"+{name}")
