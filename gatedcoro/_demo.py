@@ -403,7 +403,7 @@ def print_outcome(works: list[Work], streams: Streams, peak: int, seconds: float
     rounds = min(len(samples) for work in works for samples in work.seconds.values())
     print()
     print("All gave the same results, and the HTTP service never saw more than", peak, "requests at once.")
-    print("as_completed: a Task for each item at once, and a Semaphore for each stage. workers: as many as may run at")
+    print("asyncio: as_completed over a Task for each item, a Semaphore for each stage. workers: as many as may run at")
     print("once, a queue behind each stage, results out of order. gatedcoro: amap of amap, results in order.")
     print("LangChain's: its algorithm, asyncio.gather with a Semaphore around each item. ratio: LangChain's figure")
     print(

@@ -72,8 +72,8 @@ async def by_workers(numbers: Iterable[int], read: Read) -> None:
             await read(square)
 
 
-async def by_as_completed(numbers: Iterable[int], read: Read) -> None:
-    """A Task for each item at once, a semaphore for each stage."""
+async def by_asyncio(numbers: Iterable[int], read: Read) -> None:
+    """asyncio.as_completed: a Task for each item at once, a semaphore for each stage."""
     fetches, parses = asyncio.Semaphore(FETCHES), asyncio.Semaphore(PARSES)
 
     async def both(number: int) -> int:
@@ -86,7 +86,7 @@ async def by_as_completed(numbers: Iterable[int], read: Read) -> None:
         await read(await square)
 
 
-WAYS: dict[str, Way] = {"as_completed": by_as_completed, "workers": by_workers, "gatedcoro": by_amap}
+WAYS: dict[str, Way] = {"asyncio": by_asyncio, "workers": by_workers, "gatedcoro": by_amap}
 
 
 # --- Measuring ------------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def test_it_measures_both_on_every_kind_of_work_and_finds_the_same_results():
         for figures in (work["seconds"], work["peak_extra_bytes"], work["longest_stall_seconds"]):
             assert set(figures) == {"langchain", "gatedcoro", "ratio"}
     for what in ("seconds", "peak_extra_bytes", "longest_stall_seconds"):
-        assert set(report["streams"][what]) == {"as_completed", "workers", "gatedcoro"}
+        assert set(report["streams"][what]) == {"asyncio", "workers", "gatedcoro"}
 
 
 def test_help_says_what_it_does():
@@ -140,7 +140,7 @@ def test_the_table_is_plain_and_narrow(capsys):
         "  time                                  1,250 ms        50 ms          25x",
         "  peak extra memory                      36.4 MB        50 kB         728x",
         "  longest stall of the event loop         400 ms   under 2 ms    over 200x",
-        "                                    as_completed      workers    gatedcoro",
+        "                                         asyncio      workers    gatedcoro",
         "100,000 items from a generator, 50 and then 4 at a time, to a slow reader",
         "  time                                  1,250 ms     1,250 ms     1,250 ms",
         "  peak extra memory                        95 kB        95 kB        95 kB",
