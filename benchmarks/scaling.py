@@ -438,6 +438,13 @@ async def generator(subject: Any, count: int) -> None:
 
 
 @special
+async def told(subject: Any, count: int) -> None:
+    numbers: list[int] = []
+    await subject.run_all([sleep0] * count, limit=10, progress=numbers.append)
+    assert sum(numbers) == count
+
+
+@special
 async def generator_closed(subject: Any, count: int) -> None:
     functions = (fails if index == count - 1 else sleep0 for index in itertools.count())
     with contextlib.suppress(ValueError):
@@ -491,6 +498,7 @@ SPECIAL: dict[str, Scenario] = {
     "as_completed, Tasks, left": tasks_left,
     "gather_with_concurrency(None), refused": refused,
     "run_all, the rest stopped": functions_stopped,
+    "run_all(limit=10), progress": told,
     "run_all(limit=10), a generator": generator,
     "run_all(limit=10), a generator, left unfinished": generator_closed,
 }
@@ -518,6 +526,8 @@ def run_here(names: Sequence[str], count: int, module: str) -> None:
     subject = importlib.import_module(module)
     subject._set_clock((0.0).__float__)
     gc.disable()
+    gc.collect()
+    gc.freeze()  # else it would be looked at before each count
     for name in names:
         scenario = scenarios()[name]
         scenario(subject, 10)

@@ -43,7 +43,7 @@ class Stream:
     """
 
 
-def amap(async_fn, iterable, *, limit=None, ordered=True, buffersize=None, return_exceptions=False):
+def amap(async_fn, iterable, *, limit=None, ordered=True, buffersize=None, return_exceptions=False, progress=None):
     """Call ``async_fn(x)`` for each *x* of *iterable* and give the results as they come.
 
     A plain function: it returns a :class:`Stream`, an async iterator, an async context manager and
@@ -71,6 +71,7 @@ def amap(async_fn, iterable, *, limit=None, ordered=True, buffersize=None, retur
         *buffersize* is all that may have been drawn and not given (at least 1; None: no bound).
         Like *ordered* without effect if the stream is awaited.
     return_exceptions: give errors of items among the results instead of raising the first.
+    progress: as for gather(); told until the stream is at its end, not after it was dropped.
 
     Iterated over in order, it gives what ``for x in iterable: yield await async_fn(x)`` would: the
     error of an item is raised after the results before it, the items after it are cancelled
@@ -84,8 +85,9 @@ def amap(async_fn, iterable, *, limit=None, ordered=True, buffersize=None, retur
     item also leave the event loop.  A StopAsyncIteration of an item that would end the consumer's loop is
     the cause of a RuntimeError.
 
-    Raises TypeError if *async_fn* is not callable, *iterable* not iterable, or *limit* or
-    *buffersize* of another kind, and ValueError if *limit* is less than 1 or empty, or *buffersize* less than 0.
+    Raises TypeError if *async_fn* is not callable, *iterable* not iterable, or *limit*,
+    *buffersize* or *progress* of another kind, ValueError if *limit* is less than 1 or empty, or *buffersize*
+    less than 0, and ImportError if *progress* is True and tqdm is missing.
     """
 
 
@@ -152,15 +154,17 @@ def as_completed(aws, *, limit=None, timeout=None):
     raised when everything that was drawn before has been given.
 
     When time is up nothing starts any more, and what was started here is cancelled; a Future or Task of
-    the caller's goes on.  What has completed by then is given first.  When everything that was
-    cancelled has ended, ``async for`` raises TimeoutError, once; so does each remaining coroutine of
-    a plain loop.
+    the caller's goes on.  What has completed by then is given first, and what returns in spite of that
+    is given, too.  When everything that was cancelled has ended, ``async for`` raises TimeoutError, once;
+    so does each remaining coroutine of a plain loop.  If everything in what has a length has been given,
+    none does.
 
     Raises TypeError if *aws* is no iterable, or *limit* or *timeout* of another kind, and ValueError if
     *limit* is less than 1 or empty, or *timeout* NaN.  The first step raises TypeError about something that
     is not awaitable or not hashable, and ValueError about a Future of another event loop, after
-    closing every coroutine in *aws* that has not begun; where *aws* is drawn one by one, that is the error
-    of the Task.  Up to Python 3.12 the first step also raises what is wrong with *aws* itself.
+    closing every coroutine in *aws* that has not begun.  Where *aws* is drawn one by one, the Task of
+    something that is not awaitable has a TypeError, that of such a Future, if it is not done, a
+    RuntimeError.  Up to Python 3.12 the first step also raises what is wrong with *aws* itself.
 
     The name and what it does are those of asyncio.as_completed of Python 3.13, which has no limit,
     starts everything in the first step or in the call, and leaves it running.
@@ -234,7 +238,7 @@ async def gather_with_concurrency(n, *coros):
     """
 
 
-def gather(*aws, limit=None, return_exceptions=False, cancel_on_error=False):
+def gather(*aws, limit=None, return_exceptions=False, cancel_on_error=False, progress=None):
     """Run *aws* concurrently, as asyncio.gather does, if wanted with a limit.
 
     A plain function: it returns a Future of the list of results, in the order of the
@@ -259,12 +263,20 @@ def gather(*aws, limit=None, return_exceptions=False, cancel_on_error=False):
         CancelledError, becomes one note each on it.  Otherwise the first error is raised at
         once, items that run go on, and queued ones still start.  An item's own cancellation
         is an error.  KeyboardInterrupt and SystemExit of an item also leave the event loop.
+    progress: told how many more items have ended, with a result, an error or a cancellation: a
+        callable, which is called with that number, or an object with such an ``update()``, as
+        tqdm's bars have.  True shows a bar of tqdm, with the number of items if that is
+        known, and closes it in the end; None and False tell nobody.  It is called by the event
+        loop, in a copy of the caller's context: ten milliseconds after an item has ended, not
+        more often, and once more before the call ends, which it does one turn later for that.
+        What it raises is the call's error, or becomes a note on the one that there is.
 
     Raises, before anything has started and after closing every coroutine among the items
-    that has not begun, TypeError if *limit* is of another kind or an item is not awaitable
-    (about an iterable with a note that says to unpack it) or not hashable,
-    ValueError if *limit* is less than 1 or empty or a Future belongs to another event loop, and
-    RuntimeError if there is no event loop to choose.
+    that has not begun, TypeError if *limit* or *progress* is of another kind or an item is not
+    awaitable (about an iterable with a note that says to unpack it) or not hashable,
+    ValueError if *limit* is less than 1 or empty or a Future belongs to another event loop,
+    ImportError if *progress* is True and tqdm is missing, and RuntimeError if there is no event loop
+    to choose.
 
     Cancelling the Future cancels the items that run and closes the queue.  It is done with
     the first exception that a running item then raises, CancelledError as a rule: as soon as
@@ -272,12 +284,12 @@ def gather(*aws, limit=None, return_exceptions=False, cancel_on_error=False):
     with *return_exceptions*, it is done with CancelledError when all have ended; if nothing
     runs yet, at once.  A queued Future is left alone.
 
-    The signature is that of asyncio.gather with two options more; without them it does what
+    The signature is that of asyncio.gather with three options more; without them it does what
     asyncio.gather of the running Python version does.
     """
 
 
-async def run_all(async_fns, *, limit=None, return_exceptions=False, cancel_on_error=True):
+async def run_all(async_fns, *, limit=None, return_exceptions=False, cancel_on_error=True, progress=None):
     """Call each of *async_fns* when a slot is free, await what it returns, return the results.
 
     Returns a coroutine; nothing happens before it is awaited.  No coroutine exists before
@@ -292,11 +304,12 @@ async def run_all(async_fns, *, limit=None, return_exceptions=False, cancel_on_e
         in one Task, whose context is such a copy.  What it raises is treated as the first error
         of an item, even with *return_exceptions*; what it raises while it is closed becomes a
         note on the error that the call ends with.
-    limit, return_exceptions, cancel_on_error: as for gather(), except that *cancel_on_error*
+    limit, return_exceptions, cancel_on_error, progress: as for gather(), except that *cancel_on_error*
         is true by default.
 
-    Raises, before anything has started, TypeError if *limit* is of another kind or
-    *async_fns* not iterable, and ValueError if *limit* is less than 1 or empty.  What is not callable,
+    Raises, before anything has started, TypeError if *limit* or *progress* is of another kind or
+    *async_fns* not iterable, ValueError if *limit* is less than 1 or empty, and ImportError if
+    *progress* is True and tqdm is missing.  What is not callable,
     returns what cannot be awaited (both TypeError) or raises is that item's error, with a
     note that says which item it was.  Awaiting the returned coroutine twice is a
     RuntimeError.

@@ -4,7 +4,7 @@ from asyncio import Future, Task
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import GenericAlias, TracebackType
-from typing import Any, Generic, Literal, Self, SupportsFloat, SupportsIndex, TypeAlias, final, overload
+from typing import Any, Generic, Literal, Protocol, Self, SupportsFloat, SupportsIndex, TypeAlias, final, overload
 
 from typing_extensions import TypeVar
 
@@ -31,12 +31,16 @@ _T4 = TypeVar("_T4")
 _T5 = TypeVar("_T5")
 _T6 = TypeVar("_T6")
 
+class _Bar(Protocol):
+    def update(self, n: int, /) -> object: ...
+
 _Gate: TypeAlias = AbstractAsyncContextManager[Any, Any]
 _OneLimit: TypeAlias = SupportsIndex | _Gate
 # Of sequences only tuples and lists; but as `list`, which is invariant, a list of semaphores would be refused.
 _Limit: TypeAlias = _OneLimit | Sequence[_OneLimit] | None
 _Seconds: TypeAlias = SupportsFloat | SupportsIndex | None
 _FutureLike: TypeAlias = Future[_T] | Awaitable[_T]
+_Progress: TypeAlias = Callable[[int], object] | _Bar | bool | None
 _AnyIterable: TypeAlias = Iterable[_T] | AsyncIterable[_T]
 
 @final
@@ -83,6 +87,7 @@ def amap(
     ordered: bool = True,
     buffersize: SupportsIndex | None = None,
     return_exceptions: Literal[False] = False,
+    progress: _Progress = None,
 ) -> Stream[_R]: ...
 @overload
 def amap(
@@ -93,6 +98,7 @@ def amap(
     ordered: bool = True,
     buffersize: SupportsIndex | None = None,
     return_exceptions: bool,
+    progress: _Progress = None,
 ) -> Stream[_R | BaseException]: ...
 
 # Of Tasks exactly these are given, so that one can look up which of one's own it is. For coroutines it is a Task, too; but
@@ -118,6 +124,7 @@ def gather(  # type: ignore[overload-overlap]
     limit: _Limit = None,
     return_exceptions: Literal[False] = False,
     cancel_on_error: bool = False,
+    progress: _Progress = None,
 ) -> Future[tuple[_T1]]: ...
 @overload
 def gather(  # type: ignore[overload-overlap]
@@ -128,6 +135,7 @@ def gather(  # type: ignore[overload-overlap]
     limit: _Limit = None,
     return_exceptions: Literal[False] = False,
     cancel_on_error: bool = False,
+    progress: _Progress = None,
 ) -> Future[tuple[_T1, _T2]]: ...
 @overload
 def gather(  # type: ignore[overload-overlap]
@@ -139,6 +147,7 @@ def gather(  # type: ignore[overload-overlap]
     limit: _Limit = None,
     return_exceptions: Literal[False] = False,
     cancel_on_error: bool = False,
+    progress: _Progress = None,
 ) -> Future[tuple[_T1, _T2, _T3]]: ...
 @overload
 def gather(  # type: ignore[overload-overlap]
@@ -151,6 +160,7 @@ def gather(  # type: ignore[overload-overlap]
     limit: _Limit = None,
     return_exceptions: Literal[False] = False,
     cancel_on_error: bool = False,
+    progress: _Progress = None,
 ) -> Future[tuple[_T1, _T2, _T3, _T4]]: ...
 @overload
 def gather(  # type: ignore[overload-overlap]
@@ -164,6 +174,7 @@ def gather(  # type: ignore[overload-overlap]
     limit: _Limit = None,
     return_exceptions: Literal[False] = False,
     cancel_on_error: bool = False,
+    progress: _Progress = None,
 ) -> Future[tuple[_T1, _T2, _T3, _T4, _T5]]: ...
 @overload
 def gather(  # type: ignore[overload-overlap]
@@ -178,6 +189,7 @@ def gather(  # type: ignore[overload-overlap]
     limit: _Limit = None,
     return_exceptions: Literal[False] = False,
     cancel_on_error: bool = False,
+    progress: _Progress = None,
 ) -> Future[tuple[_T1, _T2, _T3, _T4, _T5, _T6]]: ...
 @overload
 def gather(  # type: ignore[overload-overlap]
@@ -185,6 +197,7 @@ def gather(  # type: ignore[overload-overlap]
     limit: _Limit = None,
     return_exceptions: Literal[False] = False,
     cancel_on_error: bool = False,
+    progress: _Progress = None,
 ) -> Future[list[_T]]: ...
 @overload
 def gather(
@@ -194,6 +207,7 @@ def gather(
     limit: _Limit = None,
     return_exceptions: bool,
     cancel_on_error: bool = False,
+    progress: _Progress = None,
 ) -> Future[tuple[_T1 | BaseException]]: ...
 @overload
 def gather(
@@ -204,6 +218,7 @@ def gather(
     limit: _Limit = None,
     return_exceptions: bool,
     cancel_on_error: bool = False,
+    progress: _Progress = None,
 ) -> Future[tuple[_T1 | BaseException, _T2 | BaseException]]: ...
 @overload
 def gather(
@@ -215,6 +230,7 @@ def gather(
     limit: _Limit = None,
     return_exceptions: bool,
     cancel_on_error: bool = False,
+    progress: _Progress = None,
 ) -> Future[tuple[_T1 | BaseException, _T2 | BaseException, _T3 | BaseException]]: ...
 @overload
 def gather(
@@ -227,6 +243,7 @@ def gather(
     limit: _Limit = None,
     return_exceptions: bool,
     cancel_on_error: bool = False,
+    progress: _Progress = None,
 ) -> Future[tuple[_T1 | BaseException, _T2 | BaseException, _T3 | BaseException, _T4 | BaseException]]: ...
 @overload
 def gather(
@@ -240,6 +257,7 @@ def gather(
     limit: _Limit = None,
     return_exceptions: bool,
     cancel_on_error: bool = False,
+    progress: _Progress = None,
 ) -> Future[
     tuple[_T1 | BaseException, _T2 | BaseException, _T3 | BaseException, _T4 | BaseException, _T5 | BaseException]
 ]: ...
@@ -256,6 +274,7 @@ def gather(
     limit: _Limit = None,
     return_exceptions: bool,
     cancel_on_error: bool = False,
+    progress: _Progress = None,
 ) -> Future[
     tuple[
         _T1 | BaseException,
@@ -272,6 +291,7 @@ def gather(
     limit: _Limit = None,
     return_exceptions: bool,
     cancel_on_error: bool = False,
+    progress: _Progress = None,
 ) -> Future[list[_T | BaseException]]: ...
 @overload
 async def run_all(
@@ -280,6 +300,7 @@ async def run_all(
     limit: _Limit = None,
     return_exceptions: Literal[False] = False,
     cancel_on_error: bool = True,
+    progress: _Progress = None,
 ) -> list[_T]: ...
 @overload
 async def run_all(
@@ -288,5 +309,6 @@ async def run_all(
     limit: _Limit = None,
     return_exceptions: bool,
     cancel_on_error: bool = True,
+    progress: _Progress = None,
 ) -> list[_T | BaseException]: ...
 async def constrained_execution(funcs: _AnyIterable[Callable[[], Awaitable[_T]]], max_runs: _Limit) -> list[_T]: ...

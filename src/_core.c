@@ -33,9 +33,11 @@
       watcher.h            a Future that needs no Task
       pass.h               starts items, while there is room: the loop
       leaving.h            what happens when nobody wants the rest
+      telling.h            how many have ended, to who wants to know
       outcome.h            what happens when something that ran has ended
       ending.h             how the queue is closed, and the call ends
       gathering.h          one call: its parts, its state, what holds
+      progress.h           who is told, and what has not been
       sink.h               where outcomes go
       source.h             where items come from
       limit.h              how many may run at once

@@ -18,7 +18,7 @@ The modules stand in layers; one uses its own layer and those above it in this l
 
     base         compat, call, state, stock
     coroutines   await_, item, coroutine, catcher, current, task, asyncio_semaphore, waiter, gated, keeper
-    engine       slice_, turns, running, call_graph, source, limit, sink, gathering, worker, watcher, iteration
+    engine       slice_, turns, running, call_graph, source, limit, sink, progress, gathering, worker, watcher, iteration
     surface      outer, results, awaitables, iterables, stream_results, completed_tasks, opening, front_door, stream,
                  as_completed, function, functions
 

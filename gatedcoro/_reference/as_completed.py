@@ -97,8 +97,11 @@ class AsCompleted(AnyStream):
     def _has_begun(self):
         if self._timeout is None or self._gathering.state is GATHERING_SETTLED:
             return
-        self._results.timer = self._loop.call_later(self._timeout, _time_is_up, self._gathering)
-        if self._gathering.state is GATHERING_SETTLED:  # the loop may be anybody's
+        gathering = self._gathering
+        self._results.timer = self._loop.call_later(
+            self._timeout, _time_is_up, gathering, context=gathering.context.copy()
+        )
+        if gathering.state is GATHERING_SETTLED:  # the loop may be anybody's
             self._results.stop_timer()
 
     def _close_iterable(self, iterable):

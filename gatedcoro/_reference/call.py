@@ -20,3 +20,12 @@ def is_closed(loop):
     except Exception as error:  # it may still do what it is asked to
         Unraisable(error)
         return False
+
+
+def raisable(error):
+    """Return what a coroutine may raise for *error*: a StopIteration must not look like a return (PEP 479)."""
+    if not isinstance(error, StopIteration):
+        return error
+    instead = RuntimeError("coroutine raised StopIteration")
+    instead.__cause__ = error
+    return instead

@@ -1,10 +1,13 @@
 """What the coroutines of the public functions do: open a gathering and wait for it.  Twin of src/surface/front_door.h."""
 
+from gatedcoro._progress import check_progress
+
 from .awaitables import checked_awaitables
 from .gathering import ErrorPolicy
 from .iterables import check_iterable, source_of
 from .limit import parse_limit, parse_n
 from .opening import begin, open_gathering
+from .progress import length_of
 from .source import Awaitables
 from .state import get_running_loop
 
@@ -26,23 +29,28 @@ async def gather_coroutines(n, unstarted):
     return await _outcome(*open_gathering(loop, source, limits, ErrorPolicy(), layout=layout))
 
 
-async def call_functions(holder, name, limit, limit_name, policy):
+async def call_functions(holder, name, limit, limit_name, policy, progress=None):
     """The body of run_all() and constrained_execution(); *holder* is a list, out of which the iterable is taken."""
     loop = get_running_loop()
     limit = parse_limit(limit, limit_name)
     check_iterable(holder[0], name)
-    return await _outcome(*open_gathering(loop, source_of(holder), limit, policy))
+    return await _outcome_of_each(loop, None, holder, limit, policy, check_progress(progress))
 
 
-async def call_with_each(function, holder, limit, policy):
+async def call_with_each(function, holder, limit, policy, progress):
     """What awaiting a Stream does."""
-    loop = get_running_loop()
-    return await _outcome(*open_gathering(loop, source_of(holder, function), limit, policy))
+    return await _outcome_of_each(get_running_loop(), function, holder, limit, policy, progress)
 
 
-async def _outcome(gathering, outer):
+def _outcome_of_each(loop, function, holder, limit, policy, progress):
+    total = length_of(holder[0]) if progress is True else None
+    return _outcome(*open_gathering(loop, source_of(holder, function), limit, policy), progress, total)
+
+
+async def _outcome(gathering, outer, progress=None, total=None):
     """Begin, and wait for the outcome; whatever ends the wait early cancels the gathering."""
     try:
+        gathering.open_progress(progress, total)
         begin(gathering, returns_future=False)
         result = await outer
         outer.was_set_by_somebody()
@@ -53,4 +61,4 @@ async def _outcome(gathering, outer):
         outer.abandon()
         raise
     finally:
-        del outer, gathering  # the traceback of an error that the outer future holds has this frame
+        del outer, gathering, progress  # the traceback of an error that the outer future holds has this frame

@@ -1,5 +1,7 @@
 """The public functions; gatedcoro._functions says what they do.  Twin of src/surface/functions.h."""
 
+from gatedcoro._progress import check_progress
+
 from .as_completed import AsCompleted, new_as_completed, parse_timeout  # noqa: F401
 from .awaitables import checked_awaitables
 from .compat import AS_COMPLETED_CHECKS_AT_ONCE, GATHER_PREFERS_THE_RUNNING_LOOP
@@ -28,7 +30,7 @@ def gather_with_concurrency(n, *coros):
 
 
 @public
-def amap(async_fn, iterable, *, limit=None, ordered=True, buffersize=None, return_exceptions=False):
+def amap(async_fn, iterable, *, limit=None, ordered=True, buffersize=None, return_exceptions=False, progress=None):
     if not callable(async_fn):
         raise TypeError(f"async_fn must be callable, not {async_fn!r} ({type(async_fn).__name__})")
     check_iterable(iterable, "iterable")
@@ -39,6 +41,7 @@ def amap(async_fn, iterable, *, limit=None, ordered=True, buffersize=None, retur
         parse_buffersize(buffersize),
         is_ordered=bool(ordered),
         return_exceptions=bool(return_exceptions),
+        progress=check_progress(progress),
     )
 
 
@@ -50,15 +53,17 @@ def as_completed(aws, *, limit=None, timeout=None):
 
 
 @public
-def gather(*aws, limit=None, return_exceptions=False, cancel_on_error=False):
+def gather(*aws, limit=None, return_exceptions=False, cancel_on_error=False, progress=None):
     unstarted = Unstarted(aws)
     try:
         limit = parse_limit(limit, "limit")
+        progress = check_progress(progress)
         loop = running_loop_or_none() if GATHER_PREFERS_THE_RUNNING_LOOP else None
         source, layout, loop = checked_awaitables(unstarted, loop)
     finally:
         unstarted.close()
-    if not source.has_more:
+    total = source.left
+    if total == 0:
         outer = loop.create_future()
         outer.set_result([])
         return outer
@@ -66,6 +71,7 @@ def gather(*aws, limit=None, return_exceptions=False, cancel_on_error=False):
         loop, source, limit, error_policy(return_exceptions, cancel_on_error), layout=layout
     )
     try:
+        gathering.open_progress(progress, total)
         begin(gathering, returns_future=True)
     except BaseException:
         outer.abandon()
@@ -74,10 +80,10 @@ def gather(*aws, limit=None, return_exceptions=False, cancel_on_error=False):
 
 
 @public
-def run_all(async_fns, *, limit=None, return_exceptions=False, cancel_on_error=True):
+def run_all(async_fns, *, limit=None, return_exceptions=False, cancel_on_error=True, progress=None):
     unstarted = Unstarted(())
     policy = error_policy(return_exceptions, cancel_on_error)
-    body = call_functions([async_fns], "async_fns", limit, "limit", policy)
+    body = call_functions([async_fns], "async_fns", limit, "limit", policy, progress)
     return OwnCoroutine("run_all", body, unstarted)
 
 

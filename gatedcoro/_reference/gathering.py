@@ -20,13 +20,16 @@ import dataclasses
 import enum
 import math
 
-from .call import INTERRUPTS, Unraisable, is_closed
+from gatedcoro._progress import open_progress
+
+from .call import INTERRUPTS, Unraisable, is_closed, raisable
 from .call_graph import CallGraph
 from .compat import HAS_AWAITED_BY
 from .current import functions_of_the_current_task
 from .item import close_item
 from .keeper import _Keeper
 from .limit import Limit
+from .progress import Progress
 from .running import Running
 from .sink import NOWHERE, note_raised
 from .slice_ import PASS_OVER, Slice, Timer
@@ -124,6 +127,7 @@ class _Gathering:
         self.item_is_taken = False  # one that neither runs yet nor has been dropped
         self.pump_state = PUMP_NONE
         self.keeper = None
+        self.progress = None  # who is told of it, if anybody
         self.task_origin = TASKS_OWN
         self.parent = None  # who is the current Task while the loop makes Tasks
         self._make_child = make_child
@@ -136,6 +140,7 @@ class _Gathering:
         self.call_graph = CallGraph(caller)
 
     def __del__(self):
+        self.stop_progress()
         self.close_queue_at_once()
 
     # Starting items
@@ -320,37 +325,47 @@ class _Gathering:
         """The item's Task was destroyed, so the loop is gone: it has no outcome, and nothing starts any more."""
         if self.state is GATHERING_OPEN:
             self.state = GATHERING_CANCELLED
+        self.stop_progress()
         self.forget(child)
         self.close_queue_at_once()
 
     def deliver(self, index, outcome):
         """Take the outcome of the item at *index*, which has ended."""
-        error = outcome.error
         try:
-            self.was_interrupted |= outcome.has_left_the_loop and isinstance(error, INTERRUPTS)
-            if self.state is GATHERING_SETTLED:
-                pass
-            elif self.sink.is_over():
-                self.lost_sink()
-            elif error is None:
-                self.sink.put(index, outcome)
-            elif self.state is GATHERING_LEFT:
-                if not isinstance(error, CancelledError):
-                    self.state, self.error = GATHERING_FAILING, error
-            elif self.state is GATHERING_FAILING:
-                self._fails_too(index, outcome)
-            elif self.policy.return_exceptions:
-                self.sink.put(index, outcome)
-            elif self.policy.stops is STOPS_NOTHING:
-                self._settle(error)
-            else:
-                self._fail(error, index)
+            try:
+                if self.progress is not None:
+                    self._note_progress()
+            finally:
+                self._take_outcome(index, outcome)
         except INTERRUPTS:
             self.interrupted()
             raise
         finally:
             self.running.end_ending()
-        self.settle_if_over()
+            self.settle_if_over()
+
+    def _take_outcome(self, index, outcome):
+        """Hand it on, or let the call fail."""
+        error = outcome.error
+        self.was_interrupted |= outcome.has_left_the_loop and isinstance(error, INTERRUPTS)
+        if self.state is GATHERING_SETTLED:
+            pass
+        elif self.sink.is_over():
+            self.lost_sink()
+        elif error is None:
+            self.sink.put(index, outcome)
+        elif self.state is GATHERING_LEFT:
+            if not isinstance(error, CancelledError):
+                self.state, self.error = GATHERING_FAILING, error
+        elif self.state is GATHERING_FAILING:
+            self._fails_too(index, outcome)
+        elif self.policy.return_exceptions:
+            self.sink.put(index, outcome)
+        elif self.policy.stops is STOPS_NOTHING:
+            self.state, self.error = GATHERING_FAILING, error
+            self._settle(error)
+        else:
+            self._fail(error, index)
 
     def _fail(self, error, index):
         """Stop what the policy says because of *error*, and raise it when none of that runs any more."""
@@ -371,6 +386,8 @@ class _Gathering:
 
     def _fails_too(self, index, outcome):
         """An item has failed although there is an error already."""
+        if self.policy.stops is STOPS_NOTHING:
+            return
         is_earlier = index < self.stopped_after < NOT_STOPPED
         if is_earlier and self.policy.return_exceptions:
             self.sink.put(index, outcome)
@@ -388,6 +405,7 @@ class _Gathering:
         There is an outcome first of all, whatever fails below, so that nobody takes what
         there is of the results for it.
         """
+        error = raisable(error)
         self.was_interrupted |= isinstance(error, INTERRUPTS)
         is_decided = self.state in (GATHERING_FAILING, GATHERING_LEFT, GATHERING_SETTLED)
         decides = not is_decided and not self.sink.is_over()
@@ -448,6 +466,10 @@ class _Gathering:
         that is being cancelled, as asyncio.run() does then, gets a CancelledError: it would
         end with the interrupt, which would leave the loop once more.
         """
+        if self.progress is not None:
+            error, is_put_off = self._put_off_end(error)
+            if is_put_off:
+                return
         cleanup_error, self.cleanup_error = self.cleanup_error, None
         if error is None:
             error = cleanup_error
@@ -475,6 +497,7 @@ class _Gathering:
         """Keep no reference to what the caller owns from now on, so as to leave no cycle; return the sink."""
         sink, self.sink, self.error = self.sink, NOWHERE, None
         self.state = GATHERING_SETTLED
+        self.stop_progress()
         sink.forget()
         self.leave_call_graph()
         return sink
@@ -527,6 +550,67 @@ class _Gathering:
             self.schedule_pump()
         except Exception as failure:
             self._pass_failed(failure)
+
+    # Progress
+
+    def open_progress(self, progress, total):
+        """Tell *progress*, of what is to begin; *total* is how many items there will be, or None."""
+        if progress is not None:
+            self.progress = Progress(*open_progress(progress, total))
+
+    def _note_progress(self):
+        try:
+            self.progress.note_end(self)
+        except BaseException as error:
+            self.progress_failed(error)
+            if isinstance(error, INTERRUPTS):
+                raise
+
+    def _put_off_end(self, error):
+        """Return the error with which the call ends, and whether it does so in the next turn only."""
+        try:
+            if self.progress.puts_off_end(self):
+                return error, True
+        except INTERRUPTS:
+            self.stop_progress()
+            self._settle(error)
+            raise
+        except BaseException as failure:
+            if error is None:
+                error = failure
+            else:
+                Unraisable(failure)
+        self.stop_progress()
+        return error, False
+
+    def end_as_put_off(self):
+        """What was to be told has been."""
+        self.stop_progress()
+        if self.state is GATHERING_FAILING and self.policy.stops is STOPS_NOTHING:
+            self._settle(self.error)
+        else:
+            self.settle_if_over()
+            self._settle_if_nothing_ran()
+
+    def progress_failed(self, error):
+        """Telling has failed: that is the call's error, or becomes a note on it; where nobody waits any more it is reported."""
+        self.stop_progress()
+        error = raisable(error)
+        if isinstance(error, INTERRUPTS) or self.is_undecided:
+            self.fail_call(error)
+        elif self.state is GATHERING_FAILING:
+            if error is not self.error:
+                note_raised(self.error, "after that, progress", error)
+        elif self.state is GATHERING_LEFT:
+            self.state, self.error = GATHERING_FAILING, error
+        else:
+            Unraisable(error)
+
+    def stop_progress(self):
+        """Nobody is told any more."""
+        progress, self.progress = self.progress, None
+        if progress is not None:
+            progress.stop()
 
     # Cancelling
 

@@ -15,10 +15,12 @@ def check_iterable(iterable, name):
     is_future = isfuture(iterable)  # over which Python can iterate, until it is done
     if not is_future and (is_async(iterable) or can_be_iterated_over(iterable)):
         return
+    # as_completed()'s argument is an iterable of awaitables, the others' are not
+    remedy = "put it into a list" if name == "aws" else "await it, and pass what it returns"
     if is_future:
-        found = "a Future: await it, and pass what it returns"
+        found = f"a Future: {remedy}"
     elif iscoroutine(iterable):
-        found = "a coroutine: await it, and pass what it returns"
+        found = f"a coroutine: {remedy}"
     elif type(iterable) is types.FunctionType and iterable.__code__.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR):
         found = f"the generator function {iterable.__qualname__}: call it, and pass what it returns"
     else:

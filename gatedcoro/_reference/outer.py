@@ -25,6 +25,7 @@ class _GatheringFuture(Receiver):
             self._log_traceback = False
             return
         self._gathering.is_abandoned = True
+        self._gathering.stop_progress()
         self._gathering.leave_call_graph()
         if is_closed(self._loop):
             self._gathering.close_queue_at_once()

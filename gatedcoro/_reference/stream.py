@@ -21,6 +21,7 @@ from .gathering import (
 )
 from .iterables import source_of
 from .opening import begin, stream_gathering
+from .progress import length_of
 from .running import RUN_WATCHED
 from .sink import note_raised
 from .source import is_generator
@@ -86,6 +87,9 @@ class AnyStream:
     def _policy(self):
         raise NotImplementedError
 
+    def _begins(self, gathering):
+        """The first items are about to start."""
+
     def _has_begun(self):
         """The first items may start."""
 
@@ -145,9 +149,13 @@ class AnyStream:
             source = self._open_source()
         finally:
             self._holder.clear()
-        self._gathering = stream_gathering(loop, source, self._limit, self._policy(), self._results)
-        self._use = USE_ITERATED  # an eager item may look at it now
+        gathering = stream_gathering(loop, source, self._limit, self._policy(), self._results)
         try:
+            try:
+                self._begins(gathering)
+            finally:
+                self._gathering = gathering
+                self._use = USE_ITERATED  # an eager item may look at it now
             begin(self._gathering, returns_future=True)
             self._has_begun()
         except BaseException:
@@ -155,7 +163,7 @@ class AnyStream:
             self._results.leave()
             raise
         finally:
-            del self  # a frame of an eager item's may hold this one
+            del self, gathering  # a frame of an eager item's may hold this one
 
     def _only_its_end_is_left(self):
         """Whether it fails, and waits for nothing but what has been cancelled."""
@@ -196,7 +204,7 @@ class AnyStream:
 class Stream(AnyStream):
     __doc__ = _functions.Stream.__doc__
     __module__ = "gatedcoro"
-    __slots__ = ("_function", "_is_ordered", "_return_exceptions", "_window")
+    __slots__ = ("_function", "_is_ordered", "_progress", "_return_exceptions", "_total", "_window")
 
     def __init__(self, *args, **kwargs):
         raise TypeError("cannot create 'gatedcoro.Stream' instances: amap() does")
@@ -210,7 +218,7 @@ class Stream(AnyStream):
                 raise RuntimeError(f"{self!r} has been used already: it can be iterated over or awaited, once")
             self._use = USE_AWAITED
             policy = ErrorPolicy(self._return_exceptions, STOPS_ALL)
-            body = call_with_each(self._function, self._holder, self._limit, policy)
+            body = call_with_each(self._function, self._holder, self._limit, policy, self._progress)
             return OwnCoroutine("amap", body, Unstarted(())).__await__()
         finally:
             del self  # a traceback may hold this frame
@@ -243,13 +251,17 @@ class Stream(AnyStream):
         return StreamResults(self._window, is_ordered=self._is_ordered)
 
     def _open_source(self):
+        self._total = length_of(self._holder[0]) if self._progress is True else None
         return source_of(self._holder, self._function)
+
+    def _begins(self, gathering):
+        gathering.open_progress(self._progress, self._total)
 
     def _policy(self):
         return ErrorPolicy(self._return_exceptions, STOPS_LATER if self._is_ordered else STOPS_ALL_BUT_TAKEN)
 
 
-def new_stream(function, iterable, limit, buffersize, *, is_ordered, return_exceptions):
+def new_stream(function, iterable, limit, buffersize, *, is_ordered, return_exceptions, progress):
     """Return what amap() returns for arguments that are in order."""
     self = object.__new__(Stream)
     self._init(iterable, limit)
@@ -257,6 +269,7 @@ def new_stream(function, iterable, limit, buffersize, *, is_ordered, return_exce
     self._window = Window.of(limit, buffersize)
     self._is_ordered = is_ordered
     self._return_exceptions = return_exceptions
+    self._progress = progress
     return self
 
 

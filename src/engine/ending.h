@@ -31,6 +31,28 @@ gathering_call_soon(GatheringObject *self, PyMethodDef *def)
     return status;
 }
 
+/* The same in so many seconds: the loop's timer, new reference, or NULL on error.
+   Runs Python code. */
+static PyObject *
+gathering_call_later(GatheringObject *self, double seconds, PyMethodDef *def)
+{
+    core_state *state = state_of((PyObject *)self);
+    PyObject *timer = NULL;
+    PyObject *delay = PyFloat_FromDouble(seconds);
+    PyObject *callback = PyCFunction_New(def, (PyObject *)self);
+    PyObject *context = PyContext_Copy(self->context);
+    if (delay != NULL && callback != NULL && context != NULL) {
+        PyObject *args[] = {self->loop, delay, callback, context};
+        timer = PyObject_VectorcallMethod(state->str_call_later, args,
+                                          3 | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                                          state->context_kwname);
+    }
+    Py_XDECREF(delay);
+    Py_XDECREF(callback);
+    Py_XDECREF(context);
+    return timer;
+}
+
 /*** The queue ***/
 
 /* The keeper may go.  -1 if it could not be told: it waits on.
@@ -258,6 +280,7 @@ gathering_settle_for(GatheringObject *self, PyObject *exception,
     if (gathering_keep_queue(self) < 0) {
         collect_exception(&failure);
     }
+    progress_stop(state_of((PyObject *)self), &self->progress);
     if (self->state
         != GATHERING_SETTLED) { /* else while the keeper was made */
         PyObject *decided = gathering_be_settled(self);
@@ -278,11 +301,44 @@ gathering_settle_for(GatheringObject *self, PyObject *exception,
     return raise_collected(failure);
 }
 
-/* Runs Python code. */
+/* Is something to be told before the call ends?  Then it ends after that, in the
+   next turn, where all is as it is now: 1, 0, or -1 on error.
+   Runs Python code. */
+static int
+gathering_puts_off_end(GatheringObject *self)
+{
+    Progress *progress = self->progress;
+    if (progress == NULL || progress->state == PROGRESS_ENDS) {
+        return progress != NULL;
+    }
+    if (progress->ended == 0 && progress->close == NULL) {
+        return 0;
+    }
+    PyMethodDef *call = progress->call;
+    progress->state = PROGRESS_ENDS;
+    progress_stop_timer(state_of((PyObject *)self), progress);
+    return gathering_call_soon(self, call) < 0 ? -1 : 1;
+}
+
+/* For who waits.  What it comes to is in `state` and `error`, or follows from the
+   source being empty and nothing running: it may be put off.  Runs Python code. */
 static int
 gathering_settle(GatheringObject *self, PyObject *exception)
 {
-    return gathering_settle_for(self, exception, true);
+    int is_put_off = gathering_puts_off_end(self);
+    if (is_put_off > 0) {
+        return 0;
+    }
+    PyObject *failure = is_put_off < 0 ? fetch_exception() : NULL;
+    if (failure != NULL && exception == NULL && !is_interrupt(failure)) {
+        int status = gathering_settle_for(self, failure, true);
+        Py_DECREF(failure);
+        return status;
+    }
+    if (gathering_settle_for(self, exception, true) < 0) {
+        collect_exception(&failure);
+    }
+    return raise_collected(failure);
 }
 
 /* Somebody else has told who waits.  Runs Python code. */
@@ -476,6 +532,7 @@ gathering_strand(GatheringObject *self)
         self->sink->forget(self->receiver);
         Py_XDECREF(error);
     }
+    progress_stop(state_of((PyObject *)self), &self->progress);
     gathering_leave_call_graph(state_of((PyObject *)self), self);
     gathering_close_rest(self);
     running_clear(&self->idle);
@@ -509,6 +566,7 @@ gathering_abandon(GatheringObject *self, PyObject *where)
 {
     PyObject *raised = fetch_exception();
     self->abandoned = true;
+    progress_stop(state_of((PyObject *)self), &self->progress);
     gathering_leave_call_graph(state_of((PyObject *)self), self);
     if (gathering_loop_is_closed(self, where)) {
         gathering_strand(self);

@@ -7,6 +7,7 @@
       limit       how many may run                running    what runs
       slice       how long a pass may take        call_graph who is shown to wait
       keeper      a Task that stands for the queue
+      progress    who is told how many have ended
 
       state              will end with                     and may become
       OPEN               all outcomes                      any other
@@ -67,6 +68,7 @@
 #include "coroutines/keeper.h"
 #include "engine/call_graph.h"
 #include "engine/limit.h"
+#include "engine/progress.h"
 #include "engine/sink.h"
 #include "engine/slice.h"
 #include "engine/source.h"
@@ -165,6 +167,7 @@ struct GatheringObject {
     int passed_on; /* cancellations, by those who wait for the end */
     PyObject *cancel_message; /* of the last cancel(), or NULL */
     PyObject *keeper;         /* the Task that stands for the queue, or NULL */
+    Progress *progress;       /* NULL: nobody is told */
 
     bool interrupted; /* an item raised one: it has left the loop */
     bool abandoned;   /* nobody will look at the outcome */
@@ -521,6 +524,7 @@ gathering_tp_traverse(PyObject *op, visitproc visit, void *arg)
     int stop = source_traverse(&self->source, visit, arg);
     stop = stop != 0 ? stop : running_traverse(&self->running, visit, arg);
     stop = stop != 0 ? stop : running_traverse(&self->idle, visit, arg);
+    stop = stop != 0 ? stop : progress_traverse(self->progress, visit, arg);
     return stop != 0 ? stop
                      : call_graph_traverse(&self->call_graph, visit, arg);
 }
@@ -544,6 +548,7 @@ gathering_tp_clear(PyObject *op)
     Py_CLEAR(self->cleanup_error);
     Py_CLEAR(self->cancel_message);
     Py_CLEAR(self->keeper);
+    progress_clear(&self->progress);
     return 0;
 }
 
@@ -552,6 +557,7 @@ static void
 gathering_tp_finalize(PyObject *op)
 {
     GatheringObject_CAST(op)->abandoned = true;
+    progress_stop(state_of(op), &GatheringObject_CAST(op)->progress);
     gathering_close_rest(GatheringObject_CAST(op));
 }
 

@@ -125,6 +125,7 @@ gathering_drop(GatheringObject *self)
     PyObject *raised = fetch_exception();
     Py_ssize_t before = gathering_not_stopped_before(self);
     self->abandoned = true;
+    progress_stop(state_of((PyObject *)self), &self->progress);
     if (gathering_loop_is_closed(self, (PyObject *)self)) {
         gathering_strand(self);
     }

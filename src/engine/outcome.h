@@ -108,6 +108,9 @@ static int
 gathering_fails_too(core_state *state, GatheringObject *self, Py_ssize_t index,
                     Outcome *outcome)
 {
+    if (self->policy.stops == STOPS_NOTHING) {
+        return 0; /* it is to end in the next turn */
+    }
     bool is_earlier =
         index < self->stopped_after && self->stopped_after != NOT_STOPPED;
     if (is_earlier && self->policy.return_exceptions) {
@@ -146,6 +149,68 @@ gathering_fail(core_state *state, GatheringObject *self, Py_ssize_t index,
     return raise_collected(failure);
 }
 
+/*** Progress ***/
+
+/* Telling has failed, with the exception being raised: that is the call's error, or
+   becomes a note on it; it is reported where nobody waits any more.  -1 on an
+   interrupt.  Runs Python code. */
+static int
+gathering_progress_failed(core_state *state, GatheringObject *self)
+{
+    progress_stop(state_of((PyObject *)self), &self->progress);
+    make_raisable();
+    PyObject *exception = fetch_exception();
+    if (is_interrupt(exception) || gathering_is_undecided(self)) {
+        raise_exception(exception);
+        return gathering_fail_call(self);
+    }
+    int status = 0;
+    if (gathering_is_failing(self)) {
+        PyObject *error = Py_NewRef(self->error);
+        if (exception != error) {
+            status = note_raised(state, error,
+                                 PyUnicode_FromString("after that, progress"),
+                                 exception);
+        }
+        Py_DECREF(error);
+        Py_DECREF(exception);
+    }
+    else if (self->state == GATHERING_LEFT) {
+        gathering_be_failing(self, exception);
+        Py_DECREF(exception);
+    }
+    else {
+        raise_exception(exception);
+        status = -1;
+    }
+    return status < 0 ? report_error((PyObject *)self) : 0;
+}
+
+/* An item has ended: has the loop tell that, unless it is going to.  -1 on an
+   interrupt.  Runs Python code. */
+static int
+gathering_note_progress(core_state *state, GatheringObject *self)
+{
+    Progress *progress = self->progress;
+    progress->ended++;
+    if (progress->state != PROGRESS_IDLE) {
+        return 0;
+    }
+    progress->state = PROGRESS_WAITS;
+    PyObject *timer =
+        gathering_call_later(self, PROGRESS_INTERVAL, progress->call);
+    if (timer == NULL) {
+        return gathering_progress_failed(state, self);
+    }
+    progress = self->progress; /* the loop may be anybody's */
+    if (progress != NULL && progress->state == PROGRESS_WAITS) {
+        Py_XSETREF(progress->timer, timer);
+        return 0;
+    }
+    progress_cancel_timer(state, timer);
+    return 0;
+}
+
 /*** Delivery ***/
 
 /* Hands the outcome on, or lets the call fail.  Runs Python code. */
@@ -175,9 +240,11 @@ gathering_take_outcome(core_state *state, GatheringObject *self,
     if (self->policy.return_exceptions) {
         return self->sink->put(self->receiver, index, outcome);
     }
-    return self->policy.stops == STOPS_NOTHING
-               ? gathering_settle(self, exception)
-               : gathering_fail(state, self, index, exception);
+    if (self->policy.stops == STOPS_NOTHING) {
+        gathering_be_failing(self, exception);
+        return gathering_settle_with_error(self);
+    }
+    return gathering_fail(state, self, index, exception);
 }
 
 /* What ran under `link` has ended.  Takes it off the ring; the caller gets the
@@ -189,11 +256,13 @@ gathering_deliver(core_state *state, GatheringObject *self, RunningLink *link,
 {
     PyObject *failure = NULL;
     running_take_off(link);
-    int status = gathering_take_outcome(state, self, link->index, outcome);
-    running_ended(&self->running);
-    if (status < 0) {
+    if (self->progress != NULL && gathering_note_progress(state, self) < 0) {
         collect_exception(&failure);
     }
+    if (gathering_take_outcome(state, self, link->index, outcome) < 0) {
+        collect_exception(&failure);
+    }
+    running_ended(&self->running);
     if (gathering_settle_if_complete(self) < 0) {
         collect_exception(&failure);
     }
@@ -203,11 +272,13 @@ gathering_deliver(core_state *state, GatheringObject *self, RunningLink *link,
 
 /* Something that ran went with its loop, and has no outcome.  Nothing starts any
    more; should something else end nevertheless, the gathering does so as if this
-   had been cancelled.  The caller gets the reference to `link->owner`. */
+   had been cancelled.  The caller gets the reference to `link->owner`.
+   Runs Python code. */
 static void
 gathering_lose(GatheringObject *self, RunningLink *link)
 {
     gathering_be_lost(self);
+    progress_stop(state_of((PyObject *)self), &self->progress);
     running_remove(&self->running, link);
 }
 

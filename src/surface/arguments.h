@@ -5,7 +5,7 @@
 #ifndef GATEDCORO_ARGUMENTS_H
 #define GATEDCORO_ARGUMENTS_H
 
-#include "base/compat.h"
+#include "base/import.h"
 
 /* Binds a vectorcall to parameters, as CPython binds a call to
    `def function(<positional>, *<varargs>, <keyword-only>)`.  CPython's own
@@ -77,6 +77,31 @@ parse_flag(PyObject *value, bool by_default, bool *flag)
     int truth = value == NULL ? by_default : PyObject_IsTrue(value);
     *flag = truth > 0;
     return truth < 0 ? -1 : 0;
+}
+
+/* `progress` as what is told of a call: new reference; NULL for nobody.  -1 on
+   error.  Runs Python code. */
+static int
+parse_progress(PyObject *value, PyObject **progress)
+{
+    *progress = NULL;
+    if (value == NULL || value == Py_None) {
+        return 0;
+    }
+    PyObject *check = import_from("gatedcoro._progress", "check_progress");
+    PyObject *checked =
+        check == NULL ? NULL : PyObject_CallOneArg(check, value);
+    Py_XDECREF(check);
+    if (checked == NULL) {
+        return -1;
+    }
+    if (checked == Py_None) {
+        Py_DECREF(checked);
+    }
+    else {
+        *progress = checked;
+    }
+    return 0;
 }
 
 #endif /* GATEDCORO_ARGUMENTS_H */

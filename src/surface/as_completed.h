@@ -225,22 +225,14 @@ static PyMethodDef as_completed_timed_out_def = {
 
 /* Has the loop call it when time is up.  -1 on error.  Runs Python code. */
 static int
-as_completed_begun(core_state *state, StreamObject *stream)
+as_completed_begun(core_state *Py_UNUSED(state), StreamObject *stream)
 {
     AsCompletedObject *self = (AsCompletedObject *)stream;
     if (!self->has_timeout || !stream_goes_on(stream)) {
         return 0;
     }
-    PyObject *delay = PyFloat_FromDouble(self->timeout);
-    PyObject *callback = PyCFunction_New(&as_completed_timed_out_def,
-                                         (PyObject *)stream->gathering);
-    PyObject *timer =
-        delay == NULL || callback == NULL
-            ? NULL
-            : PyObject_CallMethodObjArgs(stream->loop, state->str_call_later,
-                                         delay, callback, NULL);
-    Py_XDECREF(callback);
-    Py_XDECREF(delay);
+    PyObject *timer = gathering_call_later(stream->gathering, self->timeout,
+                                           &as_completed_timed_out_def);
     if (timer == NULL) {
         return -1;
     }

@@ -8,6 +8,7 @@
 #ifndef GATEDCORO_FRONT_DOOR_H
 #define GATEDCORO_FRONT_DOOR_H
 
+#include "surface/arguments.h"
 #include "surface/iterables.h"
 #include "surface/opening.h"
 
@@ -24,6 +25,7 @@ typedef struct {
     PyObject *limit;    /* as given */
     PyObject *items;    /* hidden list, or an iterable, which may be async */
     PyObject *function; /* for which that has arguments; or NULL */
+    PyObject *progress; /* as given, or NULL */
     ErrorPolicy policy;
     PyObject *outer; /* while it waits */
 } FrontDoorObject;
@@ -76,13 +78,17 @@ open_calls(core_state *state, FrontDoorObject *self, PyObject *iterable)
                           is_recipe                 ? "funcs"
                           : self->door == DOOR_AMAP ? "iterable"
                                                     : "async_fns")
-               < 0) {
+               < 0
+        || parse_progress(self->progress, &opening.progress) < 0) {
         Py_DECREF(iterable); /* nothing of it has run */
         limit_clear(&parts->limit);
         return NULL;
     }
     parts->loop = PyObject_CallNoArgs(state->get_running_loop);
-    opening.list = parts->loop == NULL ? NULL : hidden_list_new(NULL, 0);
+    if (parts->loop != NULL
+        && total_of(opening.progress, iterable, &opening.total) == 0) {
+        opening.list = hidden_list_new(NULL, 0);
+    }
     if (opening.list == NULL) {
         Py_DECREF(iterable);
     }
@@ -92,6 +98,7 @@ open_calls(core_state *state, FrontDoorObject *self, PyObject *iterable)
     }
     Py_XDECREF(parts->loop);
     Py_XDECREF(opening.list);
+    Py_XDECREF(opening.progress);
     limit_clear(&parts->limit);
     return outer;
 }
@@ -238,10 +245,11 @@ static const CoroutineKind front_door_kind = {
     .warns = true,
 };
 
-/* `items` is stolen, also on failure; `function` is borrowed, and may be NULL. */
+/* `items` is stolen, also on failure; `function` and `progress` may be NULL. */
 static PyObject *
 front_door_new(core_state *state, DoorKind door, PyObject *limit,
-               PyObject *items, PyObject *function, ErrorPolicy policy)
+               PyObject *items, PyObject *function, PyObject *progress,
+               ErrorPolicy policy)
 {
     PyTypeObject *type = state->front_door_type;
     FrontDoorObject *self =
@@ -255,6 +263,7 @@ front_door_new(core_state *state, DoorKind door, PyObject *limit,
     self->limit = Py_NewRef(limit);
     self->items = items;
     self->function = Py_XNewRef(function);
+    self->progress = Py_XNewRef(progress);
     self->policy = policy;
     return (PyObject *)self;
 }
@@ -268,6 +277,7 @@ front_door_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->limit);
     Py_VISIT(self->function);
+    Py_VISIT(self->progress);
     if (self->door != DOOR_GATHER_WITH_CONCURRENCY) {
         Py_VISIT(self->items);
     }
@@ -287,6 +297,7 @@ front_door_tp_clear(PyObject *op)
     FrontDoorObject *self = FrontDoorObject_CAST(op);
     Py_CLEAR(self->limit);
     Py_CLEAR(self->function);
+    Py_CLEAR(self->progress);
     Py_CLEAR(self->items);
     Py_CLEAR(self->outer);
     return 0;

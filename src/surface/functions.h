@@ -30,13 +30,14 @@ static const char *const gather_names[] = {
     "limit",
     "return_exceptions",
     "cancel_on_error",
+    "progress",
 };
 
 static const Signature gather_signature = {
     .function = "gather",
     .names = gather_names,
     .positional = 0,
-    .total = 3,
+    .total = 4,
     .required = 0,
     .varargs = true,
 };
@@ -74,7 +75,7 @@ gather_call(core_state *state, PyObject *const *args, Py_ssize_t nargs,
         close_arguments(state, args, nargs);
         return NULL;
     }
-    PyObject *values[3];
+    PyObject *values[4];
     PyObject *outer = NULL;
     PyObject *loop = NULL;
     Opening opening = {.returns_future = true};
@@ -82,7 +83,8 @@ gather_call(core_state *state, PyObject *const *args, Py_ssize_t nargs,
     if (bind_arguments(&gather_signature, args, nargs, kwnames, values) < 0
         || parse_limit(state, values[0], "limit", &opening.parts.limit) < 0
         || parse_flag(values[1], false, &policy->return_exceptions) < 0
-        || parse_error_stops(values[2], false, &policy->stops) < 0) {
+        || parse_error_stops(values[2], false, &policy->stops) < 0
+        || parse_progress(values[3], &opening.progress) < 0) {
         close_items(state, list);
     }
     else if (nargs == 0) {
@@ -99,6 +101,7 @@ gather_call(core_state *state, PyObject *const *args, Py_ssize_t nargs,
         Py_XDECREF(loop);
     }
     limit_clear(&opening.parts.limit);
+    Py_XDECREF(opening.progress);
     Py_DECREF(list);
     return outer;
 }
@@ -106,15 +109,15 @@ gather_call(core_state *state, PyObject *const *args, Py_ssize_t nargs,
 /*** amap ***/
 
 static const char *const amap_names[] = {
-    "async_fn", "iterable",   "limit",
-    "ordered",  "buffersize", "return_exceptions",
+    "async_fn",   "iterable",          "limit",    "ordered",
+    "buffersize", "return_exceptions", "progress",
 };
 
 static const Signature amap_signature = {
     .function = "amap",
     .names = amap_names,
     .positional = 2,
-    .total = 6,
+    .total = 7,
     .required = 2,
 };
 
@@ -123,7 +126,8 @@ static PyObject *
 amap_call(core_state *state, PyObject *const *args, Py_ssize_t nargs,
           PyObject *kwnames)
 {
-    PyObject *values[6];
+    PyObject *values[7];
+    PyObject *progress;
     Limit limit = {0};
     bool is_ordered, return_exceptions, is_given;
     Py_ssize_t buffersize;
@@ -139,7 +143,8 @@ amap_call(core_state *state, PyObject *const *args, Py_ssize_t nargs,
         || parse_limit(state, values[2], "limit", &limit) < 0
         || parse_buffersize(values[4], &is_given, &buffersize) < 0
         || parse_flag(values[3], true, &is_ordered) < 0
-        || parse_flag(values[5], false, &return_exceptions) < 0) {
+        || parse_flag(values[5], false, &return_exceptions) < 0
+        || parse_progress(values[6], &progress) < 0) {
         limit_clear(&limit);
         return NULL;
     }
@@ -150,7 +155,9 @@ amap_call(core_state *state, PyObject *const *args, Py_ssize_t nargs,
     limit_clear(&limit);
     if (stream != NULL) {
         stream->function = Py_NewRef(values[0]);
+        stream->progress = Py_XNewRef(progress);
     }
+    Py_XDECREF(progress);
     return (PyObject *)stream;
 }
 
@@ -220,7 +227,7 @@ gather_with_concurrency_call(core_state *state, PyObject *const *args,
     PyObject *list = nargs > 1 ? hidden_list_new(args + 1, nargs - 1)
                                : hidden_list_new(NULL, 0);
     PyObject *op = front_door_new(state, DOOR_GATHER_WITH_CONCURRENCY, n, list,
-                                  NULL, (ErrorPolicy){0});
+                                  NULL, NULL, (ErrorPolicy){0});
     if (op == NULL && nargs > 1) {
         close_arguments(state, args + 1, nargs - 1);
     }
@@ -228,17 +235,14 @@ gather_with_concurrency_call(core_state *state, PyObject *const *args,
 }
 
 static const char *const run_all_names[] = {
-    "async_fns",
-    "limit",
-    "return_exceptions",
-    "cancel_on_error",
+    "async_fns", "limit", "return_exceptions", "cancel_on_error", "progress",
 };
 
 static const Signature run_all_signature = {
     .function = "run_all",
     .names = run_all_names,
     .positional = 1,
-    .total = 4,
+    .total = 5,
     .required = 1,
 };
 
@@ -247,7 +251,7 @@ static PyObject *
 run_all_call(core_state *state, PyObject *const *args, Py_ssize_t nargs,
              PyObject *kwnames)
 {
-    PyObject *values[4];
+    PyObject *values[5];
     ErrorPolicy policy;
     if (bind_arguments(&run_all_signature, args, nargs, kwnames, values) < 0
         || parse_flag(values[2], false, &policy.return_exceptions) < 0
@@ -256,7 +260,7 @@ run_all_call(core_state *state, PyObject *const *args, Py_ssize_t nargs,
     }
     return front_door_new(state, DOOR_RUN_ALL,
                           values[1] == NULL ? Py_None : values[1],
-                          Py_NewRef(values[0]), NULL, policy);
+                          Py_NewRef(values[0]), NULL, values[4], policy);
 }
 
 static const char *const constrained_execution_names[] = {
@@ -283,7 +287,7 @@ constrained_execution_call(core_state *state, PyObject *const *args,
         return NULL;
     }
     return front_door_new(state, DOOR_CONSTRAINED_EXECUTION, values[1],
-                          Py_NewRef(values[0]), NULL, (ErrorPolicy){0});
+                          Py_NewRef(values[0]), NULL, NULL, (ErrorPolicy){0});
 }
 
 static const char *const gated_coro_names[] = {"semaphore", "coro"};

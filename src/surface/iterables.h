@@ -35,6 +35,15 @@ uncalled_generator(PyObject *op)
                : NULL;
 }
 
+/* What would be right where one awaitable was given: as_completed()'s argument is an
+   iterable of such, the others' are not. */
+static const char *
+remedy_for_awaitable(const char *name)
+{
+    return strcmp(name, "aws") == 0 ? "put it into a list"
+                                    : "await it, and pass what it returns";
+}
+
 /* A TypeError that says what would be right, unless it is an iterable, or an async
    one; nothing of it is run.  Runs Python code. */
 static int
@@ -46,8 +55,8 @@ check_iterable(core_state *state, PyObject *op, const char *name)
         if (future > 0) {
             PyErr_Format(PyExc_TypeError,
                          "%s must be an iterable or an async iterable, not a "
-                         "Future: await it, and pass what it returns",
-                         name);
+                         "Future: %s",
+                         name, remedy_for_awaitable(name));
         }
         return -1;
     }
@@ -63,8 +72,8 @@ check_iterable(core_state *state, PyObject *op, const char *name)
     if (coroutine) {
         PyErr_Format(PyExc_TypeError,
                      "%s must be an iterable or an async iterable, not a "
-                     "coroutine: await it, and pass what it returns",
-                     name);
+                     "coroutine: %s",
+                     name, remedy_for_awaitable(name));
         return -1;
     }
     const char *generator = uncalled_generator(op);

@@ -10,6 +10,7 @@
 #include "coroutines/current.h"
 #include "engine/leaving.h"
 #include "engine/runner.h"
+#include "engine/telling.h"
 #include "surface/awaitables.h"
 #include "surface/results.h"
 
@@ -204,7 +205,19 @@ typedef struct {
     PyObject *positions;  /* see Awaitables; borrowed */
     Py_ssize_t futures; /* so many items are Futures to be taken as they are */
     bool returns_future; /* nobody waits yet */
+    PyObject *progress;  /* see parse_progress(); borrowed */
+    Py_ssize_t total;    /* see total_of() */
 } Opening;
+
+/* How many elements there will be, where that is to be shown and known, else
+   UNKNOWN_TOTAL.  -1 on error.  Runs Python code. */
+static int
+total_of(PyObject *progress, PyObject *iterable, Py_ssize_t *total)
+{
+    *total = progress == Py_True ? PyObject_LengthHint(iterable, UNKNOWN_TOTAL)
+                                 : UNKNOWN_TOTAL;
+    return *total < 0 && PyErr_Occurred() ? -1 : 0;
+}
 
 /* A gathering with its future, neither of which has begun anything: the future
    (new reference), or NULL: the source is as it was.  Runs Python code. */
@@ -353,6 +366,9 @@ open_gathering(core_state *state, Opening *opening)
     GatheringObject *gathering =
         (GatheringObject *)Py_NewRef(outer_fields(outer)->gathering);
     if (call_graph_open(state, &gathering->call_graph) < 0
+        || gathering_open_progress(gathering, opening->progress,
+                                   opening->total)
+               < 0
         || begin_gathering(state, gathering, opening->futures,
                            opening->returns_future)
                < 0) {
@@ -384,6 +400,7 @@ open_awaitables(core_state *state, PyObject *loop, PyObject *list,
         opening->list = awaitables.list;
         opening->positions = awaitables.positions;
         opening->futures = awaitables.futures;
+        opening->total = PyList_GET_SIZE(awaitables.list);
         outer = open_gathering(state, opening);
     }
     awaitables_clear(&awaitables);

@@ -71,6 +71,7 @@ struct StreamObject {
     Window window;
     PyObject *function;           /* NULL: the items are in the iterable */
     PyObject *iterable;           /* until it is used */
+    PyObject *progress;           /* see parse_progress(); or NULL */
     Py_ssize_t futures;           /* so many items are, and taken at once */
     PyObject *limit;              /* see limit_as_object() */
     PyObject *loop;               /* of its first step; or NULL */
@@ -198,7 +199,8 @@ stream_open(core_state *state, StreamObject *self)
         self->kind->new_results(state, self, iterable, &parts.sink);
     parts.receiver = results;
     GatheringObject *gathering = NULL;
-    if (results == NULL
+    Py_ssize_t total;
+    if (results == NULL || total_of(self->progress, iterable, &total) < 0
         || parse_limit(state, self->limit, "limit", &parts.limit) < 0) {
         Py_DECREF(iterable);
     }
@@ -210,10 +212,12 @@ stream_open(core_state *state, StreamObject *self)
         Py_XDECREF(results);
         return -1;
     }
+    int opened = gathering_open_progress(gathering, self->progress, total);
     self->gathering = gathering;
     self->results = (StreamResultsObject *)results;
     self->use = STREAM_USE_ITERATED; /* an eager item may look at it now */
-    if (begin_gathering(state, gathering, self->futures, true) < 0
+    if (opened < 0
+        || begin_gathering(state, gathering, self->futures, true) < 0
         || (self->kind->begun != NULL && self->kind->begun(state, self) < 0)) {
         gathering_drop(gathering);
         PyObject *raised = fetch_exception();

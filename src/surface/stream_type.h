@@ -33,7 +33,7 @@ stream_am_await(PyObject *op)
     ErrorPolicy policy = self->policy;
     policy.stops = STOPS_ALL;
     return front_door_new(state_of(op), DOOR_AMAP, self->limit, iterable,
-                          self->function, policy);
+                          self->function, self->progress, policy);
 }
 
 /* How many of its items run, have ended and wait, and have been handed over. */
@@ -181,6 +181,7 @@ stream_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->function);
     Py_VISIT(self->iterable);
     Py_VISIT(self->limit);
+    Py_VISIT(self->progress);
     Py_VISIT(self->loop);
     Py_VISIT(self->gathering);
     Py_VISIT(self->results);
@@ -194,6 +195,7 @@ stream_tp_clear(PyObject *op)
     Py_CLEAR(self->function);
     Py_CLEAR(self->iterable);
     Py_CLEAR(self->limit);
+    Py_CLEAR(self->progress);
     Py_CLEAR(self->loop);
     Py_CLEAR(self->gathering);
     Py_CLEAR(self->results);

@@ -56,7 +56,7 @@ class Number(enum.IntEnum):
 
 def test_inspect_shows_the_parameters(impl):
     assert str(inspect.signature(impl.amap)) == (
-        "(async_fn, iterable, *, limit=None, ordered=True, buffersize=None, return_exceptions=False)"
+        "(async_fn, iterable, *, limit=None, ordered=True, buffersize=None, return_exceptions=False, progress=None)"
     )
 
 

@@ -202,9 +202,9 @@ BAD_ITERABLES = {
         lambda: async_generator_function,
         "the generator function async_generator_function",
     ),
-    "a coroutine": (value, "a coroutine: await it, and pass what it returns$"),
-    "a Future": (lambda: asyncio.get_running_loop().create_future(), "a Future: await it, and pass what it returns$"),
-    "a Task": (lambda: asyncio.ensure_future(value()), "a Future: await it, and pass what it returns$"),
+    "a coroutine": (value, "a coroutine: put it into a list$"),
+    "a Future": (lambda: asyncio.get_running_loop().create_future(), "a Future: put it into a list$"),
+    "a Task": (lambda: asyncio.ensure_future(value()), "a Future: put it into a list$"),
 }
 
 

@@ -16,8 +16,8 @@ from contract_tools import run
 SIGNATURES = {
     "gated_coro": "(semaphore, coro)",
     "gather_with_concurrency": "(n, *coros)",
-    "gather": "(*aws, limit=None, return_exceptions=False, cancel_on_error=False)",
-    "run_all": "(async_fns, *, limit=None, return_exceptions=False, cancel_on_error=True)",
+    "gather": "(*aws, limit=None, return_exceptions=False, cancel_on_error=False, progress=None)",
+    "run_all": "(async_fns, *, limit=None, return_exceptions=False, cancel_on_error=True, progress=None)",
     "constrained_execution": "(funcs, max_runs)",
 }
 COROUTINE_FUNCTIONS = sorted(set(SIGNATURES) - {"gather"})

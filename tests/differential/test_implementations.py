@@ -129,6 +129,34 @@ def test_programs_with_limits_in_a_row_give_the_same_trace(core, factory, step):
     )
 
 
+TELLING = {front: [*OPTIONS[front], "progress"] for front in OPTIONS}
+
+
+@pytest.mark.parametrize("step", rp.CLOCK_STEPS)
+@pytest.mark.parametrize("leaves", [rp.RACING_LEAVES, rp.TOUCHING_LEAVES], ids=["racing", "touching"])
+def test_programs_that_tell_of_progress_give_the_same_trace(core, leaves, step):
+    rp.check_programs(
+        range(7000, 7200),
+        lambda program: check(core, program, step),
+        fronts=sorted(TELLING),
+        leaves=leaves,
+        options=TELLING,
+    )
+
+
+@pytest.mark.skipif(SHORT, reason="a part of the programs says little of them all")
+def test_such_programs_are_told_often_and_fail_now_and_then(core):
+    """Guards the tests above."""
+    told = failed = 0
+    for seed in range(7000, 7200):
+        program = rp.ProgramMaker(seed, fronts=sorted(TELLING), leaves=rp.RACING_LEAVES, options=TELLING).program()
+        record = run(program, core, reuse=True, step=0.0)
+        told += sum(event[1].endswith("progress") for event in record.trace)
+        failed += "progress" in str(record.outcome)
+    assert told >= 200
+    assert failed >= 10
+
+
 LONG = {
     "fronts": FRONTS,
     "leaves": [*rp.TOUCHING_LEAVES, *rp.TOUCHES_OF_THE_WAITING],
@@ -136,6 +164,14 @@ LONG = {
     "maker": rp.LongProgramMaker,
 }
 LONG_SEEDS = range(5000, 5300)
+
+
+def test_long_programs_that_tell_of_progress_give_the_same_trace(core):
+    rp.check_programs(
+        range(7200, 7260),
+        lambda program: check_begun(core, program, 0.0, False),
+        **{**LONG, "fronts": sorted(TELLING), "options": TELLING},
+    )
 
 
 def check_made_by(core, program, factory, step, full):

@@ -53,6 +53,13 @@ def test_any_program_gives_the_same_trace(core, step):
 
 
 @pytest.mark.parametrize("step", rp.CLOCK_STEPS)
+def test_programs_that_tell_of_progress_give_the_same_trace(core, step):
+    rp.check_programs(
+        range(3000, 3300), lambda program: check(core, program, step), maker=rs.TellingProgramMaker, fronts=FRONTS
+    )
+
+
+@pytest.mark.parametrize("step", rp.CLOCK_STEPS)
 def test_any_program_of_as_completed_gives_the_same_trace(core, step):
     rp.check_programs(range(300), lambda program: check(core, program, step), maker=rc.CompletionProgramMaker)
 

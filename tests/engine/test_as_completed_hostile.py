@@ -7,7 +7,6 @@ is reported but what that code has raised.
 import asyncio
 import gc
 import itertools
-import sys
 
 import pytest
 
@@ -92,13 +91,6 @@ class EqualFuture(Future):
     def __hash__(self):
         self.act("__hash__")
         return 1
-
-
-@pytest.fixture
-def unraisables(monkeypatch):
-    raised = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: raised.append(unraisable.exc_value))
-    return raised
 
 
 SPARED = set()
@@ -499,7 +491,7 @@ def test_a_timer_that_cannot_be_made_is_an_error_of_the_first_step_and_one_that_
         await idle(3)
         assert all(map(is_closed, aws)) and other_tasks() == set()
         assert next(iterator, "over") == await anext(iterator, "over") == "over"
-        monkeypatch.setattr(loop, "call_later", lambda *args: Handle(call_later(*args)))
+        monkeypatch.setattr(loop, "call_later", lambda *args, **options: Handle(call_later(*args, **options)))
         trace = Trace()
         iterator = impl.as_completed(coroutines(trace, "a b"), timeout=9)
         await loop_async(trace, iterator)
@@ -515,9 +507,9 @@ def test_a_loop_that_closes_it_while_the_timer_is_made_keeps_none(impl, first, m
         loop = asyncio.get_running_loop()
         call_later = loop.call_later
 
-        def closes(*args):
+        def closes(*args, **options):
             by_hand(iterator.aclose())
-            return call_later(*args)
+            return call_later(*args, **options)
 
         monkeypatch.setattr(loop, "call_later", closes)
         future = loop.create_future()

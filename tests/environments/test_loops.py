@@ -352,6 +352,40 @@ def test_return_exceptions_and_cancel_on_error(impl, run):
     run(main())
 
 
+def test_progress_is_told_by_the_loop_and_its_sum_is_exact(impl, run):
+    async def main():
+        told = []
+
+        def tell(number):
+            assert asyncio.current_task() is None
+            told.append(number)
+
+        def fails(number):
+            raise LookupError("progress")
+
+        for call in (
+            lambda tell: impl.gather(*map(slept, range(8)), limit=3, progress=tell),
+            lambda tell: impl.run_all([lambda i=i: slept(i) for i in range(8)], limit=3, progress=tell),
+            lambda tell: impl.amap(slept, range(8), limit=3, progress=tell),
+            lambda tell: all_of(impl.amap(slept, range(8), limit=3, progress=tell)),
+        ):
+            told.clear()
+            assert await call(tell) == list(range(8))
+            assert sum(told) == 8
+            assert min(told) > 0
+            with pytest.raises(LookupError, match="progress"):
+                await call(fails)
+
+    async def all_of(stream):
+        return [result async for result in stream]
+
+    async def slept(index):
+        await asyncio.sleep(index * 0.003)
+        return index
+
+    run(main())
+
+
 def test_gated_coro(impl, run):
     async def main():
         gate = asyncio.Semaphore(2)

@@ -16,7 +16,7 @@ SOURCES = Path(__file__).resolve().parents[2] / "src"
 LAYERS = {
     "base": "compat call state stock",
     "coroutines": "await item coroutine catcher current task asyncio_semaphore waiter gated keeper",
-    "engine": "slice turns running call_graph source limit sink gathering worker watcher iteration",
+    "engine": "slice turns running call_graph source limit sink progress gathering worker watcher iteration",
     "surface": "outer results awaitables iterables stream_results completed_tasks opening front_door stream as_completed"
     " function functions",
 }
@@ -37,6 +37,7 @@ IN_C_ONLY = {
     "ending": "told in gathering",
     "outcome": "told in gathering",
     "leaving": "told in gathering",
+    "telling": "told in progress",
     "iteration_step": "told in iteration",
     "iteration_source": "told in iteration",
     "gated_row": "told in worker",

@@ -657,6 +657,171 @@ def failing_iterable(ask):
     raise LookupError("iterable")
 
 
+# progress=
+
+
+class Shown:
+    """In place of tqdm's bar, or a bar of the user's, or a callback: it may fail."""
+
+    def __init__(self, total=None, error=None):
+        self.error = error
+        self.sum = 0
+
+    def update(self, number):
+        self.sum += number
+        if self.error is not None:
+            raise self.error("progress")
+
+    def close(self):
+        self.sum = 0
+
+
+@contextlib.contextmanager
+def told_soon():
+    """Timers are of the next turn; afterwards, those that have been cancelled are forgotten."""
+    loop = asyncio.get_running_loop()
+    loop.call_later = lambda delay, *args, context: loop.call_soon(*args, context=context)
+    try:
+        yield
+    finally:
+        del loop.call_later
+
+
+async def forget_cancelled_timers():
+    """The loop keeps them until they are due, or a hundred."""
+    await let_go()
+    loop = asyncio.get_running_loop()
+    loop._scheduled[:] = [timer for timer in loop._scheduled if not timer.cancelled()]
+    loop._timer_cancelled_count = 0
+
+
+WAYS_OF_TELLING = [
+    lambda impl, progress: impl.gather(*[value(i, i % 3) for i in range(5)], limit=2, progress=progress),
+    lambda impl, progress: impl.run_all([lambda i=i: value(i, i % 3) for i in range(5)], limit=2, progress=progress),
+    lambda impl, progress: impl.amap(lambda i: value(i, i % 3), counting(5, 1), limit=2, progress=progress),
+    lambda impl, progress: all_of(impl.amap(lambda i: value(i, i % 3), range(5), limit=2, progress=progress)),
+    lambda impl, progress: all_of(impl.amap(value, counting(5, 1), ordered=False, limit=2, progress=progress)),
+]
+
+
+async def all_of(stream):
+    return [result async for result in stream]
+
+
+async def without_key_errors(call):
+    """What is awaited is no local: the traceback of a Future's error would be in a cycle with it."""
+    with contextlib.suppress(KeyError):
+        await call()
+
+
+async def progress_that_is_told(impl):
+    for call in WAYS_OF_TELLING:
+        for soon in (told_soon, contextlib.nullcontext):
+            with soon():
+                shown = Shown()
+                assert len(await call(impl, shown)) == 5
+                assert shown.sum == 5
+                assert len(await call(impl, lambda number: None)) == 5
+    await forget_cancelled_timers()
+
+
+async def progress_that_fails(impl):
+    for call in WAYS_OF_TELLING:
+        for soon in (told_soon, contextlib.nullcontext):
+            with soon(), contextlib.suppress(KeyError):
+                await call(impl, Shown(error=KeyError))
+            await let_go()
+    await forget_cancelled_timers()
+
+
+async def progress_of_what_fails(impl):
+    for error in (None, KeyError):
+        for soon in (told_soon, contextlib.nullcontext):
+            with soon():
+                for cancel_on_error in (False, True):
+                    with contextlib.suppress(ValueError, KeyError):
+                        shown = Shown(error=error)
+                        items = value(1, 1), stubborn(), fails(1), value(2), value(3, 2)
+                        await impl.gather(*items, limit=3, cancel_on_error=cancel_on_error, progress=shown)
+                    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                        task.cancel()
+                    await idle(20)
+                with contextlib.suppress(ValueError, KeyError):
+                    await all_of(impl.amap(fails_at_two, counting(9), limit=2, progress=Shown(error=error)))
+    await forget_cancelled_timers()
+
+
+async def progress_of_what_is_cancelled_left_or_dropped(impl):
+    for error in (None, KeyError):
+        for soon in (told_soon, contextlib.nullcontext):
+            with soon():
+                shown = Shown(error=error)
+                await cancelled_while(
+                    without_key_errors(lambda: impl.gather(stubborn(), value(1, 9), value(1), limit=2, progress=shown))
+                )
+                await cancelled_while(
+                    without_key_errors(lambda: impl.run_all([stubborn, value, stubborn], limit=2, progress=shown))
+                )
+                await let_go()
+                stream = impl.amap(lambda number: value(number, number), range(9), limit=3, progress=shown)
+                with contextlib.suppress(KeyError):
+                    await anext(stream)
+                with contextlib.suppress(KeyError):
+                    await stream.aclose()
+                with contextlib.suppress(KeyError):
+                    async for _ in impl.amap(lambda number: value(number, number), range(9), progress=shown):
+                        break
+                coro = impl.run_all([lambda: value(1, 5)] * 3, limit=2, progress=shown)
+                coro.send(None)
+                await asyncio.sleep(0)
+                coro.close()
+                del coro, stream
+                await let_go()
+    await forget_cancelled_timers()
+
+
+async def progress_that_holds_its_own_call(impl):
+    """Until the call has ended."""
+    for call in WAYS_OF_TELLING[:2]:
+        held = []
+        held.append(asyncio.ensure_future(call(impl, lambda number, held=held: len(held))))
+        await held[0]
+        held.clear()
+    held = []
+    held.append(impl.amap(value, range(3), progress=lambda number, held=held: len(held)))
+    assert await all_of(held[0]) == [0, 1, 2]
+    held.clear()
+    await forget_cancelled_timers()
+
+
+async def progress_that_cannot_be(impl):
+    for wrong in (5, Shown, value):
+        with contextlib.suppress(TypeError):
+            impl.amap(value, counting(3), progress=wrong)
+        with contextlib.suppress(TypeError):
+            impl.gather(value(1), value(2), progress=wrong)
+        with contextlib.suppress(TypeError):
+            await impl.run_all([value], progress=wrong)
+
+
+async def progress_as_a_bar(impl):
+    """In place of tqdm's."""
+    before = sys.modules.get("tqdm.auto")
+    sys.modules["tqdm.auto"] = types.SimpleNamespace(tqdm=Shown)
+    try:
+        for call in WAYS_OF_TELLING:
+            assert len(await call(impl, True)) == 5
+        async for _ in impl.amap(value, range(5), limit=2, progress=True):
+            break
+        await let_go()
+    finally:
+        if before is None:
+            del sys.modules["tqdm.auto"]
+        else:
+            sys.modules["tqdm.auto"] = before
+    await forget_cancelled_timers()
+
+
 STREAM_SCENARIOS = [
     streams_that_end,
     streams_that_fail,
@@ -673,6 +838,13 @@ STREAM_SCENARIOS = [
     completions_that_end,
     completions_that_are_left,
     completions_that_cannot_be,
+    progress_that_is_told,
+    progress_that_fails,
+    progress_of_what_fails,
+    progress_of_what_is_cancelled_left_or_dropped,
+    progress_that_holds_its_own_call,
+    progress_that_cannot_be,
+    progress_as_a_bar,
 ]
 
 SCENARIOS = [
@@ -715,7 +887,7 @@ def is_counted(kind):
         str(kind.__module__).startswith("gatedcoro")
         or issubclass(kind, (asyncio.Future, types.CoroutineType, BaseException, types.FrameType, asyncio.Handle))
         or issubclass(kind, (types.GeneratorType, types.AsyncGeneratorType))
-        or kind in (Awaitable, Numbers)
+        or kind in (Awaitable, Numbers, Shown)
     )
 
 

@@ -51,9 +51,9 @@ NO_TABLES: set[str] = set()
 RUNS = set(
     """
     PyErr_NormalizeException PyErr_WarnFormat PyErr_WriteUnraisable PyFloat_AsDouble PyImport_ImportModule PyIter_Next PyIter_Send
-    PyNumber_Index PyObject_Call PyObject_GetAIter PyObject_CallMethod PyObject_CallMethodNoArgs PyObject_CallMethodObjArgs PyObject_CallMethodOneArg
+    PyNumber_Index PyObject_Call PyObject_CallFunctionObjArgs PyObject_GetAIter PyObject_CallMethod PyObject_CallMethodNoArgs PyObject_CallMethodObjArgs PyObject_CallMethodOneArg
     PyObject_CallNoArgs PyObject_CallOneArg PyObject_GenericSetAttr PyObject_GetAttr PyObject_GetAttrString PyObject_GetIter
-    PyObject_IsInstance PyObject_IsTrue PyObject_RichCompareBool PyObject_SetAttr PyObject_SetAttrString PyObject_Size PyObject_Str
+    PyObject_IsInstance PyObject_IsTrue PyObject_LengthHint PyObject_RichCompareBool PyObject_SetAttr PyObject_SetAttrString PyObject_Size PyObject_Str
     PyObject_Vectorcall PyObject_VectorcallMethod PySequence_Concat PySequence_Tuple _PyObject_GetMethod
     get ->am_anext ->am_await ->call ->tp_finalize ->tp_hash ->tp_init ->tp_new
     """.split()

@@ -47,11 +47,17 @@ class Loop(asyncio.BaseEventLoop):
     """
 
     row = None
+    timers_are_soon = False  # or else they never come
     lets_generators_go = False  # to the event loop, which closes them if it comes to that
 
     def _asyncgen_finalizer_hook(self, agen):
         Loop.lets_generators_go = True
         super()._asyncgen_finalizer_hook(agen)
+
+    def call_later(self, delay, callback, *args, context=None):
+        if self.timers_are_soon:
+            return self.call_soon(callback, *args, context=context)
+        return super().call_later(delay, callback, *args, context=context)
 
     def _write_to_self(self):
         """It never sleeps. (Asynchronous generators that go call it as from another thread.)"""
@@ -1270,6 +1276,126 @@ async def looked_at(row):
     await anext(stream)
     row.begins_in_the_call()
     return repr(stream)[:30]
+
+
+class Told:
+    """A bar: its sum never goes beyond what has ended."""
+
+    def __init__(self, most, fails_at=None):
+        self.sum = 0
+        self.most = most
+        self.fails_at = fails_at
+
+    def update(self, number):
+        self.sum += number
+        assert 0 < number <= self.sum <= self.most
+        if self.fails_at is not None and self.sum >= self.fails_at:
+            raise ValueError("expected")
+
+
+def bar(row, most, *, timers_are_soon=False, fails_at=None):
+    """A bar, whose update() is there already."""
+    row.loop.timers_are_soon = timers_are_soon
+    return Told(most, fails_at).update
+
+
+def told_all(result, tell):
+    """What a call that has ended well has told is exact."""
+    assert tell.__self__.sum == tell.__self__.most
+    return result
+
+
+@scenario("gather")
+async def told_of_gather(row):
+    tell = bar(row, 4)
+    items = [row.item(number % 2) for number in range(4)]
+    result = await row.call(row.impl.gather, *items, limit=2, progress=tell)
+    return told_all(result, tell)
+
+
+@scenario("progress")
+async def told_of_run_all(row):
+    tell = bar(row, 4)
+    result = await row.call(row.impl.run_all, [value_after] * 4, limit=2, progress=tell)
+    return told_all(result, tell)
+
+
+@scenario("progress")
+async def told_of_run_all_as_it_goes_on(row):
+    tell = bar(row, 4, timers_are_soon=True)
+    result = await row.call(row.impl.run_all, [value_after] * 4, limit=1, progress=tell)
+    return told_all(result, tell)
+
+
+@scenario("progress")
+async def told_of_a_stream(row):
+    tell = bar(row, 5)
+    result = await all_of(row.call(row.impl.amap, after_so_many_turns, [3, 0, 1, 2, 0], limit=2, progress=tell))
+    return told_all(result, tell)
+
+
+@scenario("progress")
+async def told_of_a_stream_as_it_goes_on(row):
+    tell = bar(row, 4, timers_are_soon=True)
+    result = await all_of(row.call(row.impl.amap, after_so_many_turns, up_to(4, 1), limit=2, progress=tell))
+    return told_all(result, tell)
+
+
+@scenario("progress")
+async def told_of_a_stream_that_is_left(row):
+    tell = bar(row, 9, timers_are_soon=True)
+    async with row.call(row.impl.amap, after_so_many_turns, up_to(9, 1, 1), limit=2, progress=tell) as stream:
+        async for result in stream:
+            return result
+
+
+@scenario("progress")
+async def told_of_a_stream_that_is_dropped(row):
+    tell = bar(row, 9)
+    async for result in row.call(row.impl.amap, after_so_many_turns, up_to(9, 1, 1), limit=2, progress=tell):
+        break
+    await turns(9)
+    return result
+
+
+@scenario("progress")
+async def told_of_an_error(row):
+    tell = bar(row, 5)
+    return await all_of(row.call(row.impl.amap, fails_at_two, range(5), limit=2, progress=tell))
+
+
+@scenario("progress")
+async def told_of_a_cancelled_call(row):
+    tell = bar(row, 4)
+    return await cancelled(row, row.impl.run_all([forever] * 4, limit=2, progress=tell))
+
+
+@scenario("progress")
+async def the_callback_fails(row):
+    tell = bar(row, 4, timers_are_soon=True, fails_at=1)
+    return await row.call(row.impl.run_all, [value_after] * 4, limit=1, progress=tell)
+
+
+@scenario("progress")
+async def the_callback_fails_in_the_end(row):
+    tell = bar(row, 4, fails_at=4)
+    return await all_of(row.call(row.impl.amap, value_after, range(4), limit=2, progress=tell))
+
+
+@scenario("gather")
+async def the_callback_fails_after_an_error(row):
+    tell = bar(row, 4, fails_at=1)
+    return await row.call(row.impl.gather, row.item(1), row.item(of=fails), progress=tell)
+
+
+@scenario("gather")
+async def told_of_gather_whose_items_go_on(row):
+    tell = bar(row, 3, timers_are_soon=True)
+    items = [row.item(of=fails), row.item(5), row.item(6)]
+    try:
+        return await row.call(row.impl.gather, *items, limit=2, progress=tell)
+    finally:
+        await turns(9)
 
 
 def own_factory(loop, coro, **kwargs):

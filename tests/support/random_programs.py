@@ -7,6 +7,7 @@ A program is plain nested tuples, made from a seed, so that it can be made small
     op      a tuple whose first element names a method `op_<name>` of `Interpreter`
     n       None, an integer, ("semaphore", value), ("gate", turns, what it does), or ("row", n, ...): several of them
     strike  ("caller", delay) or ("item", label, delay): a cancellation from outside
+    option  (name, value); that of "progress" is (what the callback does in one of its calls, which), see TELLING
 
 `with_distinct_delays` turns each delay into an integer with a bit of its own, so that no two sums of
 delays are equal: two things happen at the same virtual instant only if one of them causes the other.
@@ -20,6 +21,7 @@ Two traces are compared in one of two ways:
 import asyncio
 import contextlib
 import contextvars
+import functools
 import gc
 import inspect
 import itertools
@@ -55,6 +57,8 @@ ERRORS = {
     "StopAsyncIteration": StopAsyncIteration,
     "GeneratorExit": GeneratorExit,
 }
+# What a callback that is told of progress may do, in one call, beside saying so.
+TELLING = ("nothing", "nothing", "nothing", "cancel", *ERRORS)
 PLAIN_ERRORS = ("ValueError", "KeyError", "Cancelled", "Base", "Timeout")
 
 
@@ -80,6 +84,16 @@ def have_it_called_back(task):
 
 # What is done to a Task that waits for its next item; each returns the Tasks that are to be kept.
 MEDDLING = [lambda task: [task], cancel_it, cancel_it_around_its_class, annotate_it, have_it_called_back]
+
+
+class ProgramLoop(VirtualTimeLoop):
+    """Its timers are of whole times; those of fractions, which are the engine's own, are of `fractions_are`."""
+
+    fractions_are = 3 << DISTINCT_BITS
+
+    def call_later(self, delay, callback, *args, context=None):
+        delay = self.fractions_are if 0 < delay < 1 else delay
+        return super().call_later(delay, callback, *args, context=context)
 
 
 class Program(NamedTuple):
@@ -270,7 +284,7 @@ class Interpreter:
         else:
             arguments = made = [self.make_item(label, item) for label, item in zip(labels, items)]
         try:
-            return await self.engine(front, n, dict(options), arguments)
+            return await self.engine(front, n, self.make_options(label, options), arguments)
         except BaseException as error:
             # LangChain's algorithm lets a cancelled caller go while running items still clean up, if others
             # were queued. The comparison has to know from when on that difference may show.
@@ -283,6 +297,25 @@ class Interpreter:
             raise
         finally:
             del made, arguments
+
+    def make_options(self, label, options):
+        options = dict(options)
+        if "progress" in options:
+            options["progress"] = functools.partial(self.tell, f"{label} progress", *options["progress"], [])
+        return options
+
+    def tell(self, label, what, call, told, number):
+        """Told of progress: say so, and do what the program says in that call."""
+        told.append(number)
+        self.log(label, number, sum(told), CONTEXT_VALUE.get(), asyncio.current_task() is None)
+        CONTEXT_VALUE.set("of progress")
+        if len(told) == call and what in ERRORS:
+            raise ERRORS[what](label)
+        if len(told) == call and what != "nothing":
+            getattr(self, f"{what}_by_progress")()
+
+    def cancel_by_progress(self):
+        self.caller.cancel("by progress")
 
     def call_item(self, label, item):
         self.log(label, "called")
@@ -527,7 +560,9 @@ class Interpreter:
     async def drive(self):
         CONTEXT_VALUE.set("of the caller")
         program = self.program
-        caller = self.loop.create_task(self.gather("", program.front, program.n, program.options, program.items))
+        caller = self.caller = self.loop.create_task(
+            self.gather("", program.front, program.n, program.options, program.items)
+        )
         for strike in program.strikes:
             self.loop.call_later(strike[-1], self.strike, caller, strike)
         caller.add_done_callback(self.caller_ended)
@@ -570,12 +605,13 @@ class Interpreter:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+                with asyncio.Runner(loop_factory=ProgramLoop) as runner:
                     caller = runner.run(main())
                     outcome = (self.ended_at, *show_end(caller))
                     del caller
             except DeadlockError:
                 outcome = outcome or ("hangs",)
+            self.caller = None
             self.tasks.clear()
             self.held.clear()
             self.met.clear()
@@ -721,9 +757,14 @@ class ProgramMaker:
             n = 2
         if self.rows:
             n = self.row(n)
-        options = tuple((name, self.random.random() < 0.5) for name in self.options.get(front, ()))
+        options = tuple((name, self.option(name)) for name in self.options.get(front, ()))
         size = self.random.randint(0, 3 if depth else 7)
         return Program(front, n, options, tuple(self.item(depth) for _ in range(size)), ())
+
+    def option(self, name, share=0.5):
+        if name == "progress":
+            return (self.random.choice(TELLING), self.random.choice([1, 1, 2, 3]))
+        return self.random.random() < share
 
     def row(self, n):
         """Gates, and where *n* is a number that, too."""
@@ -790,7 +831,7 @@ class LongProgramMaker(ProgramMaker):
     def program(self):
         front = self.random.choice(self.fronts)
         n = self.random.choice([2, 3, 5, 8, 12, 16])
-        options = tuple((name, self.random.random() < 0.3) for name in self.options.get(front, ()))
+        options = tuple((name, self.option(name, 0.3)) for name in self.options.get(front, ()))
         self.sleeps = self.random.random() < 0.5  # what sleeps ends after all that only yields
         size = self.random.randint(60, 300)
         items = []

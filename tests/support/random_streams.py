@@ -21,7 +21,7 @@ import warnings
 from typing import NamedTuple
 
 import random_programs as rp
-from virtual_time import DeadlockError, VirtualTimeLoop
+from virtual_time import DeadlockError
 
 # Longer than all delays of a program together.
 FOR_EVER = 1 << 20
@@ -38,9 +38,10 @@ class StreamProgram(NamedTuple):
     strikes: tuple
 
 
-class TurnCountingLoop(VirtualTimeLoop):
+class TurnCountingLoop(rp.ProgramLoop):
     """Knows how many turns it has made since its clock moved."""
 
+    fractions_are = 3
     turn = 0
     numbers_tasks = False  # of ours: by their age, as asyncio numbers its own
     _now = 0
@@ -112,11 +113,12 @@ def show(value):
 
 
 def who_runs_in(task):
+    """To sort by. What drives an item that is no coroutine has another name in the C than in the reference: its age will do."""
     coroutine = task.get_coro()
     frame = getattr(coroutine, "cr_frame", None)
     is_labelled = frame is not None and "label" in frame.f_code.co_varnames
     label = str(frame.f_locals["label"]) if is_labelled else ""  # up to 3.12 a frame that is asked keeps its locals
-    return coroutine.__qualname__, label, int(re.sub(r"\D", "", task.get_name()) or 0)
+    return coroutine.__qualname__ if is_labelled else "", label, int(re.sub(r"\D", "", task.get_name()) or 0)
 
 
 class StreamInterpreter(rp.Interpreter):
@@ -160,7 +162,8 @@ class StreamInterpreter(rp.Interpreter):
                     self.hide_task_for_a_turn(element[0] + "<")
                 return give(*element)
 
-            return self.module.amap(passes_on, made, limit=self.make_limit(label, limit), **dict(options))
+            options = self.make_options(label, options)
+            return self.module.amap(passes_on, made, limit=self.make_limit(label, limit), **options)
         steps, cleanup = parts
         if kind == "list":
             return [give(f"{label}{at}", step[1]) for at, step in enumerate(steps) if step[0] == "give"]
@@ -233,7 +236,7 @@ class StreamInterpreter(rp.Interpreter):
 
     def make_stream(self):
         program = self.stream_program
-        options = {name: value for name, value in program.options if name != "held"}
+        options = self.make_options("", [option for option in program.options if option[0] != "held"])
         limit = self.make_limit("", program.limit)
         if program.front == "amap":
             made = self.make_source("/", program.source, lambda *element: element)
@@ -321,6 +324,23 @@ class StreamInterpreter(rp.Interpreter):
 
     def drop_it(self):
         self.streams.clear()
+
+    def drop_by_progress(self):
+        self.drop_it()
+
+    def close_by_progress(self):
+        """By hand, one step of it; the rest is closed."""
+        if self.has_stream():
+            closing = self.streams[0].aclose()
+            try:
+                self.log("", "closes", type(closing.send(None)).__name__)
+            except (StopIteration, RuntimeError) as error:
+                self.log("", "closes", type(error).__name__)
+            closing.close()
+
+    def cancel_by_progress(self):
+        if self.consumers:
+            self.consumers[0].cancel("by progress")
 
     def look_it(self):
         if self.has_stream():
@@ -605,6 +625,25 @@ class StreamProgramMaker(rp.ProgramMaker):
             return ("with", tuple(self.op(depth - 1) for _ in range(self.random.randint(0, 3))))
         name = self.random.choice(self.loops)
         return (name, self.random.choice([0, 1, 2, 3]), self.body(0))
+
+
+class TellingProgramMaker(StreamProgramMaker):
+    """Makes programs whose streams, or one of them, tell somebody of their progress."""
+
+    telling = (*rp.TELLING, "drop", "close", "close")
+
+    def program(self):
+        program = super().program()
+        if program.front == "run_all":
+            program = program._replace(options=(*program.options, self.progress()))
+        return program
+
+    def stream_options(self):
+        options = super().stream_options()
+        return [*options, self.progress()] if self.random.random() < 0.8 else options
+
+    def progress(self):
+        return ("progress", (self.random.choice(self.telling), self.random.choice([1, 1, 2, 3])))
 
 
 class OrderedProgramMaker(StreamProgramMaker):

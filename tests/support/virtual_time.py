@@ -55,3 +55,11 @@ def run_in_virtual_time(main, *, debug=False):
     """Run the coroutine `main` on a new loop in virtual time, then close the loop as `asyncio.run` does."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop, debug=debug) as runner:
         return runner.run(main)
+
+
+class FineTimeLoop(VirtualTimeLoop):
+    """The same with times in seconds that need not be whole: what is due is what is due to the nanosecond."""
+
+    def __init__(self):
+        super().__init__()
+        self._clock_resolution = 1e-9
