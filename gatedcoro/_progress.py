@@ -15,7 +15,7 @@ class Bar(Protocol):
 Progress: TypeAlias = Callable[[int], object] | Bar | Literal[True]
 
 
-def check_progress(progress: Any) -> Progress | None:
+def check_progress(progress: Progress | Literal[False] | None) -> Progress | None:
     """Return the argument of that name, None if nobody is to be told; or raise what says what would be right."""
     if progress is None or progress is False:
         return None
@@ -33,7 +33,7 @@ def check_progress(progress: Any) -> Progress | None:
     if callable(called):
         if any(map(inspect.iscoroutinefunction, (called, type(called).__call__))):
             raise TypeError(f"progress must be a plain function, not the coroutine function {called!r}")
-        return progress  # type: ignore[no-any-return]
+        return progress
     raise TypeError(
         "progress must be a callable, an object with an update(n), True for a bar, or None,"
         f" not {progress!r} ({type(progress).__name__})"

@@ -9,7 +9,7 @@ from .await_ import (
     is_to_be_unpacked,
     refuse_to_await,
 )
-from .call import Unraisable
+from .call import Unraisable, raisable
 from .state import Coroutine, iscoroutine, isfuture, wait
 
 
@@ -106,7 +106,7 @@ async def _call(function, worker):
     try:
         awaitable = function()
     except StopIteration as stop:  # as in any coroutine
-        raise _with_note(RuntimeError("coroutine raised StopIteration"), note) from stop
+        raise _with_note(raisable(stop), note) from stop
     except BaseException as error:
         error.add_note(note)
         raise

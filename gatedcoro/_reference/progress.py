@@ -63,9 +63,8 @@ class Progress:
 
     def _due(self, gathering):
         is_told = gathering.progress is self
-        is_end = (
-            not is_told or self._state is PROGRESS_ENDS
-        )  # one that was put off comes, though nobody is told any more
+        # An end that was put off comes, though nobody is told any more.
+        is_end = not is_told or self._state is PROGRESS_ENDS
         if not is_end:
             self._state, self._timer = PROGRESS_IDLE, NO_TIMER
         try:

@@ -6,7 +6,7 @@ the event loop.
 
 import inspect
 
-from .call import INTERRUPTS, Unraisable
+from .call import INTERRUPTS, Unraisable, raisable
 from .compat import CALL_GRAPH_NEEDS_FRAMES, HAS_AWAITED_BY
 from .coroutine import CoroutineObject
 from .current import AsCurrentTask
@@ -214,8 +214,7 @@ class Worker(Child, CoroutineObject):
             else:
                 outcome = Outcome(await run_item(self.kind, self.item, self))
         except StopIteration as stop:  # as in any coroutine
-            outcome = Outcome.of_error(RuntimeError("coroutine raised StopIteration"))
-            outcome.error.__cause__ = stop
+            outcome = Outcome.of_error(raisable(stop))
         except BaseException as raised:
             outcome = Outcome.of_error(raised.with_traceback(raised.__traceback__.tb_next))
         # Outside the handler: what starts next must not get this error as its context.
