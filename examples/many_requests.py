@@ -6,7 +6,7 @@ python examples/many_requests.py
 import asyncio
 from functools import partial
 
-from gatedcoro import amap, as_completed, gather, gather_with_concurrency, run_all
+from gatedcoro import Semaphore, amap, as_completed, gather, gather_with_concurrency, run_all
 
 
 class Server:
@@ -69,9 +69,9 @@ async def main() -> None:
     except ValueError as error:
         print(f"gather: {error}; {server.served} requests of 1003 were made, {server.now} are still running")
 
-    # One limit for two calls: anything that can be entered with `async with`.
+    # One limit for two calls: a semaphore, or anything else that can be entered with `async with`.
     server = Server()
-    gate = asyncio.Semaphore(10)
+    gate = Semaphore(10)
     await asyncio.gather(
         amap(server.ask, range(100), limit=gate),
         amap(server.ask, range(100), limit=gate),

@@ -4,6 +4,8 @@ from gatedcoro._functions import *
 
 __all__ = [
     "AsCompleted",
+    "BoundedSemaphore",
+    "Semaphore",
     "Stream",
     "__version__",
     "amap",

@@ -5,6 +5,8 @@ Both implementations answer with these; neither calls them.
 
 __all__ = [
     "AsCompleted",
+    "BoundedSemaphore",
+    "Semaphore",
     "Stream",
     "amap",
     "as_completed",
@@ -14,6 +16,94 @@ __all__ = [
     "gather_with_concurrency",
     "run_all",
 ]
+
+
+class Semaphore:
+    """So many slots, each of which one coroutine holds at a time: an asyncio.Semaphore whose limit can be changed.
+
+        semaphore = Semaphore(10)
+
+        async with semaphore:
+            ...
+
+    ``isinstance(semaphore, asyncio.Semaphore)`` is true, and it can stand wherever one of asyncio's
+    stands: it serves in the order in which it is asked, lives in one event loop, and is not thread-safe.
+    As the *limit* of gather(), run_all(), amap() and as_completed(), alone or as the first async context manager of
+    a row, it is counted by the call itself, and no Task waits: an item starts when there is a slot for it,
+    which is given back when the item has ended.  While there is none, at most one element is drawn, and waits.
+
+    value: how many slots there are: an integer of at least 0 (anything with ``__index__``).
+
+    A pending acquire() that is cancelled, closed, thrown into or dropped, at any moment, leaves
+    the count right and the next one served.  copy and pickle give a semaphore of the same limit with as many
+    free slots, for which nobody waits.  A subclass may override acquire(), release(), locked(),
+    ``__aenter__`` and ``__aexit__``: they are what is called then.
+
+    Raises TypeError if *value* is not an integer, and ValueError if it is negative or greater than sys.maxsize.
+
+    The name, the methods and what they do are those of asyncio.Semaphore of Python 3.13, on all versions;
+    *limit* is not asyncio's.
+    """
+
+    def __init__(self, value=1):
+        raise NotImplementedError
+
+    async def acquire(self):
+        """Wait until there is a free slot, take it, and return True.
+
+        Returns a coroutine; nothing happens before it is awaited.  A free slot is taken at once, unless
+        somebody waits: who comes first is served first.
+
+        Raises RuntimeError if it has to wait and no event loop runs, or another one than at first.
+        Cancelled while it waits, it leaves the queue; a slot that it was handed goes to the next one.
+        """
+        raise NotImplementedError
+
+    async def __aenter__(self):
+        """Take a slot as acquire() does, which it calls, and return None."""
+        raise NotImplementedError
+
+    async def __aexit__(self, exc_type, exc, tb, /):
+        """Give it back as release() does, which it calls."""
+        raise NotImplementedError
+
+    def release(self):
+        """Give a slot back, and wake whoever has waited longest for one.
+
+        Whoever holds a slot calls this once for each acquire(); every further call adds a slot,
+        which *limit* does not count.  A BoundedSemaphore raises ValueError instead, and does nothing,
+        if as many slots as *limit* are free.
+        """
+        raise NotImplementedError
+
+    def locked(self):
+        """Return whether acquire() would have to wait: because no slot is free, or because somebody waits."""
+        raise NotImplementedError
+
+    @property
+    def limit(self):
+        """How many slots there are: the number given or last assigned, an integer of at least 0.
+
+        It may be assigned while the semaphore is in use.  Raised, it wakes those that wait, in order.
+        Lowered, it takes no slot from whoever holds one: nobody is admitted until enough came back.  0
+        admits nobody.  A gathering or stream whose limit the semaphore is follows at once.
+
+        Assigning raises TypeError for what is not an integer, and ValueError for a negative one or one greater
+        than sys.maxsize; deleting raises AttributeError.
+        """
+        raise NotImplementedError
+
+    @limit.setter
+    def limit(self, limit):
+        raise NotImplementedError
+
+
+class BoundedSemaphore(Semaphore):
+    """A Semaphore that refuses to have more free slots than its limit as it is now.
+
+    Its release() raises ValueError, and does nothing, if as many slots as *limit* are free.  It is an
+    asyncio.BoundedSemaphore as well, whose name and behaviour these are; everything else is as in Semaphore.
+    """
 
 
 class Stream:
@@ -55,9 +145,9 @@ def amap(async_fn, iterable, *, limit=None, ordered=True, buffersize=None, retur
     async_fn: a callable that returns an awaitable.  It is called when a slot is free, in the slot, in
         the item's own Task and its own copy of the caller's context.  The caller is whoever first uses the stream.
     iterable: an iterable, or an async iterable, also an endless one.  An element is drawn only when
-        its item could start at once.  When the stream ends early a generator is closed, whoever else holds
-        it, and an async iterator by its ``aclose()``, after an element that it was asked for has been
-        cancelled.  All code of a sync one runs in one copy of the caller's context; all code of an
+        its item could start at once, or is the one that waits for a context manager in *limit*.  When the
+        stream ends early a generator is closed, whoever else holds it, and an async iterator by its
+        ``aclose()``, after an element that it was asked for has been cancelled.  All code of a sync one runs in one copy of the caller's context; all code of an
         async one in one Task, whose context is such a copy.
     limit: how many run at once: an integer of at least 1; None for no limit, so that all may run at
         once; or an async context manager, which each item holds while it runs, entered and left in the
@@ -135,7 +225,8 @@ def as_completed(aws, *, limit=None, timeout=None):
     aws: an iterable of coroutines, Futures or other awaitables, or for ``async for`` an async iterable
         of them, also an endless one.  What has a length is taken whole in the first step, equal
         awaitables once; so is everything that a plain loop goes through, which therefore must end.
-        Anything else is drawn as by amap(): an element only when it could start at once.
+        Anything else is drawn as by amap(): an element only when it could start at once, or is the one
+        that waits for a context manager in *limit*.
         A coroutine starts in a turn of the event loop, in the order of *aws*, in a Task and a copy
         of the caller's context of its own.  The caller is whoever makes the first step.
     limit: how many run at once: an integer of at least 1; None for no limit; or an async context manager,
@@ -298,7 +389,8 @@ async def run_all(async_fns, *, limit=None, return_exceptions=False, cancel_on_e
     functions.
 
     async_fns: an iterable, or an async iterable, of callables that return awaitables.  It is
-        advanced by one for each free slot, and closed when nothing starts any more: a generator
+        advanced by one for each free slot, by one more while that waits for a context manager in
+        *limit*, and closed when nothing starts any more: a generator
         also if somebody else holds it, an async iterator by its ``aclose()``, which is awaited.
         All code of a sync one runs in one copy of the caller's context; all code of an async one
         in one Task, whose context is such a copy.  What it raises is treated as the first error

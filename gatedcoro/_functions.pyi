@@ -1,5 +1,6 @@
 """The types of the public functions, whichever implementation runs."""
 
+import asyncio
 from asyncio import Future, Task
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -10,6 +11,8 @@ from typing_extensions import TypeVar
 
 __all__ = [
     "AsCompleted",
+    "BoundedSemaphore",
+    "Semaphore",
     "Stream",
     "amap",
     "as_completed",
@@ -42,6 +45,20 @@ _Seconds: TypeAlias = SupportsFloat | SupportsIndex | None
 _FutureLike: TypeAlias = Future[_T] | Awaitable[_T]
 _Progress: TypeAlias = Callable[[int], object] | _Bar | bool | None
 _AnyIterable: TypeAlias = Iterable[_T] | AsyncIterable[_T]
+
+class Semaphore(asyncio.Semaphore):
+    def __init__(self, value: SupportsIndex = 1) -> None: ...
+    async def acquire(self) -> Literal[True]: ...
+    def release(self) -> None: ...
+    def locked(self) -> bool: ...
+    @property
+    def limit(self) -> int: ...
+    @limit.setter
+    def limit(self, limit: SupportsIndex, /) -> None: ...
+
+class BoundedSemaphore(Semaphore, asyncio.BoundedSemaphore):
+    def __init__(self, value: SupportsIndex = 1) -> None: ...
+    def release(self) -> None: ...
 
 @final
 class Stream(Generic[_T_co]):

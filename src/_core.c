@@ -15,6 +15,8 @@
       completed_tasks.h    its results: the Tasks themselves
       stream_type.h        what Python code sees of a Stream
       stream_block.h       the coroutines that end a Stream
+      semaphore_type.h     what Python code sees of a Semaphore
+      method.h             the methods of classes that return a coroutine
       consumer.h           the coroutine that asks a Stream for a result
       stream.h             what amap() returns
       stream_results.h     what is between items and consumers: a sink
@@ -31,6 +33,7 @@
       worker.h             drives items, one after the other, in one Task
       worker_item.h        the item that it drives at the moment
       watcher.h            a Future that needs no Task
+      step.h               what the step of an item ends with
       pass.h               starts items, while there is room: the loop
       leaving.h            what happens when nobody wants the rest
       telling.h            how many have ended, to who wants to know
@@ -39,8 +42,10 @@
       gathering.h          one call: its parts, its state, what holds
       progress.h           who is told, and what has not been
       sink.h               where outcomes go
+      source_ending.h      how what never starts is closed
       source.h             where items come from
       limit.h              how many may run at once
+      slots.h              a semaphore of ours as the limit
       running.h            what runs
       slice.h              how long a pass may take
       turns.h              how many items end in a turn of the loop
@@ -50,6 +55,10 @@
       gated_row.h          drives one item inside of several
       gated.h              drives one item inside of an async context manager
       async_with.h         what `async with` does around its body
+      semaphore_coroutine.h  what acquire() and `async with` of ours return
+      semaphore.h          our Semaphore, whose limit can change
+      semaphore_queue.h    who waits for one
+      semaphore_waiter.h   one place in its queue
       asyncio_semaphore.h  asyncio's semaphores, without their coroutines
       current.h            who is the current Task while others make a Task
       probe.h              measures what an untouched Task looks like
@@ -73,6 +82,7 @@
       compat.h             CPython 3.11 to 3.15 */
 
 #include "surface/function.h"
+#include "surface/semaphore_type.h"
 #include "coroutines/probe.h"
 #include "base/import.h"
 #include "base/stock.h"
@@ -155,7 +165,8 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->create_task.function);
     Py_VISIT(state->create_task.code);
     Py_VISIT(state->create_task.keyword_defaults);
-    return asyncio_semaphores_traverse(state, visit, arg);
+    int stop = own_semaphores_traverse(state, visit, arg);
+    return stop != 0 ? stop : asyncio_semaphores_traverse(state, visit, arg);
 }
 
 static int
@@ -164,6 +175,9 @@ core_clear(PyObject *module)
     core_state *state = state_of_module(module);
     spares_close(&state->workers);
     spares_close(&state->consumers);
+    spares_close(&state->gated_coroutines);
+    spares_close(&state->semaphore_coroutines);
+    spares_close(&state->semaphore_waiters);
 #define CLEAR(name)              Py_CLEAR(state->name);
 #define CLEAR_STRING(name, text) Py_CLEAR(state->str_##name);
     FOR_EACH_TYPE(CLEAR)
@@ -176,6 +190,7 @@ core_clear(PyObject *module)
     Py_CLEAR(state->create_task.code);
     Py_CLEAR(state->create_task.keyword_defaults);
     asyncio_semaphores_clear(state);
+    own_semaphores_clear(state);
     return 0;
 }
 
@@ -183,7 +198,10 @@ static void
 core_free(void *module)
 {
     (void)core_clear((PyObject *)module);
-    asyncio_semaphores_free(state_of_module((PyObject *)module));
+    core_state *state = state_of_module((PyObject *)module);
+    asyncio_semaphores_free(state);
+    PyMem_Free(state->own_semaphores);
+    state->own_semaphores = NULL;
 }
 
 static int
@@ -366,13 +384,17 @@ core_make_types(PyObject *module, core_state *state)
     MAKE_TYPE(keeper_type, keeper_spec)
     MAKE_TYPE(front_door_type, front_door_spec)
     MAKE_TYPE(gated_type, gated_spec)
+    MAKE_TYPE(semaphore_queue_type, semaphore_queue_spec)
+    MAKE_TYPE(semaphore_waiter_type, semaphore_waiter_spec)
+    MAKE_TYPE(semaphore_coroutine_type, semaphore_coroutine_spec)
+    MAKE_TYPE(method_type, method_spec)
     MAKE(outer_type, subclass_type(module, &outer_spec, state->future_base,
                                    sizeof(OuterFields)))
     MAKE(task_type, subclass_type(module, &task_spec, state->task_base,
                                   sizeof(TaskFields)))
 #undef MAKE_TYPE
 #undef MAKE
-    return 0;
+    return semaphore_types_make(module, state);
 }
 
 /* Their methods make them coroutines; but the abstract class looks for methods
@@ -381,9 +403,11 @@ static int
 core_register_coroutines(core_state *state)
 {
     PyTypeObject *const types[] = {
-        state->worker_type,     state->keeper_type, state->probe_type,
-        state->front_door_type, state->gated_type,  state->iteration_type,
-        state->consumer_type,   state->block_type,  state->completion_type,
+        state->worker_type,     state->keeper_type,
+        state->probe_type,      state->front_door_type,
+        state->gated_type,      state->iteration_type,
+        state->consumer_type,   state->block_type,
+        state->completion_type, state->semaphore_coroutine_type,
     };
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
         PyObject *registered = PyObject_CallMethod(state->abc_coroutine,
@@ -526,6 +550,12 @@ core_fill(PyObject *module, core_state *state)
                < 0
         || PyModule_AddObjectRef(module, "AsCompleted",
                                  (PyObject *)state->as_completed_type)
+               < 0
+        || PyModule_AddObjectRef(module, "Semaphore",
+                                 (PyObject *)state->semaphore_type)
+               < 0
+        || PyModule_AddObjectRef(module, "BoundedSemaphore",
+                                 (PyObject *)state->bounded_semaphore_type)
                < 0) {
         return -1;
     }

@@ -17,8 +17,8 @@ would cost an object, up to Python 3.11, and wherever an object is made the garb
 The modules stand in layers; one uses its own layer and those above it in this list:
 
     base         compat, call, state, stock
-    coroutines   await_, item, coroutine, catcher, current, task, asyncio_semaphore, waiter, gated, keeper
-    engine       slice_, turns, running, call_graph, source, limit, sink, progress, gathering, worker, watcher, iteration
+    coroutines   await_, item, coroutine, catcher, current, task, asyncio_semaphore, semaphore, waiter, gated, keeper
+    engine       slice_, turns, running, call_graph, source, slots, limit, sink, progress, gathering, worker, watcher, iteration
     surface      outer, results, awaitables, iterables, stream_results, completed_tasks, opening, front_door, stream,
                  as_completed, function, functions
 

@@ -13,6 +13,7 @@ from .gathering import error_policy
 from .iterables import check_iterable
 from .limit import parse_buffersize, parse_limit
 from .opening import begin, open_gathering
+from .semaphore import BoundedSemaphore, Semaphore  # noqa: F401
 from .state import running_loop_or_none
 from .stream import Stream, new_stream  # noqa: F401
 

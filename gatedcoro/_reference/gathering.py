@@ -33,7 +33,7 @@ from .progress import Progress
 from .running import Running
 from .sink import NOWHERE, note_raised
 from .slice_ import PASS_OVER, Slice, Timer
-from .source import SOURCE_OPEN, TAKE_LATER, TAKE_NONE
+from .source import SOURCE_OPEN, TAKE_NONE
 from .state import CancelledError, cancelled_error, running_loop_or_none
 from .turns import TURNS_FULL, TURNS_SPARSE, Turns
 
@@ -131,7 +131,7 @@ class _Gathering:
         self.task_origin = TASKS_OWN
         self.parent = None  # who is the current Task while the loop makes Tasks
         self._make_child = make_child
-        self.limit = Limit(limits)
+        self.limit = Limit(limits, loop)
         self.is_timed = not self.limit.is_none or source.may_be_endless
         self.context = contextvars.copy_context()  # never entered, only copied
         caller = None
@@ -150,7 +150,10 @@ class _Gathering:
         return self.source.is_open
 
     def has_room(self):
-        """Whether an item may start now."""
+        """Whether there is something to do for a pass: an item to start, or, without a slot, to find out whether there is one."""
+        return self._has_room_but_for_slots() and (self.limit.slots.has_one or not self.source.has_next)
+
+    def _has_room_but_for_slots(self):
         return self.source.state is SOURCE_OPEN and self.limit.has_room(len(self.running)) and self.sink.has_room()
 
     def schedule_pump(self, pump=PUMP_STARTS):
@@ -213,7 +216,8 @@ class _Gathering:
             if self.pump_state is PUMP_AHEAD:
                 self.pump_state = PUMP_STARTS
             self.slice.end()
-            self._release_parent()
+            self._release_kept()
+            self._wait_for_slot()
         self.settle_if_over()
 
     def _next(self):
@@ -223,23 +227,41 @@ class _Gathering:
         if not self.slice.lasts(is_timed=self.is_timed, next_is_scheduled=self.pump_state is PUMP_STARTS):
             self.schedule_pump()
             return None
-        if not self.may_start():  # the clock may be the user's
-            return None
+        return self._take() if self._takes_slot() else None
+
+    def _takes_slot(self):
+        """Return whether there is an item that may start: its slot is in hand then."""
+        if not self.has_room():  # the clock may be the user's
+            return False
+        slots = self.limit.slots
+        if not slots.has_one and not (self._draw() and self.source.state is SOURCE_OPEN and slots.has_one):
+            return False  # there may be one when the source has been asked
+        slots.take()
+        return True
+
+    def _draw(self):
+        """Return whether the source has an item at hand."""
+        answer = None
         try:
-            taken = self.source.take()
+            answer = self.source.draw()
         except BaseException as error:
             self.fail_call(error)
             if isinstance(error, INTERRUPTS):
                 raise
-            return None
         finally:
-            if self.source.is_stopped and self.source.closes_at_once:
-                self._close_source()  # it was running when it was stopped
-        if taken is TAKE_LATER:
-            return None
-        if taken is TAKE_NONE:
+            if self.source.is_stopped:
+                self.source.drop_ahead()
+                if self.source.closes_at_once:
+                    self._close_source()  # it was running when it was stopped
+        if answer is TAKE_NONE:
             self._queue_is_gone()
+        return answer is True and not self.source.is_stopped
+
+    def _take(self):
+        """Take the next item out of the source, and return what is to run it, None if there is none, or that cannot be."""
+        if not self._draw():
             return None
+        taken = self.source.take()
         self.item_is_taken = True
         self.sink.expect(taken[0])
         if not self.source.has_more:
@@ -289,14 +311,68 @@ class _Gathering:
             except Exception as error:
                 self._pass_failed(error)
 
-    def _release_parent(self):
-        """Keep the caller for the Tasks that are yet to be made, no longer: it may hold what holds this."""
+    def _release_kept(self):
+        """Keep what is for items that are yet to start no longer than there are any.
+
+        That is the caller, which may hold what holds this; and a slot, or a place in the queue for one.
+        """
         if not self.slice.is_in_use and not self.may_start():
             self.parent = None
+            self.limit.slots.let_go()
+
+    # Slots of a semaphore
+
+    def _is_admitted(self):
+        """It has stood in the queue, and is handed a slot; return whether it takes that.
+
+        What starts with it does so in the next turn, or in this step, where that is one of an item that gives one back, or in
+        the pass that is under way.
+        """
+        slots = self.limit.slots
+        slots.leave_queue()
+        if slots.in_hand or not self.may_start():
+            return False
+        slots.in_hand = True
+        if slots.gives_back or self.slice.is_in_use:
+            return True
+        try:
+            self.schedule_pump()
+        except BaseException as error:
+            slots.in_hand = False  # first of all: the next one is told when this has returned
+            self.fail_call(error)
+            if isinstance(error, INTERRUPTS):
+                raise
+            return False
+        return True
+
+    def _wait_for_slot(self):
+        """Stand in the queue if nothing but a slot is missing for the next item; where more is, no slot is kept, either."""
+        slots = self.limit.slots
+        if not slots.are_counted or self.slice.is_in_use:
+            return
+        try:
+            if (
+                self._has_room_but_for_slots()
+                and not slots.has_one
+                and not slots.stands_in_queue
+                and not slots.try_to_take()
+            ):
+                slots.join(self.loop, self._is_admitted)
+            if not self._has_room_but_for_slots():
+                slots.let_go()
+            elif self.has_room():  # by what somebody has done meanwhile; or the source is to be asked
+                self.schedule_pump()
+        except BaseException as error:
+            self.fail_call(error)
+            if isinstance(error, INTERRUPTS):
+                raise
 
     def room_is_made(self):
         """An item may start: have that done by the pass under way, or else in the next turn; return whether that is scheduled."""
-        if self.slice.is_in_use or not self.has_room():
+        if self.slice.is_in_use:
+            return False
+        if not self.has_room():
+            self._wait_for_slot()
             return False
         try:
             self.schedule_pump()
@@ -317,6 +393,10 @@ class _Gathering:
 
     def forget(self, child):
         self.running.remove(child)
+        try:
+            self.limit.slots.give_back(child)
+        except Exception as error:
+            Unraisable(error)
         self.limit.no_longer_waits(child)
         self.call_graph.leave(child)
         child.detach()
@@ -695,7 +775,8 @@ class _Gathering:
         if self.source.is_stopped:
             return
         self.source.stop()
-        self._release_parent()
+        self.source.drop_ahead()
+        self._release_kept()
         if is_closed(self.loop):  # there is no later
             self.close_queue_at_once()
         elif self.source.closes_at_once:
@@ -738,7 +819,8 @@ class _Gathering:
 
     def close_queue_at_once(self):
         self.source.stop()
-        self._release_parent()
+        self.source.drop_ahead()
+        self._release_kept()
         while self.source.has_more:
             self._close_source()
 
@@ -751,7 +833,7 @@ class _Gathering:
     def source_is_over(self):
         """A source that takes turns has come to its end, or is closed."""
         self._queue_is_gone()
-        self._release_parent()
+        self._release_kept()
         self.settle_if_over()
 
     def source_is_lost(self):
@@ -759,7 +841,7 @@ class _Gathering:
         if self.state is GATHERING_OPEN:
             self.state = GATHERING_CANCELLED
         if is_closed(self.loop):
-            self._release_parent()
+            self._release_kept()
         else:
             self.source_is_over()
 

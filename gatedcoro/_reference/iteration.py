@@ -101,7 +101,7 @@ class AsyncIterable(Source, CoroutineObject):
     def runs_in(self, task):
         return task is not None and self._task is task
 
-    def take(self):
+    def _draw(self):
         if self._element is EMPTY and self._failure is None:
             if self._phase is IDLE:
                 self._ask_in_a_step_of_its_own()

@@ -4,6 +4,8 @@ import dataclasses
 import operator
 
 from .asyncio_semaphore import without_defects
+from .semaphore import is_counted
+from .slots import Slots
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -21,19 +23,27 @@ class Limits:
 
 
 class Limit:
-    """The limits of a gathering, and what waits for them."""
+    """The limits of a gathering, and what waits for them.
 
-    def __init__(self, limits):
+    A semaphore of ours that is the first of its gates is counted here (slots.py), unless it is bound to another loop.
+    """
+
+    def __init__(self, limits, loop):
+        gates, semaphore = limits.gates, None
+        if gates and is_counted(gates[0]) and gates[0]._counter.can_wait_in(loop):
+            semaphore, *gates = gates
         self.is_none = limits.is_none
-        self.gates = tuple(map(without_defects, limits.gates))
+        self.gates = tuple(map(without_defects, gates))
         self.count = limits.count
+        self.slots = Slots(semaphore)
         self._waiting = None  # what has started, but has not entered all gates
 
     def has_room(self, running):
-        """Whether one more may run beside *running* others; at most one waits for gates."""
+        """Whether one more may run beside *running* others, as far as slots go; at most one waits for gates."""
         return self._waiting is None and (self.count is None or running < self.count)
 
     def starts(self, child):
+        self.slots.hand_on(child)
         if self.gates:
             self._waiting = child
 

@@ -55,7 +55,7 @@ def _take_futures(gathering):
     limit, source = gathering.limit, gathering.source
     if source.kind is ITEM_GATHER_AWAITABLE and limit.is_none:
         watch_futures(gathering, source.remove_futures(None))
-    elif source.kind is ITEM_HANDED_OUT and not limit.gates:
+    elif source.kind is ITEM_HANDED_OUT and not limit.gates and not limit.slots.are_counted:
         futures = source.remove_futures(limit.count)
         if not futures:
             return

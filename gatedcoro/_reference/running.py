@@ -25,6 +25,7 @@ class Child:
         self.task = task  # the Task or Future, while it runs
         self.state = RUN_STARTING if task is None else RUN_RUNNING
         self.awaiter = None  # the Task that is shown as awaiting that
+        self.has_slot = False  # of a semaphore that its gathering counts
         self._cancel_message = None
 
     def attach(self, task):

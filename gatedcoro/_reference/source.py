@@ -28,7 +28,7 @@ SOURCE_OPEN, SOURCE_WAITING, SOURCE_EXHAUSTED, SOURCE_CLOSING, SOURCE_CLOSED = S
 
 
 class TakeAnswer(enum.Enum):
-    """What take() answers if it has no item."""
+    """What draw() answers if it has no item."""
 
     NONE = "there is none after all"
     LATER = "there is none yet: it says when there is one (iteration.py)"
@@ -48,6 +48,7 @@ class Source:
     def __init__(self, kind):
         self.kind = kind
         self.state = SOURCE_OPEN
+        self._ahead = None  # the next item and its index, if it has been drawn
 
     @property
     def has_more(self):
@@ -68,7 +69,34 @@ class Source:
         """Whether it takes turns for that, as a Task, which can be cancelled."""
         return self.takes_turns and self.state is SOURCE_CLOSING
 
+    def draw(self):
+        """Have the next item at hand: return True, or a TakeAnswer; raise what the source raises.
+
+        It need not have a slot yet: so the end of the source is found without one.
+        """
+        if self._ahead is None:
+            drawn = self._draw()
+            if isinstance(drawn, TakeAnswer):
+                return drawn
+            self._ahead = drawn
+        return True
+
+    @property
+    def has_next(self):
+        """Whether there is a next item, for all that is known without asking."""
+        return self._ahead is not None
+
     def take(self):
+        """Return the item that is at hand, with its index."""
+        taken, self._ahead = self._ahead, None
+        return taken
+
+    def drop_ahead(self):
+        """Nothing will start with what is at hand."""
+        if self._ahead is not None:
+            close_item(self.kind, self.take()[1])
+
+    def _draw(self):
         """Return the next item with its index, or a TakeAnswer; raise what the source raises."""
         raise NotImplementedError
 
@@ -141,6 +169,11 @@ class Awaitables(Source):
             self._ended()
         return taken
 
+    def draw(self):
+        return True
+
+    has_next = True
+
     def take(self):
         return self._next()
 
@@ -176,6 +209,7 @@ class Iterable(Source):
         self._iterator = None
         self._is_advancing = False
         self._position = 0
+        self._sequence = iterable[0] if type(iterable[0]) in (list, tuple) else ()
         context.run(self._open, iterable)
 
     def __del__(self):
@@ -188,10 +222,14 @@ class Iterable(Source):
     def position(self):
         return self._position
 
+    @property
+    def has_next(self):
+        return self._ahead is not None or self._position < len(self._sequence)
+
     def _open(self, iterable):
         self._iterator = iter(iterable.pop())
 
-    def take(self):
+    def _draw(self):
         self._is_advancing = True
         try:
             item = self._context.run(self._advance)
@@ -217,6 +255,7 @@ class Iterable(Source):
 
     def _let_go(self):
         iterator, self._iterator = self._iterator, None
+        self._sequence = ()
         self._ended()
         return iterator
 

@@ -62,6 +62,12 @@ def _taken_semaphores():
         return ()
 
 
+def _semaphore_bases():
+    """Return what our semaphores are subclasses of; none if something else stands in the place of asyncio's."""
+    bases = [getattr(module("asyncio.locks"), name, None) for name in ("Semaphore", "BoundedSemaphore")]
+    return tuple(bases) if all(map(_is_class, bases)) else ()
+
+
 def _call_graph_function(name):
     """Return a function that calls the one of the call graph of 3.14+ that is there by then, and reports what it raises."""
 
@@ -97,6 +103,7 @@ BaseTask = taken_class("Task", "_asyncio", "asyncio.tasks")
 AcceleratedTask = getattr(module("_asyncio"), "Task", EMPTY)
 CancelledError = _class_of_cancellations()
 semaphores = _taken_semaphores()
+semaphore_bases = _semaphore_bases()
 create_task = _taken_create_task()
 current_task = taken("current_task", "asyncio.tasks", "_asyncio")
 enter_task = taken("_enter_task", "_asyncio", "asyncio.tasks")

@@ -225,6 +225,7 @@ class Worker(Child, CoroutineObject):
             elif self.gathering is None:
                 pass  # its Task has ended without it
             elif self._is_being_stepped:
+                outcome = self._without_slot(outcome)
                 self._deliver(outcome)
                 # A Task that takes turns of its own gives its successor one, too.
                 had_suspended = self._has_suspended and self._began_when_made
@@ -234,6 +235,17 @@ class Worker(Child, CoroutineObject):
             if outcome.error is not None:
                 raise outcome.error
             return outcome.value
+        finally:
+            del outcome  # a traceback may hold this frame
+
+    def _without_slot(self, outcome):
+        """Give the slot back, and return what comes of the item: an error in that is the item's, as where `async with` is left."""
+        try:
+            self.gathering.limit.slots.give_back(self)
+            return outcome
+        except BaseException as error:
+            error.__context__ = outcome.error
+            return Outcome.of_error(error.with_traceback(error.__traceback__.tb_next))
         finally:
             del outcome  # a traceback may hold this frame
 

@@ -220,9 +220,7 @@ enter_coroutine_recursion(void)
                         "maximum recursion depth exceeded in a coroutine");
         return -1;
     }
-    if (Py_EnterRecursiveCall(" in a coroutine")) {
-        return -1;
-    }
+    thread->C_LEVELS_LEFT--; /* as Py_EnterRecursiveCall() does */
 #if PY_VERSION_HEX >= 0x030C0000
     thread->LEVELS_LEFT--;
 #endif
@@ -232,10 +230,11 @@ enter_coroutine_recursion(void)
 static inline void
 leave_coroutine_recursion(void)
 {
+    PyThreadState *thread = PyThreadState_Get();
+    thread->C_LEVELS_LEFT++;
 #if PY_VERSION_HEX >= 0x030C0000
-    PyThreadState_Get()->LEVELS_LEFT++;
+    thread->LEVELS_LEFT++;
 #endif
-    Py_LeaveRecursiveCall();
 }
 #else
 #define STACK_FOR_LEAVING (32 * 1024)
@@ -340,12 +339,35 @@ set_no_gate_error(PyObject *gate, PyObject *name, bool is_aexit,
 #endif
 }
 
+/*** Ints ***/
+
+/* The value of an int, if it is not too large. */
+static inline bool
+small_int_value(PyObject *number, long *value)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    const PyLongObject *self = (const PyLongObject *)number;
+    if (PyUnstable_Long_IsCompact(self)) {
+        *value = (long)PyUnstable_Long_CompactValue(self);
+        return true;
+    }
+#endif
+    int overflow;
+    *value = PyLong_AsLongAndOverflow(number, &overflow);
+    return overflow == 0;
+}
+
 /*** Dicts and sets ***/
 
 /* Once somebody has looked at an object's __dict__, Python code finds the
    attributes more slowly: a semaphore's acquire() and release() together by a
    third on 3.11 and 3.12, a tenth on 3.13, nothing to speak of later. */
 #define LOOKING_AT_A_DICT_IS_CHEAP (PY_VERSION_HEX >= 0x030D0000)
+
+/* A dict of few keys is read in less time by going through it than by looking for
+   them; but nobody may change it meanwhile. */
+#define DICTS_CAN_BE_WALKED \
+    (LOOKING_AT_A_DICT_IS_CHEAP && TASKS_HAVE_ONE_COUNT)
 
 /* dict[name], a string, into `*value` as a new reference: 1; NULL and 0 where
    there is no such key; -1 with an exception. */

@@ -17,32 +17,47 @@ typedef struct {
     PyObject *spares[MOST_SPARES];
 } Spares;
 
-/* In place of tp_alloc(): new reference. */
-static PyObject *
-spares_alloc(Spares *self, PyTypeObject *type)
+/* In place of tp_alloc(), for a type whose objects have that size: new
+   reference. */
+static inline PyObject *
+spares_alloc_of(Spares *self, PyTypeObject *type, size_t size)
 {
     if (self->count == 0) {
         return PyType_GenericAlloc(type, 0);
     }
     PyObject *op = self->spares[--self->count];
-    memset((char *)op + sizeof(PyObject), 0,
-           (size_t)type->tp_basicsize - sizeof(PyObject));
+    memset((char *)op + sizeof(PyObject), 0, size - sizeof(PyObject));
     (void)PyObject_Init(op, type);
     PyObject_GC_Track(op);
     return op;
+}
+
+static PyObject *
+spares_alloc(Spares *self, PyTypeObject *type)
+{
+    return spares_alloc_of(self, type, (size_t)type->tp_basicsize);
+}
+
+/* Keeps or frees the memory of an object whose finalizer, if it has one, has not
+   run; `self` may be NULL. */
+static inline void
+spares_keep(Spares *self, PyObject *op)
+{
+    if (KEEPS_SPARES && self != NULL && !self->is_closed
+        && self->count < MOST_SPARES) {
+        assert(!PyObject_GC_IsFinalized(op));
+        self->spares[self->count++] = op;
+    }
+    else {
+        PyObject_GC_Del(op);
+    }
 }
 
 /* What the type's tp_free() does; `self` may be NULL. */
 static void
 spares_free(Spares *self, PyObject *op)
 {
-    if (KEEPS_SPARES && self != NULL && !self->is_closed
-        && self->count < MOST_SPARES && !PyObject_GC_IsFinalized(op)) {
-        self->spares[self->count++] = op;
-    }
-    else {
-        PyObject_GC_Del(op);
-    }
+    spares_keep(PyObject_GC_IsFinalized(op) ? NULL : self, op);
 }
 
 /* The type is there still: freeing the memory of its objects takes it. */

@@ -30,6 +30,12 @@
     X(keeper_type) \
     X(front_door_type) \
     X(gated_type) \
+    X(semaphore_type) \
+    X(bounded_semaphore_type) \
+    X(semaphore_queue_type) \
+    X(semaphore_waiter_type) \
+    X(semaphore_coroutine_type) \
+    X(method_type) \
     X(future_base) /* _asyncio.Future */ \
     X(task_base)   /* _asyncio.Task */
 
@@ -71,6 +77,7 @@
     X(acquire, "acquire") \
     X(add_done_callback, "add_done_callback") \
     X(add_note, "add_note") \
+    X(append, "append") \
     X(asyncio_future_blocking, "_asyncio_future_blocking") \
     X(bound_value, "_bound_value") \
     X(call_later, "call_later") \
@@ -111,6 +118,7 @@
     X(get_loop, "get_loop") \
     X(get_task_factory, "get_task_factory") \
     X(log_destroy_pending, "_log_destroy_pending") \
+    X(locked, "locked") \
     X(log_traceback, "_log_traceback") \
     X(is_closed, "is_closed") \
     X(loop, "loop") \
@@ -123,6 +131,7 @@
     X(py_enter_task, "_py_enter_task") \
     X(py_leave_task, "_py_leave_task") \
     X(release, "release") \
+    X(remove, "remove") \
     X(remove_done_callback, "remove_done_callback") \
     X(result, "result") \
     X(send, "send") \
@@ -181,6 +190,7 @@ typedef struct {
     StockFunction create_task; /* asyncio.BaseEventLoop.create_task */
 
     struct AsyncioSemaphores *asyncio_semaphores; /* asyncio_semaphore.h */
+    struct OwnSemaphores *own_semaphores;         /* semaphore.h */
 
     /* What asyncio's objects answer without a lookup by name: pointers into
        the static tables of their types. */
@@ -201,8 +211,11 @@ typedef struct {
     bool reuse_wanted; /* GATEDCORO_TASK_REUSE, and a switch for the tests */
     bool turns_begin_full; /* a switch for the tests (turns.h) */
 
-    Spares workers;      /* of our own Tasks */
-    Spares consumers;    /* of Streams */
+    Spares workers;   /* of our own Tasks */
+    Spares consumers; /* of Streams */
+    Spares gated_coroutines;
+    Spares semaphore_coroutines;
+    Spares semaphore_waiters;
     PyObject *task_args; /* for the next one's __init__(); owned, or NULL */
 
     unsigned long long task_names; /* the last number in a Task's name */
@@ -210,10 +223,12 @@ typedef struct {
     struct DiscardList *discard_lists; /* of all threads (coroutine.h) */
 } core_state;
 
+/* NULL if the type has lost its module to the collector. */
 static inline core_state *
 state_of_type(PyTypeObject *type)
 {
-    return (core_state *)PyType_GetModuleState(type);
+    PyObject *module = ((PyHeapTypeObject *)type)->ht_module;
+    return module == NULL ? NULL : (core_state *)PyModule_GetState(module);
 }
 
 /* `op` is an instance of one of our types. */

@@ -72,20 +72,13 @@ semaphore_code_is_known(const AsyncioSemaphores *known, SemaphoreMethod first,
     return PyFunction_GET_CODE(release) == known->bounded_release_code;
 }
 
-/* Are the methods of a semaphore class those that it had at import?  A subclass
-   may inherit them. */
+/* semaphore_class_is_known(), of a class at which nobody has looked since it was
+   changed, or of which that is not kept. */
 static bool
-semaphore_class_is_known(core_state *state, PyTypeObject *type)
+semaphore_class_is_found_known(core_state *state, PyTypeObject *type,
+                               SemaphoreClass *exact)
 {
     AsyncioSemaphores *known = state->asyncio_semaphores;
-    SemaphoreClass *exact = type == known->plain.type     ? &known->plain
-                            : type == known->bounded.type ? &known->bounded
-                                                          : NULL;
-    /* The interpreter gives a changed class another version. */
-    if (exact != NULL && type->tp_version_tag != 0
-        && type->tp_version_tag == exact->version) {
-        return true;
-    }
     if (known->plain.type == NULL) {
         return false; /* something else stood in its place */
     }
@@ -115,15 +108,33 @@ semaphore_class_is_known(core_state *state, PyTypeObject *type)
     return true;
 }
 
+/* Are the methods of a semaphore class those that it had at import?  A subclass
+   may inherit them. */
+static inline bool
+semaphore_class_is_known(core_state *state, PyTypeObject *type)
+{
+    AsyncioSemaphores *known = state->asyncio_semaphores;
+    SemaphoreClass *exact = type == known->plain.type     ? &known->plain
+                            : type == known->bounded.type ? &known->bounded
+                                                          : NULL;
+    /* The interpreter gives a changed class another version. */
+    return (exact != NULL && type->tp_version_tag != 0
+            && type->tp_version_tag == exact->version)
+           || semaphore_class_is_found_known(state, type, exact);
+}
+
 /* Has the instance no attribute in place of that method of its class?  False
    also with an exception.  Runs Python code. */
 static bool
 semaphore_method_is_intact(const AsyncioSemaphores *known, PyObject *op,
                            SemaphoreMethod method)
 {
-    const SemaphoreClass *class = PyObject_TypeCheck(op, known->bounded.type)
-                                      ? &known->bounded
-                                      : &known->plain;
+    PyTypeObject *type = Py_TYPE(op);
+    const SemaphoreClass *class =
+        type != known->plain.type
+                && PyType_IsSubtype(type, known->bounded.type)
+            ? &known->bounded
+            : &known->plain;
     PyObject *found = NULL;
     (void)_PyObject_GetMethod(op, known->names[method], &found);
     bool intact = found == class->methods[method];
@@ -197,73 +208,124 @@ attributes_hide_method(core_state *state, PyObject *attributes,
     return hidden && PyErr_Occurred() ? -1 : hidden;
 }
 
-/* The value of an int attribute; `*usable` is false if it is none. */
-static int
-read_count(PyObject *attributes, PyObject *name, long *count, bool *usable)
-{
-    PyObject *value;
-    if (get_attribute(attributes, name, &value) < 0) {
-        return -1;
-    }
-    int overflow = 1;
-    if (value != NULL && PyLong_CheckExact(value)) {
-        *count = PyLong_AsLongAndOverflow(value, &overflow);
-    }
-    *usable = overflow == 0;
-    Py_XDECREF(value);
-    return 0;
-}
-
-static int
-nobody_waits(core_state *state, PyObject *attributes)
-{
+/* What a semaphore counts with: NULL where there is none. */
+typedef struct {
     PyObject *waiters;
-    if (get_attribute(attributes, state->str_waiters, &waiters) < 0) {
-        return -1;
+    PyObject *value;
+    PyObject *bound;
+} SemaphoreCounters;
+
+/* The attributes of `__init__()`, and of who has waited. */
+#define MOST_SEMAPHORE_ATTRIBUTES 4
+
+/* Goes through the dict: true, and all are borrowed, if there is nothing but what
+   asyncio puts there. */
+static inline bool
+walk_counters(core_state *state, PyObject *dict, SemaphoreCounters *counters)
+{
+    Py_ssize_t count = PyDict_GET_SIZE(dict);
+    if (count > MOST_SEMAPHORE_ATTRIBUTES) {
+        return false;
     }
-    int nobody =
-        waiters == Py_None
-        || (waiters != NULL && (PyObject *)Py_TYPE(waiters) == state->deque
-            && PyObject_Size(waiters) == 0);
-    Py_XDECREF(waiters);
-    return nobody;
+    PyObject *name, *value;
+    Py_ssize_t position = 0;
+    for (; count > 0 && PyDict_Next(dict, &position, &name, &value); count--) {
+        if (name == state->str_value) {
+            counters->value = value;
+        }
+        else if (name == state->str_waiters) {
+            counters->waiters = value;
+        }
+        else if (name == state->str_bound_value) {
+            counters->bound = value;
+        }
+        else if (name != state->str_private_loop) {
+            return false;
+        }
+    }
+    return true;
 }
 
+/* Looks for them: all are owned, in any case.  `change` says which methods must not
+   be hidden.  1, 0 if one is, -1 on error. */
 static int
-count_attribute(core_state *state, PyObject *attributes, bool bounded,
-                long change)
+look_for_counters(core_state *state, PyObject *attributes, bool bounded,
+                  long change, SemaphoreCounters *counters)
 {
-    int status = nobody_waits(state, attributes);
-    if (status <= 0) {
-        return status;
-    }
-    long value = 0, bound = LONG_MAX;
-    bool usable = false;
-    if (read_count(attributes, state->str_value, &value, &usable) < 0) {
-        return -1;
-    }
-    if (usable && bounded
-        && read_count(attributes, state->str_bound_value, &bound, &usable)
-               < 0) {
-        return -1;
-    }
-    if (!usable || (change < 0 ? value < 1 : value < 0 || value >= bound)) {
-        return 0;
-    }
-    status = attributes_hide_method(
+    int hidden = attributes_hide_method(
         state, attributes, bounded ? 3 : 2,
         change < 0 ? SEMAPHORE_ACQUIRE : SEMAPHORE_RELEASE,
         change < 0 ? SEMAPHORE_LOCKED : SEMAPHORE_WAKE_UP_NEXT);
-    if (status != 0) {
-        return status < 0 ? -1 : 0;
+    if (hidden != 0) {
+        return hidden < 0 ? -1 : 0;
+    }
+    if (get_attribute(attributes, state->str_waiters, &counters->waiters) < 0
+        || get_attribute(attributes, state->str_value, &counters->value) < 0
+        || (bounded
+            && get_attribute(attributes, state->str_bound_value,
+                             &counters->bound)
+                   < 0)) {
+        return -1;
+    }
+    return 1;
+}
+
+static inline bool
+nobody_waits(core_state *state, PyObject *waiters)
+{
+    return waiters == Py_None
+           || (waiters != NULL && (PyObject *)Py_TYPE(waiters) == state->deque
+               && PyObject_Size(waiters) == 0);
+}
+
+/* Is it an int, which fits? */
+static inline bool
+read_count(PyObject *value, long *count)
+{
+    return value != NULL && PyLong_CheckExact(value)
+           && small_int_value(value, count);
+}
+
+/* 1, 0 if the semaphore's own methods have to, -1 on error. */
+static inline int
+change_counters(core_state *state, PyObject *attributes,
+                const SemaphoreCounters *counters, bool bounded, long change)
+{
+    long value = 0, bound = LONG_MAX;
+    if (!nobody_waits(state, counters->waiters)
+        || !read_count(counters->value, &value)
+        || (bounded && !read_count(counters->bound, &bound))
+        || (change < 0 ? value < 1 : value < 0 || value >= bound)) {
+        return 0;
     }
     PyObject *changed = PyLong_FromLong(value + change);
     if (changed == NULL) {
         return -1;
     }
-    status = set_attribute(attributes, state->str_value, changed);
+    int status = set_attribute(attributes, state->str_value, changed);
     Py_DECREF(changed);
     return status < 0 ? -1 : 1;
+}
+
+static inline int
+count_attribute(core_state *state, PyObject *attributes, bool bounded,
+                long change)
+{
+    SemaphoreCounters counters = {NULL, NULL, NULL};
+    if (DICTS_CAN_BE_WALKED && walk_counters(state, attributes, &counters)) {
+        return change_counters(state, attributes, &counters, bounded, change);
+    }
+    counters = (SemaphoreCounters){NULL, NULL, NULL};
+    int status =
+        look_for_counters(state, attributes, bounded, change, &counters);
+    if (status > 0) {
+        status =
+            change_counters(state, attributes, &counters, bounded, change);
+    }
+    Py_XDECREF(counters.waiters);
+    Py_XDECREF(counters.value);
+    Py_XDECREF(counters.bound);
+    return status;
 }
 
 /* Takes (-1) or gives back (1) a slot of an exact semaphore: 1 if that could be
@@ -293,6 +355,36 @@ asyncio_semaphore_count(core_state *state, PyObject *op, long change)
     int status = count_attribute(state, attributes, bounded, change);
     Py_DECREF(attributes);
     return status;
+}
+
+/*** Waiting ***/
+
+/* future.<name>(), as a truth value; false where there is no such method.
+   Runs Python code. */
+static bool
+ask_future(PyObject *future, PyObject *name)
+{
+    bool truth = answer_of_method(future, name) > 0;
+    PyErr_Clear();
+    return truth;
+}
+
+/* acquire() has failed with the exception being raised, having waited for `waiter`.
+   If release() had handed a slot over, it is given back: acquire() does so itself,
+   but only for CancelledError.  Runs Python code. */
+static void
+asyncio_semaphore_return_slot(core_state *state, PyObject *op,
+                              PyObject *waiter)
+{
+    PyObject *raised = fetch_exception();
+    if ((raised == NULL
+         || !PyErr_GivenExceptionMatches(raised, state->cancelled_error))
+        && ask_future(waiter, state->str_done)
+        && !ask_future(waiter, state->str_cancelled)
+        && call_method_for_effect(op, state->str_release, NULL) < 0) {
+        PyErr_WriteUnraisable(op);
+    }
+    restore_exception(raised);
 }
 
 /*** At import ***/

@@ -88,6 +88,10 @@ typedef struct {
     PyObject *(*shown)(CoroutineObject *self);
     /* For cr_await: borrowed or NULL. */
     PyObject *(*awaited)(CoroutineObject *self);
+    /* The first step of one that is sent None, if it runs no Python code and
+       returns: true, with a new reference in `*result`, and it is closed.  May be
+       NULL. */
+    bool (*at_once)(CoroutineObject *self, PyObject **result);
     /* Does a drop before the first step deserve a warning? */
     bool warns;
 } CoroutineKind;
@@ -97,6 +101,7 @@ struct CoroutineObject {
     const CoroutineKind *kind;
     CoroutineState state;
     bool closing; /* by close(), not by a GeneratorExit that was thrown */
+    bool finalized;
     PyObject *weakreflist;
     CoroutineObject *next_discarded; /* in a DiscardList, or while closing */
     bool never_awaited;              /* dropped, and still to be reported */
@@ -205,11 +210,16 @@ static PySendResult
 coroutine_send(CoroutineObject *self, PyObject *value, PyObject **result)
 {
     *result = NULL;
-    if (self->state == CORO_CREATED && value != Py_None) {
-        PyErr_SetString(
-            PyExc_TypeError,
-            "can't send non-None value to a just-started coroutine");
-        return PYGEN_ERROR;
+    if (self->state == CORO_CREATED) {
+        if (value != Py_None) {
+            PyErr_SetString(
+                PyExc_TypeError,
+                "can't send non-None value to a just-started coroutine");
+            return PYGEN_ERROR;
+        }
+        if (self->kind->at_once != NULL && self->kind->at_once(self, result)) {
+            return PYGEN_RETURN;
+        }
     }
     if (coroutine_claim(self) < 0) {
         return PYGEN_ERROR;

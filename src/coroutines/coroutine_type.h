@@ -40,26 +40,43 @@ stop_iteration_is_back(const PyStopIterationObject *self)
            && self->cause == NULL;
 }
 
-/* A coroutine of ours has gone: what it has returned is not kept any longer, nor is
-   a StopIteration that somebody else holds. */
 static void
-stop_iteration_let_go(core_state *state)
+stop_iteration_empty(PyStopIterationObject *self)
+{
+    PyObject *in_args = PyTuple_GET_ITEM(self->args, 0);
+    PyObject *value = self->value;
+    PyTuple_SET_ITEM(self->args, 0, Py_NewRef(Py_None));
+    self->value = NULL;
+    Py_DECREF(in_args);
+    Py_DECREF(value);
+}
+
+/* The one that is kept has a value. */
+static void
+stop_iteration_let_go_of_value(core_state *state)
 {
     PyStopIterationObject *spare =
         (PyStopIterationObject *)state->spare_stop_iteration;
-    if (spare == NULL || spare->value == NULL) {
-        return;
-    }
     if (!stop_iteration_is_back(spare)) {
         Py_CLEAR(state->spare_stop_iteration);
         return;
     }
-    PyObject *in_args = PyTuple_GET_ITEM(spare->args, 0);
-    PyObject *value = spare->value;
-    PyTuple_SET_ITEM(spare->args, 0, Py_NewRef(Py_None));
-    spare->value = NULL;
-    Py_DECREF(in_args);
-    Py_DECREF(value);
+    if (spare->value != Py_True
+        || PyTuple_GET_ITEM(spare->args, 0) != Py_True) {
+        stop_iteration_empty(spare);
+    }
+}
+
+/* A coroutine of ours has gone: what it has returned is not kept any longer (but for
+   True, which acquire() returns), nor is a StopIteration that somebody else holds. */
+static inline void
+stop_iteration_let_go(core_state *state)
+{
+    PyStopIterationObject *spare =
+        (PyStopIterationObject *)state->spare_stop_iteration;
+    if (spare != NULL && spare->value != NULL) {
+        stop_iteration_let_go_of_value(state);
+    }
 }
 
 /* The edge at which a return becomes a StopIteration.  `await` has taken the value
@@ -74,6 +91,15 @@ coroutine_result_to_object(core_state *state, PySendResult status,
     stop_iteration_let_go(state);
     PyStopIterationObject *spare =
         (PyStopIterationObject *)state->spare_stop_iteration;
+    if (spare != NULL && spare->value == result) { /* True */
+        Py_DECREF(result);
+        restore_exception(Py_NewRef(spare));
+        return NULL;
+    }
+    if (spare != NULL && spare->value != NULL) {
+        stop_iteration_empty(spare);
+        spare = (PyStopIterationObject *)state->spare_stop_iteration;
+    }
     if (spare != NULL && stop_iteration_is_back(spare)
         && spare->value == NULL) {
         PyObject *args = spare->args;
@@ -94,6 +120,17 @@ coroutine_result_to_object(core_state *state, PySendResult status,
     return NULL;
 }
 
+/* It has returned that (stolen), for a tp_iternext(). */
+static inline PyObject *
+coroutine_return(PyObject *op, PyObject *result)
+{
+    if (result == Py_None) {
+        Py_DECREF(result);
+        return NULL; /* exhausted, with None as value */
+    }
+    return coroutine_result_to_object(state_of(op), PYGEN_RETURN, result);
+}
+
 /* Runs Python code. */
 static PyObject *
 coroutine_tp_iternext(PyObject *op)
@@ -101,11 +138,7 @@ coroutine_tp_iternext(PyObject *op)
     PyObject *result;
     PySendResult status =
         coroutine_send(CoroutineObject_CAST(op), Py_None, &result);
-    if (status == PYGEN_RETURN && result == Py_None) {
-        Py_DECREF(result);
-        return NULL; /* exhausted, with None as value */
-    }
-    return coroutine_result_to_object(state_of(op), status, result);
+    return status == PYGEN_RETURN ? coroutine_return(op, result) : result;
 }
 
 /* Runs Python code. */
@@ -248,7 +281,21 @@ coroutine_get_name(PyObject *op, void *Py_UNUSED(closure))
     return self->kind->name(self);
 }
 
-/* __name__: the last part, if somebody else's name is shown.
+/* The last part of a method's name; others, as gatedcoro.source, are names as a whole.
+   Steals the reference; may be NULL. */
+static PyObject *
+method_name_of(PyObject *name)
+{
+    Py_ssize_t length = name == NULL ? 0 : PyUnicode_GET_LENGTH(name);
+    Py_ssize_t dot =
+        length == 0 ? -1 : PyUnicode_FindChar(name, '.', 0, length, -1);
+    if (dot > 0 && Py_UNICODE_ISUPPER(PyUnicode_READ_CHAR(name, 0))) {
+        Py_SETREF(name, PyUnicode_Substring(name, dot + 1, length));
+    }
+    return name;
+}
+
+/* __name__: that of whom is shown, or else of the coroutine itself.
    Runs Python code. */
 static PyObject *
 coroutine_get_short_name(PyObject *op, void *Py_UNUSED(closure))
@@ -260,7 +307,9 @@ coroutine_get_short_name(PyObject *op, void *Py_UNUSED(closure))
         (void)lookup_attribute(shown, state_of(op)->str_dunder_name, &name);
         Py_DECREF(shown);
     }
-    return name != NULL || PyErr_Occurred() ? name : self->kind->name(self);
+    return name != NULL || PyErr_Occurred()
+               ? name
+               : method_name_of(self->kind->name(self));
 }
 
 static PyObject *
@@ -374,6 +423,7 @@ coroutine_tp_finalize(PyObject *op)
 {
     CoroutineObject *self = CoroutineObject_CAST(op);
     PyObject *raised = fetch_exception();
+    self->finalized = true;
     if (self->state == CORO_CREATED) {
         self->never_awaited = true;
         DiscardList *list = current_discard_list(state_of(op));
@@ -398,10 +448,13 @@ coroutine_tp_finalize(PyObject *op)
     restore_exception(raised);
 }
 
-/* The shared part of each type's tp_dealloc; `clear` is the type's tp_clear.  The
-   type may have lost its module to the collector. */
-static void
-coroutine_dealloc(PyObject *op, inquiry clear)
+#define NO_SPARES ((size_t)-1)
+
+/* The shared part of each type's tp_dealloc; `clear` is the type's tp_clear, and
+   `spares` where in the module's state memory is kept.  The type may have lost its
+   module to the collector. */
+static inline void
+coroutine_dealloc_to(PyObject *op, inquiry clear, size_t spares)
 {
     if (CoroutineObject_CAST(op)->state != CORO_CLOSED
         && PyObject_CallFinalizerFromDealloc(op) < 0) {
@@ -413,11 +466,26 @@ coroutine_dealloc(PyObject *op, inquiry clear)
         PyObject_ClearWeakRefs(op);
     }
     (void)clear(op);
-    if (((PyHeapTypeObject *)type)->ht_module != NULL) {
-        stop_iteration_let_go(state_of_type(type));
+    core_state *state = state_of_type(type);
+    if (state != NULL) {
+        stop_iteration_let_go(state);
     }
-    type->tp_free(op);
+    if (spares == NO_SPARES) {
+        type->tp_free(op);
+    }
+    else if (state == NULL || CoroutineObject_CAST(op)->finalized) {
+        PyObject_GC_Del(op);
+    }
+    else {
+        spares_keep((Spares *)(void *)((char *)state + spares), op);
+    }
     Py_DECREF(type);
+}
+
+static void
+coroutine_dealloc(PyObject *op, inquiry clear)
+{
+    coroutine_dealloc_to(op, clear, NO_SPARES);
 }
 
 /*** Methods, slots ***/
@@ -458,16 +526,18 @@ static PyMemberDef coroutine_members[] = {
 };
 
 /* What every coroutine type has beside traverse, clear and dealloc; `await_slot` is
-   what `await` asks. */
-#define COROUTINE_SLOTS_AWAITED_BY(await_slot) \
+   what `await` asks, `iternext_slot` what it has make a step. */
+#define COROUTINE_SLOTS_STEPPED_BY(await_slot, iternext_slot) \
     {Py_tp_finalize, coroutine_tp_finalize}, {Py_tp_repr, coroutine_tp_repr}, \
-        {Py_tp_iter, PyObject_SelfIter}, \
-        {Py_tp_iternext, coroutine_tp_iternext}, {Py_am_await, await_slot}, \
-        {Py_am_send, coroutine_am_send}, {Py_tp_methods, coroutine_methods}, \
-        {Py_tp_getset, coroutine_getset}, \
+        {Py_tp_iter, PyObject_SelfIter}, {Py_tp_iternext, iternext_slot}, \
+        {Py_am_await, await_slot}, {Py_am_send, coroutine_am_send}, \
+        {Py_tp_methods, coroutine_methods}, {Py_tp_getset, coroutine_getset}, \
     { \
         Py_tp_members, coroutine_members \
     }
+
+#define COROUTINE_SLOTS_AWAITED_BY(await_slot) \
+    COROUTINE_SLOTS_STEPPED_BY(await_slot, coroutine_tp_iternext)
 
 #define COROUTINE_SLOTS COROUTINE_SLOTS_AWAITED_BY(coroutine_am_await)
 

@@ -5,10 +5,10 @@
                   | __aenter__()  | item       | of other gates
 
    It drives one iterator at a time (`delegate`).  Any async context manager
-   gates.  asyncio's semaphores are entered by acquire() and left by release(),
-   or, where nobody could tell, by counting directly (asyncio_semaphore.h).  When
-   one is contended, its own acquire() queues, so all its users are served in
-   order.
+   gates.  Semaphores of ours are counted (semaphore.h).  asyncio's are entered by
+   acquire() and left by release(), or, where nobody could tell, by counting
+   directly (asyncio_semaphore.h).  When one is contended, its own acquire()
+   queues, so all its users are served in order.
 
    Defects of asyncio.Semaphore that are cured here (cpython: Lib/asyncio/
    locks.py): CancelledError thrown into a pending acquire() counts a slot
@@ -22,8 +22,8 @@
 
 #include "coroutines/async_with.h"
 #include "coroutines/asyncio_semaphore.h"
-#include "coroutines/coroutine_type.h"
 #include "coroutines/item.h"
+#include "coroutines/semaphore_coroutine.h"
 
 typedef enum {
     GATED_ENTERING,
@@ -35,6 +35,7 @@ typedef enum {
 typedef enum {
     GATE_ANY,               /* as `async with` does */
     GATE_ASYNCIO_SEMAPHORE, /* by its counter, acquire() and release() */
+    GATE_SEMAPHORE,         /* of ours, by its counter */
 } GateKind;
 
 /* For whom an item waits at the gate. */
@@ -108,19 +109,43 @@ gated_entered(GatedObject *self)
     return gated_tell_owner(self, true);
 }
 
+/* How to enter, and whether that is done: 1; 0 if it is not; -1 on error.
+   Runs Python code. */
+static int
+gated_try_to_enter(core_state *state, GatedObject *self)
+{
+    if (semaphore_is_plain(state, self->gate)
+        && semaphore_count(SemaphoreObject_CAST(self->gate), -1)) {
+        self->gate_kind = GATE_SEMAPHORE;
+        return 1;
+    }
+    self->gate_kind = GATE_ASYNCIO_SEMAPHORE;
+    int taken = asyncio_semaphore_count(state, self->gate, -1);
+    if (taken == 0 && semaphore_is_counted(state, self->gate)) {
+        self->gate_kind = GATE_SEMAPHORE;
+        return semaphore_take(state, SemaphoreObject_CAST(self->gate));
+    }
+    if (taken == 0
+        && !asyncio_semaphore_acquire_is_intact(state, self->gate)) {
+        self->gate_kind = GATE_ANY;
+    }
+    return taken;
+}
+
 /* Enters at once (1), or leaves an iterator to be driven (0); -1 on error.
    Runs Python code. */
 static int
 gated_enter(core_state *state, GatedObject *self)
 {
-    int taken = asyncio_semaphore_count(state, self->gate, -1);
-    bool is_semaphore =
-        taken != 0 || asyncio_semaphore_acquire_is_intact(state, self->gate);
-    self->gate_kind = is_semaphore ? GATE_ASYNCIO_SEMAPHORE : GATE_ANY;
-    if (taken != 0) {
-        return taken;
+    int entered = gated_try_to_enter(state, self);
+    if (entered != 0) {
+        return entered;
     }
     switch (self->gate_kind) {
+    case GATE_SEMAPHORE:
+        self->delegate =
+            semaphore_coroutine_new(state, self->gate, SEMAPHORE_ACQUIRES);
+        break;
     case GATE_ANY:
         if (!PyErr_Occurred()) {
             self->delegate = async_with_enter(state, self->gate, &self->aexit);
@@ -137,33 +162,6 @@ gated_enter(core_state *state, GatedObject *self)
     }
     }
     return self->delegate == NULL ? -1 : 0;
-}
-
-/* future.<name>(), as a truth value; false where there is no such method.
-   Runs Python code. */
-static bool
-ask_future(PyObject *future, PyObject *name)
-{
-    bool truth = answer_of_method(future, name) > 0;
-    PyErr_Clear();
-    return truth;
-}
-
-/* acquire() has failed with the exception being raised.  If release() had
-   handed a slot over, it is given back: acquire() does so itself, but only for
-   CancelledError.  Runs Python code. */
-static void
-gated_return_slot(core_state *state, GatedObject *self)
-{
-    PyObject *raised = fetch_exception();
-    if ((raised == NULL
-         || !PyErr_GivenExceptionMatches(raised, state->cancelled_error))
-        && ask_future(self->waiter, state->str_done)
-        && !ask_future(self->waiter, state->str_cancelled)
-        && call_method_for_effect(self->gate, state->str_release, NULL) < 0) {
-        PyErr_WriteUnraisable(self->gate);
-    }
-    restore_exception(raised);
 }
 
 /* Drives the iterator that enters.  Runs Python code. */
@@ -186,7 +184,7 @@ gated_step_entering(core_state *state, GatedObject *self, PyObject *value,
         Py_XSETREF(self->waiter, Py_NewRef(*result));
     }
     else if (status == PYGEN_ERROR && has_waiter) {
-        gated_return_slot(state, self);
+        asyncio_semaphore_return_slot(state, self->gate, self->waiter);
     }
     return status;
 }
@@ -223,6 +221,11 @@ gated_leave(core_state *state, GatedObject *self)
     PyObject *handled = gated_begin_handling(self);
     PySendResult status = PYGEN_ERROR;
     switch (self->gate_kind) {
+    case GATE_SEMAPHORE:
+        if (semaphore_leave(state, self->gate) == 0) {
+            status = PYGEN_RETURN;
+        }
+        break;
     case GATE_ANY:
         self->delegate = async_with_leave(state, self->aexit, self->exception);
         if (self->delegate != NULL) {
@@ -516,8 +519,8 @@ static PyObject *
 gated_new(core_state *state, PyObject *gate, PyObject *item,
           PyObject *argument, ItemKind kind, ItemDrive drive, Py_ssize_t index)
 {
-    PyTypeObject *type = state->gated_type;
-    GatedObject *self = (GatedObject *)type->tp_alloc(type, 0);
+    GatedObject *self = (GatedObject *)spares_alloc_of(
+        &state->gated_coroutines, state->gated_type, sizeof(GatedObject));
     if (self == NULL) {
         Py_XDECREF(argument);
         return NULL;
@@ -565,7 +568,8 @@ gated_tp_clear(PyObject *op)
 static void
 gated_tp_dealloc(PyObject *op)
 {
-    coroutine_dealloc(op, gated_tp_clear);
+    coroutine_dealloc_to(op, gated_tp_clear,
+                         offsetof(core_state, gated_coroutines));
 }
 
 static PyType_Slot gated_slots[] = {

@@ -72,7 +72,7 @@ static int
 gathering_queue_ended(GatheringObject *self)
 {
     assert(source_is_empty(&self->source));
-    gathering_release_parent(self);
+    gathering_release_kept(self);
     return gathering_release_keeper(self);
 }
 
@@ -124,7 +124,7 @@ gathering_close_source(GatheringObject *self)
     switch (self->source.state) {
     case SOURCE_EXHAUSTED:
         source_be_closed(&self->source);
-        gathering_release_parent(self);
+        gathering_release_kept(self);
         return self->source.kind == SOURCE_TASK /* it has failed */
                    ? gathering_queue_ended(self)
                    : 0;
@@ -136,7 +136,7 @@ gathering_close_source(GatheringObject *self)
         break;
     }
     source_begin_closing(&self->source);
-    gathering_release_parent(self);
+    gathering_release_kept(self);
     if (self->source.kind == SOURCE_LIST) {
         return gathering_close_some(self);
     }

@@ -59,7 +59,9 @@
       4  an item is in hand only during a pass
       5  who called is kept only while Tasks are still to be made
       6  once it is SETTLED, nobody is shown as awaiting what runs
-      7  a Task is idle only while a pass is scheduled or under way */
+      7  a Task is idle only while a pass is scheduled or under way
+   8  it stands in a semaphore's queue only while items are to start, and without
+      a slot in hand */
 
 #ifndef GATEDCORO_GATHERING_H
 #define GATEDCORO_GATHERING_H
@@ -71,7 +73,7 @@
 #include "engine/progress.h"
 #include "engine/sink.h"
 #include "engine/slice.h"
-#include "engine/source.h"
+#include "engine/source_ending.h"
 #include "engine/turns.h"
 
 typedef struct GatheringObject GatheringObject;
@@ -335,6 +337,9 @@ gathering_check(GatheringObject *self)
     assert(self->call_graph.awaiter == NULL /* 6 */
            || self->state != GATHERING_SETTLED);
     assert(self->idle.count == 0 || pass || self->pump_state); /* 7 */
+    assert(self->limit.slots.waiter == NULL                    /* 8 */
+           || (self->limit.slots.in_hand == SLOT_NONE
+               && (pass || source_is_open(&self->source))));
 }
 #endif
 
@@ -377,32 +382,26 @@ static PyObject *
 gathering_run_taken(GatheringObject *self, RunningLink *link)
 {
     running_add(&self->running, link, self->source.taken.index);
+    link->slot = slots_hand_on(&self->limit.slots);
     return source_hand_over(&self->source);
 }
 
-/* Notes who calls, for the Tasks that somebody else's code will make.  -1 on an
-   interrupt.  Runs Python code. */
-static int
-gathering_note_parent(core_state *state, GatheringObject *self)
-{
-    if (self->tasks != TASKS_BY_LOOP) {
-        return 0;
-    }
-    self->parent = current_task_of(state, self->loop);
-    return self->parent == NULL ? -1 : 0;
-}
-
-/* The Task that called is kept for those that are yet to be made, no longer:
-   it may hold what holds us.  Keeps the exception being raised. */
+/* What is kept for items that are yet to start goes if there are none any more: the
+   Task that called, which may hold what holds us; what has been drawn ahead; the
+   place in the queue of a semaphore, or a slot of it.  Keeps the exception being raised.
+   Runs Python code. */
 static void
-gathering_release_parent(GatheringObject *self)
+gathering_release_kept(GatheringObject *self)
 {
-    if (self->parent == NULL || source_is_open(&self->source)
-        || slice_is_under_way(&self->slice)) {
+    if (source_is_open(&self->source) || slice_is_under_way(&self->slice)) {
         return;
     }
     PyObject *raised = fetch_exception();
+    core_state *state = state_of((PyObject *)self);
     Py_CLEAR(self->parent);
+    source_drop_ahead(state, &self->source);
+    slots_leave_queue(state, &self->limit.slots);
+    slots_let_go(state, &self->limit.slots);
     restore_exception(raised);
 }
 
@@ -453,7 +452,7 @@ gathering_close_rest(GatheringObject *self)
 {
     if (!source_is_empty(&self->source)) {
         source_begin_closing(&self->source);
-        gathering_release_parent(self);
+        gathering_release_kept(self);
     }
     PyObject *failure =
         source_close_all(state_of((PyObject *)self), &self->source);
@@ -466,7 +465,7 @@ gathering_close_rest(GatheringObject *self)
 typedef struct {
     PyObject *loop;
     Source source; /* is the gathering's from here on */
-    Limit limit;   /* its gates are borrowed */
+    Limit limit;   /* borrowed */
     ErrorPolicy policy;
     TaskOrigin tasks;
     const Runner *runner;
@@ -475,23 +474,27 @@ typedef struct {
 } GatheringParts;
 
 /* A gathering on `loop` in the current context.  On failure the source is as it
-   was. */
+   was.  Runs Python code. */
 static GatheringObject *
 gathering_new(core_state *state, const GatheringParts *parts)
 {
     PyTypeObject *type = state->gathering_type;
+    Limit limit;
+    if (limit_of_gathering(state, &parts->limit, parts->loop, &limit) < 0) {
+        return NULL;
+    }
     PyObject *context = PyContext_CopyCurrent();
     GatheringObject *self =
         context == NULL ? NULL : (GatheringObject *)type->tp_alloc(type, 0);
     if (self == NULL) {
         Py_XDECREF(context);
+        limit_clear(&limit);
         return NULL;
     }
     self->loop = Py_NewRef(parts->loop);
     self->context = context;
     self->source = parts->source;
-    self->limit = parts->limit;
-    Py_XINCREF(self->limit.gates);
+    self->limit = limit;
     self->policy = parts->policy;
     self->tasks = parts->tasks;
     slice_init(&self->slice);
@@ -515,13 +518,13 @@ gathering_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->context);
     Py_VISIT(self->task_kwargs);
     Py_VISIT(self->parent);
-    Py_VISIT(self->limit.gates);
     Py_VISIT(self->receiver);
     Py_VISIT(self->error);
     Py_VISIT(self->cleanup_error);
     Py_VISIT(self->cancel_message);
     Py_VISIT(self->keeper);
     int stop = source_traverse(&self->source, visit, arg);
+    stop = stop != 0 ? stop : limit_traverse(&self->limit, visit, arg);
     stop = stop != 0 ? stop : running_traverse(&self->running, visit, arg);
     stop = stop != 0 ? stop : running_traverse(&self->idle, visit, arg);
     stop = stop != 0 ? stop : progress_traverse(self->progress, visit, arg);

@@ -112,7 +112,7 @@ iteration_be_lost(IterationObject *self)
     iteration_be_over(self);
     if (gathering != NULL) {
         gathering_be_lost(gathering);
-        gathering_release_parent(gathering);
+        gathering_release_kept(gathering);
     }
 }
 

@@ -92,10 +92,10 @@ iteration_begin(core_state *state, PyObject *op, PyObject *owner)
     if (status < 0) {
         PyObject *raised = fetch_exception();
         iteration_be_over(self);
-        gathering_release_parent(gathering);
+        gathering_release_kept(gathering);
         self->base.state = CORO_CLOSED;
         Py_CLEAR(self->gathering);
-        gathering_release_parent(gathering);
+        gathering_release_kept(gathering);
         restore_exception(raised);
         return -1;
     }

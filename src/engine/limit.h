@@ -2,12 +2,13 @@
 
    A number, or async context managers ("gates") which each item holds while it
    runs, entered one after the other; or both.  As long as one item waits for a
-   gate, no other one starts. */
+   gate, no other one starts.  If the first gate is a semaphore of ours, a gathering
+   counts its slots (slots.h). */
 
 #ifndef GATEDCORO_LIMIT_H
 #define GATEDCORO_LIMIT_H
 
-#include "base/call.h"
+#include "engine/slots.h"
 
 /* Of a limit that is no number. */
 #define NOT_LIMITED PY_SSIZE_T_MAX
@@ -17,12 +18,21 @@ typedef struct {
     PyObject *gates; /* a tuple that is not empty; owned, or NULL */
     Py_ssize_t
         waiting; /* items that started but have not entered all of them */
+    Slots slots; /* of what was the first gate */
 } Limit;
 
 static void
 limit_clear(Limit *self)
 {
     Py_CLEAR(self->gates);
+    slots_clear(&self->slots);
+}
+
+static int
+limit_traverse(const Limit *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->gates);
+    return slots_traverse(&self->slots, visit, arg);
 }
 
 /*** Use ***/
@@ -31,22 +41,27 @@ limit_clear(Limit *self)
 static inline bool
 limit_is_none(const Limit *self)
 {
-    return self->count == NOT_LIMITED && self->gates == NULL;
+    return self->count == NOT_LIMITED && self->gates == NULL
+           && self->slots.semaphore == NULL;
 }
 
-/* Is there room for one more where so many run? */
+/* Is there room for one more where so many run, as far as it is not for the semaphore
+   to say? */
 static inline bool
 limit_has_room(const Limit *self, Py_ssize_t running)
 {
     return self->waiting == 0 && running < self->count;
 }
 
-/* Was that the last slot, which one more would take?  Nobody can say how many
-   there are behind a gate. */
+/* Is there room for exactly one more, where there is some?  Nobody can say how much
+   there is behind a gate. */
 static inline bool
 limit_is_filled_by_one(const Limit *self, Py_ssize_t running)
 {
-    return self->gates == NULL && running + 1 == self->count;
+    return self->gates == NULL
+           && (running + 1 == self->count
+               || (self->slots.semaphore != NULL
+                   && slots_free(&self->slots) == 1));
 }
 
 /* An item starts: it waits for the gates, if there are any. */
@@ -262,6 +277,34 @@ parse_limit(core_state *state, PyObject *value, const char *name, Limit *limit)
                  "list of these, or None, not %R (%s)",
                  name, value, Py_TYPE(value)->tp_name);
     return -1;
+}
+
+/* The limit (borrowed) as that of a gathering on that loop, which is to be cleared: it
+   counts the slots of a semaphore of ours, unless that is bound to another loop.  -1
+   with an exception: there is nothing to clear then.  Runs Python code. */
+static int
+limit_of_gathering(core_state *state, const Limit *given, PyObject *loop,
+                   Limit *limit)
+{
+    *limit = (Limit){.count = given->count, .gates = Py_XNewRef(given->gates)};
+    if (given->gates == NULL) {
+        return 0;
+    }
+    PyObject *first = PyTuple_GET_ITEM(given->gates, 0);
+    if (!semaphore_is_counted(state, first)
+        || !semaphore_can_wait_in(SemaphoreObject_CAST(first), loop)) {
+        return 0;
+    }
+    Py_ssize_t size = PyTuple_GET_SIZE(given->gates);
+    PyObject *rest =
+        size == 1 ? NULL : PyTuple_GetSlice(given->gates, 1, size);
+    if (rest == NULL && size > 1) {
+        Py_CLEAR(limit->gates);
+        return -1;
+    }
+    limit->slots.semaphore = Py_NewRef(first);
+    Py_SETREF(limit->gates, rest);
+    return 0;
 }
 
 /* It as parse_limit() takes it: new reference. */

@@ -213,6 +213,35 @@ gathering_note_progress(core_state *state, GatheringObject *self)
 
 /*** Delivery ***/
 
+/* What ran under `link` has left the limit: its slot of a semaphore goes back.  -1
+   with an exception.  Runs Python code. */
+static inline int
+gathering_leave_limit(core_state *state, GatheringObject *self,
+                      RunningLink *link)
+{
+    if (link->slot == SLOT_NONE) {
+        return 0;
+    }
+    link->slot = SLOT_NONE;
+    return slots_give_back(state, &self->limit.slots);
+}
+
+/* The same, and an error is only reported: it is too late for the item to have it.
+   Keeps the exception being raised.  Runs Python code. */
+static void
+gathering_return_slot(core_state *state, GatheringObject *self,
+                      RunningLink *link)
+{
+    if (link->slot == SLOT_NONE) {
+        return;
+    }
+    PyObject *raised = fetch_exception();
+    if (gathering_leave_limit(state, self, link) < 0) {
+        PyErr_WriteUnraisable(self->limit.slots.semaphore);
+    }
+    restore_exception(raised);
+}
+
 /* Hands the outcome on, or lets the call fail.  Runs Python code. */
 static int
 gathering_take_outcome(core_state *state, GatheringObject *self,
@@ -256,6 +285,7 @@ gathering_deliver(core_state *state, GatheringObject *self, RunningLink *link,
 {
     PyObject *failure = NULL;
     running_take_off(link);
+    gathering_return_slot(state, self, link);
     if (self->progress != NULL && gathering_note_progress(state, self) < 0) {
         collect_exception(&failure);
     }
@@ -280,6 +310,7 @@ gathering_lose(GatheringObject *self, RunningLink *link)
     gathering_be_lost(self);
     progress_stop(state_of((PyObject *)self), &self->progress);
     running_remove(&self->running, link);
+    gathering_return_slot(state_of((PyObject *)self), self, link);
 }
 
 #endif /* GATEDCORO_OUTCOME_H */

@@ -1,8 +1,7 @@
 /* Passes: starting items, while there is room, one after the other.
 
    gathering_start_next() takes the next item and has it started;
-   gathering_run_pass() does so until there is no item, no room, or no time;
-   gathering_leave_step() is what the step of an item ends with. */
+   gathering_run_pass() does so until there is no item, no room, or no time. */
 
 #ifndef GATEDCORO_PASS_H
 #define GATEDCORO_PASS_H
@@ -41,12 +40,23 @@ gathering_schedule_pump(GatheringObject *self)
     return gathering_schedule(self, PUMP_STARTS);
 }
 
+/* Is there room for an item, as far as the limit is not a semaphore? */
 static inline bool
-gathering_has_room(GatheringObject *self)
+gathering_has_room_but_for_slots(GatheringObject *self)
 {
     return self->source.state == SOURCE_OPEN
            && limit_has_room(&self->limit, self->running.count)
            && self->sink->has_room(self->receiver);
+}
+
+/* Is there something to do for a pass: an item to start, or, where there is no slot for
+   it, to find out whether there is one? */
+static inline bool
+gathering_has_room(GatheringObject *self)
+{
+    return gathering_has_room_but_for_slots(self)
+           && (slots_has_one(&self->limit.slots)
+               || !source_has_next(&self->source));
 }
 
 /* The loop or the clock has failed, so no pass is scheduled.  If there is room
@@ -83,13 +93,84 @@ gathering_let_out(GatheringObject *self)
     raise_exception(raised);
 }
 
+/*** Slots of a semaphore ***/
+
+/* It has waited in the queue for a slot, and is handed one: what starts with it does
+   so in the next turn, or in this step, where that is one of an item of ours that
+   gives one back, or in the pass that is under way.  1, or 0 if nothing is to start
+   any more, or the loop refuses.  Runs Python code. */
+static int
+gathering_is_admitted(PyObject *owner)
+{
+    GatheringObject *self = GatheringObject_CAST(owner);
+    Slots *slots = &self->limit.slots;
+    slots_leave_queue(state_of(owner), slots);
+    if (slots->in_hand == SLOT_HELD || !source_is_open(&self->source)) {
+        return 0;
+    }
+    slots->in_hand = SLOT_HELD;
+    if (slots->gives_back || slice_is_under_way(&self->slice)
+        || gathering_schedule_pump(self) == 0) {
+        return 1;
+    }
+    /* Back first of all: the next one is told when this has returned. */
+    bool is_used = slots_hand_on(slots) == SLOT_NONE;
+    int status = gathering_fail_call(self);
+    if (is_used && status < 0) { /* by what the loop has run */
+        PyErr_WriteUnraisable(owner);
+        status = 0;
+    }
+    return is_used ? 1 : status;
+}
+
+/* Called by the queue of a semaphore in which a gathering stands (slots.h). */
+static const SemaphoreOwnerCalls gathering_slot_calls = {
+    .admitted = gathering_is_admitted,
+};
+
+/* Stands in the queue if nothing but a slot is missing for the next item; if more is
+   missing, or nothing, it is not to stand there, and has no slot in hand.  -1 on an
+   interrupt.  Runs Python code. */
+static int
+gathering_wait_for_slot(GatheringObject *self)
+{
+    core_state *state = state_of((PyObject *)self);
+    Slots *slots = &self->limit.slots;
+    if (slots->semaphore == NULL || slice_is_under_way(&self->slice)) {
+        return 0;
+    }
+    int status = 0;
+    if (gathering_has_room_but_for_slots(self) && !slots_has_one(slots)
+        && slots->waiter == NULL) {
+        status = slots_try_to_take(state, slots);
+        if (status == 0 && !slots_has_one(slots) && slots->waiter == NULL
+            && gathering_has_room_but_for_slots(self)) {
+            status = slots_join(state, slots, self->loop, (PyObject *)self,
+                                &gathering_slot_calls);
+        }
+    }
+    if (!gathering_has_room_but_for_slots(self)) {
+        slots_leave_queue(state, slots);
+        slots_let_go(state, slots);
+    }
+    else if (status >= 0 && gathering_has_room(self)) {
+        status = gathering_schedule_pump(self);
+    }
+    return status < 0 ? gathering_fail_call(self) : 0;
+}
+
 /* The sink has room again, in a step of somebody else's: what there is room for
    starts in the next turn.  -1 on an interrupt.  Runs Python code. */
 static int
 gathering_room_is_made(GatheringObject *self)
 {
-    if (slice_is_under_way(&self->slice) || !gathering_has_room(self)
-        || gathering_schedule_pump(self) == 0) {
+    if (slice_is_under_way(&self->slice)) {
+        return 0;
+    }
+    if (!gathering_has_room(self)) {
+        return gathering_wait_for_slot(self);
+    }
+    if (gathering_schedule_pump(self) == 0) {
         return 0;
     }
     if (interrupt_is_raised()) {
@@ -100,32 +181,6 @@ gathering_room_is_made(GatheringObject *self)
 }
 
 /*** The next item ***/
-
-/* Admits another item, or does not: 1, 0, or -1 on error.  When the slice is
-   used up, the next pass is scheduled.  Runs Python code. */
-static int
-gathering_admit(core_state *state, GatheringObject *self)
-{
-    if (self->slice.state == PASS_OVER || !gathering_has_room(self)) {
-        return 0;
-    }
-    if (limit_is_none(&self->limit) && !source_may_be_endless(&self->source)) {
-        return 1; /* all first steps happen in one turn */
-    }
-    bool is_last = self->pump_state == PUMP_STARTS;
-    switch (slice_start_one(state, &self->slice, is_last)) {
-    case SLICE_GOES_ON:
-        return self->source.state == SOURCE_OPEN; /* the clock may be the
-                                                     user's */
-    case SLICE_ENDS:
-        return gathering_schedule_pump(self);
-    case SLICE_IS_OVER:
-        return 0;
-    case SLICE_ERROR:
-        return -1;
-    }
-    Py_UNREACHABLE();
-}
 
 /* The last item of a list has been taken.  -1 on an interrupt: the item has its
    turn when the loop runs again.  Runs Python code. */
@@ -219,6 +274,62 @@ gathering_take(core_state *state, GatheringObject *self)
     return 1;
 }
 
+/* Takes a slot for the next item: 1; 0 if there is no item, or no slot; -1 on an
+   interrupt.  The clock, which may be the user's, has been asked, and where there is no
+   slot, so is the source: there may be one afterwards.  Runs Python code. */
+static int
+gathering_take_slot(core_state *state, GatheringObject *self)
+{
+    if (!gathering_has_room(self)) {
+        return 0;
+    }
+    if (!slots_has_one(&self->limit.slots)) {
+        TakeAnswer answer = source_draw(state, &self->source);
+        gathering_close_asked(state, self);
+        switch (answer) {
+        case TAKE_ITEM:
+            break;
+        case TAKE_NONE:
+            return gathering_source_ended(self);
+        case TAKE_LATER:
+            return 0;
+        case TAKE_ERROR:
+            return gathering_fail_call(self);
+        }
+        if (self->source.state != SOURCE_OPEN
+            || !slots_has_one(&self->limit.slots)) {
+            return 0;
+        }
+    }
+    slots_take(&self->limit.slots);
+    return 1;
+}
+
+/* Admits another item, or does not: 1, 0, or -1 on error.  When the slice is
+   used up, the next pass is scheduled.  Runs Python code. */
+static int
+gathering_admit(core_state *state, GatheringObject *self)
+{
+    if (self->slice.state == PASS_OVER || !gathering_has_room(self)) {
+        return 0;
+    }
+    if (limit_is_none(&self->limit) && !source_may_be_endless(&self->source)) {
+        return 1; /* all first steps happen in one turn */
+    }
+    bool is_last = self->pump_state == PUMP_STARTS;
+    switch (slice_start_one(state, &self->slice, is_last)) {
+    case SLICE_GOES_ON:
+        return gathering_take_slot(state, self);
+    case SLICE_ENDS:
+        return gathering_schedule_pump(self);
+    case SLICE_IS_OVER:
+        return 0;
+    case SLICE_ERROR:
+        return -1;
+    }
+    Py_UNREACHABLE();
+}
+
 /* Takes the next item, if one may start now, and has it started; `current`, if
    it is not NULL, may go on with it.  Runs Python code. */
 static StartAnswer
@@ -273,8 +384,18 @@ gathering_end_pass(GatheringObject *self, int status)
         self->pump_state = PUMP_STARTS;
     }
     slice_end(&self->slice);
-    gathering_release_parent(self);
+    gathering_release_kept(self);
     gathering_release_context(self);
+    if (self->limit.slots.semaphore != NULL) {
+        PyObject *raised = status < 0 ? fetch_exception() : NULL;
+        if (gathering_wait_for_slot(self) < 0) {
+            Py_XDECREF(raised); /* an interrupt goes before it */
+            status = -1;
+        }
+        else {
+            restore_exception(raised);
+        }
+    }
     if (status < 0) {
         if (interrupt_is_raised()) {
             gathering_let_out(self);
@@ -361,101 +482,6 @@ gathering_go_on(GatheringObject *self, int delivered)
         gathering_let_out(self);
     }
     return -1;
-}
-
-/*** The steps of items ***/
-
-/* How the step of a runner ended. */
-typedef enum {
-    STEP_SUSPENDED,
-    STEP_ENDED,
-    STEP_INTERRUPTED, /* by the exception being raised */
-} StepEnd;
-
-/* An item that had suspended has ended in a step.  Does what starts next do so in
-   the next turn, with all that there is room for by then?  Where nothing else
-   runs, or turns are not known to be full, there is nothing to wait for.  1, 0,
-   or -1 on an interrupt.  Runs Python code. */
-static int
-gathering_collects(GatheringObject *self)
-{
-    if (self->running.count == 0) {
-        return self->pump_state == PUMP_STARTS;
-    }
-    switch (self->turns.state) {
-    case TURNS_FULL:
-        return 1;
-    case TURNS_SPARSE:
-        turns_note_uncounted(&self->turns);
-        return self->pump_state == PUMP_STARTS;
-    case TURNS_UNKNOWN:
-    case TURNS_ARE_COUNTED:
-        if (gathering_schedule(self, PUMP_COUNTS) < 0) {
-            return report_error((PyObject *)self);
-        }
-        turns_note_end(&self->turns);
-        return self->turns.state == TURNS_FULL;
-    }
-    Py_UNREACHABLE();
-}
-
-/* Is there something to start in the next turn, or later in the pass that is
-   under way?  1, 0, or -1 on an interrupt: the loop is told.
-   Runs Python code. */
-static int
-gathering_starts_later(GatheringObject *self)
-{
-    if (gathering_has_room(self) && !slice_is_under_way(&self->slice)) {
-        if (gathering_schedule_pump(self) < 0) {
-            return interrupt_is_raised() ? -1 : gathering_pass_failed(self);
-        }
-        if (self->turns.state == TURNS_FULL) {
-            turns_note_end(&self->turns);
-        }
-    }
-    return gathering_has_room(self);
-}
-
-/* An item has ended in a step: what starts next belongs to a pass.  True if that
-   began here, and is to end with the step. */
-static bool
-gathering_enter_pass(GatheringObject *self)
-{
-    if (slice_is_under_way(&self->slice)) {
-        return false;
-    }
-    slice_begin(&self->slice);
-    return true;
-}
-
-/* A step ends, and with it the pass that began in it, if `began_pass`: an item
-   that went on in it has suspended, or whatever else there is room for starts.
-   -1 on an interrupt.  Runs Python code. */
-static int
-gathering_leave_step(GatheringObject *self, StepEnd end, bool began_pass)
-{
-    switch (end) {
-    case STEP_SUSPENDED:
-        if (began_pass) {
-            if (gathering_has_room(self) && gathering_schedule_pump(self) < 0
-                && gathering_pass_failed(self) < 0) {
-                PyErr_WriteUnraisable((PyObject *)self);
-            }
-            (void)gathering_end_pass(self, 0);
-        }
-        return 0;
-    case STEP_ENDED:
-        return began_pass ? gathering_run_pass(self) : 0;
-    case STEP_INTERRUPTED:
-        if (began_pass) {
-            (void)gathering_end_pass(self, -1);
-        }
-        else if (!slice_is_under_way(&self->slice)) {
-            gathering_let_out(self);
-        }
-        return -1;
-    }
-    Py_UNREACHABLE();
 }
 
 #endif /* GATEDCORO_PASS_H */

@@ -21,7 +21,7 @@
 #ifndef GATEDCORO_RUNNING_H
 #define GATEDCORO_RUNNING_H
 
-#include "base/call.h"
+#include "engine/slots.h"
 
 typedef enum {
     RUN_RUNNING,
@@ -42,6 +42,7 @@ typedef struct RunningLink {
     PyObject *awaiter; /* shown as awaiting the target; owned, or NULL */
     Py_ssize_t index;
     RunState run;
+    SlotState slot; /* of the semaphore that is the limit */
 } RunningLink;
 
 typedef struct {

@@ -20,7 +20,9 @@
         v               v           list, or a Task, takes several turns
      CLOSING ------> CLOSED
 
-   An item that has been taken is kept here until it runs or is dropped.
+   An item that has been taken is kept here until it runs or is dropped.  What has
+   been drawn from an iterable before there was a slot for it is kept, too: so the
+   end of the iterable is found without one.
 
    All of an iterable's own code runs in one context: it is made, asked for items,
    closed and dropped there. */
@@ -93,6 +95,7 @@ typedef struct {
     PyObject *context;  /* in which its code runs; not of a LIST or a TASK */
     PyObject *function; /* for which its items are arguments; owned, or NULL */
     const SourceTask *task; /* of a TASK, whose `object` is the iteration */
+    PyObject *ahead;        /* has been drawn for the next item; or NULL */
     Py_ssize_t next;        /* the next item's index */
     TakenItem taken;
 } Source;
@@ -317,6 +320,53 @@ source_advance(Source *self)
     return item;
 }
 
+/* Is there a next item, for all that is known without asking? */
+static inline bool
+source_has_next(const Source *self)
+{
+    switch (self->kind) {
+    case SOURCE_LIST:
+        return true;
+    case SOURCE_SEQUENCE:
+        return self->ahead != NULL
+               || self->next < PySequence_Fast_GET_SIZE(self->object);
+    case SOURCE_ITERATOR:
+    case SOURCE_TASK:
+        return self->ahead != NULL;
+    }
+    Py_UNREACHABLE();
+}
+
+/* Draws what the next item of an open source will be made of, unless that is there
+   already.  An iterator may have closed the source in the meantime.
+   Runs Python code. */
+static TakeAnswer
+source_draw(core_state *state, Source *self)
+{
+    assert(self->state == SOURCE_OPEN && self->kind != SOURCE_LIST);
+    if (self->ahead != NULL) {
+        return TAKE_ITEM;
+    }
+    PyObject *drawn;
+    if (self->kind == SOURCE_TASK) {
+        PyObject *iteration = Py_NewRef(self->object);
+        TakeAnswer answer = self->task->take(state, iteration, &drawn);
+        Py_DECREF(iteration);
+        if (answer != TAKE_ITEM) {
+            return answer;
+        }
+    }
+    else {
+        drawn = source_advance(self);
+        if (drawn == NULL) {
+            return PyErr_Occurred() ? TAKE_ERROR : TAKE_NONE;
+        }
+    }
+    assert(self->ahead == NULL);
+    self->ahead = drawn;
+    return TAKE_ITEM;
+}
+
 /* Takes the next item out of the list, and has it as taken. */
 static void
 source_take_listed(Source *self)
@@ -336,21 +386,12 @@ source_take(core_state *state, Source *self)
         source_take_listed(self);
         return TAKE_ITEM;
     }
-    PyObject *item;
-    if (self->kind == SOURCE_TASK) {
-        PyObject *iteration = Py_NewRef(self->object);
-        TakeAnswer answer = self->task->take(state, iteration, &item);
-        Py_DECREF(iteration);
-        if (answer != TAKE_ITEM) {
-            return answer;
-        }
+    TakeAnswer answer = source_draw(state, self);
+    if (answer != TAKE_ITEM) {
+        return answer;
     }
-    else {
-        item = source_advance(self);
-        if (item == NULL) {
-            return PyErr_Occurred() ? TAKE_ERROR : TAKE_NONE;
-        }
-    }
+    PyObject *item = self->ahead;
+    self->ahead = NULL;
     self->taken.index = self->next;
     if (self->function == NULL) {
         self->taken.item = item;
@@ -434,114 +475,6 @@ source_hand_over(Source *self)
     return item;
 }
 
-/*** Ending ***/
-
-/* The item that was taken never starts.  Keeps the exception being raised.
-   Runs Python code. */
-static void
-source_drop_taken(core_state *state, Source *self)
-{
-    PyObject *item = self->taken.item;
-    PyObject *argument = source_hand_over_argument(self);
-    item_close(state, item, self->item_kind);
-    self->taken.item = NULL;
-    PyObject *raised = fetch_exception();
-    Py_DECREF(item);
-    Py_XDECREF(argument);
-    restore_exception(raised);
-}
-
-/* Every item has been taken. */
-static void
-source_exhaust(Source *self)
-{
-    assert(source_is_open(self));
-    self->state = SOURCE_EXHAUSTED;
-}
-
-/* A list that nothing will be taken from again is left to who owns it. */
-static void
-source_leave_list(Source *self)
-{
-    if (self->kind == SOURCE_LIST && source_is_empty(self)) {
-        Py_CLEAR(self->object);
-    }
-}
-
-/* Nothing starts any more.  What is queued has yet to be closed. */
-static void
-source_begin_closing(Source *self)
-{
-    assert(source_is_open(self) || self->state == SOURCE_CLOSING);
-    self->state = SOURCE_CLOSING;
-}
-
-/* Nothing is queued any more, nor will it be. */
-static void
-source_be_closed(Source *self)
-{
-    self->state = SOURCE_CLOSED;
-    source_leave_list(self);
-}
-
-/* Runs Python code. */
-static void
-source_close_next(core_state *state, Source *self)
-{
-    PyObject *item = hidden_list_pop(self->object, self->next);
-    self->next++;
-    item_close(state, item, self->item_kind);
-    Py_DECREF(item);
-}
-
-/* Closes what is queued until a slice is used up: 1 if there is more, 0, or -1
-   if the clock failed.  Runs Python code. */
-static int
-source_close_some(core_state *state, Source *self)
-{
-    assert(self->state == SOURCE_CLOSING);
-    double start, now;
-    int status = clock_seconds(state, &start);
-    while (status == 0 && source_list_goes_on(self)) {
-        source_close_next(state, self);
-        status = clock_seconds(state, &now);
-        if (status == 0 && now - start >= SLICE_SECONDS
-            && source_list_goes_on(self)) {
-            return 1;
-        }
-    }
-    return status;
-}
-
-/* Whatever is queued never starts: closes it all.  What that raises: new
-   reference, or NULL.  Runs Python code. */
-static PyObject *
-source_close_all(core_state *state, Source *self)
-{
-    PyObject *failure = NULL;
-    if (!source_is_empty(self)) {
-        source_begin_closing(self);
-        if (self->kind == SOURCE_LIST) {
-            while (source_list_goes_on(self)) {
-                source_close_next(state, self);
-            }
-        }
-        else if (self->kind == SOURCE_TASK) {
-            PyObject *iteration = self->object;
-            self->object = NULL;
-            if (iteration != NULL) {
-                self->task->strand(state, iteration);
-                Py_DECREF(iteration);
-            }
-        }
-        else {
-            failure = source_drop(state, self);
-        }
-    }
-    source_be_closed(self);
-    return failure;
-}
-
 /*** Lifecycle ***/
 
 static int
@@ -559,6 +492,7 @@ source_traverse(Source *self, visitproc visit, void *arg)
     }
     Py_VISIT(self->context);
     Py_VISIT(self->function);
+    Py_VISIT(self->ahead);
     Py_VISIT(self->taken.item);
     Py_VISIT(self->taken.argument);
     return 0;
@@ -570,6 +504,7 @@ source_clear(Source *self)
     Py_CLEAR(self->object); /* the finalizer has closed it */
     Py_CLEAR(self->context);
     Py_CLEAR(self->function);
+    Py_CLEAR(self->ahead);
     Py_CLEAR(self->taken.item);
     Py_CLEAR(self->taken.argument);
 }

@@ -177,6 +177,7 @@ watcher_let_go(PyObject *op)
     if (gathering != NULL) { /* else it has called back */
         self->gathering = NULL;
         running_remove(&gathering->running, &self->link);
+        gathering_return_slot(state_of(op), gathering, &self->link);
         call_graph_leave(&gathering->call_graph, &self->link);
         Py_CLEAR(self->link.target); /* that may keep the callback */
         Py_DECREF(self);             /* the ring's */

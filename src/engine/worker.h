@@ -133,6 +133,27 @@ worker_give_outcome(core_state *state, WorkerObject *self, Outcome *outcome)
 
 /*** Steps ***/
 
+/* The item has ended with `*result` or the exception being raised.  If it cannot give
+   back its slot of a semaphore, that is how it ends, as in `async with`.
+   Runs Python code. */
+static PySendResult
+worker_leave_limit(core_state *state, WorkerObject *self, PySendResult status,
+                   PyObject **result)
+{
+    PyObject *before = fetch_exception();
+    if (gathering_leave_limit(state, self->gathering, &self->link) == 0) {
+        restore_exception(before);
+        return status;
+    }
+    Py_CLEAR(*result);
+    if (before != NULL) {
+        PyObject *raised = fetch_exception();
+        PyException_SetContext(raised, before);
+        raise_exception(raised);
+    }
+    return PYGEN_ERROR;
+}
+
 /* The item has ended with `*result` or with the exception being raised, which
    is put into `*raised`.  Afterwards the list's reference to the worker is the
    caller's.  -1 if an interrupt has to leave the loop.  Runs Python code. */
@@ -299,6 +320,9 @@ worker_step(CoroutineObject *op, PyObject *value, PyObject *exception,
                 task_silence(state, self->link.target);
             }
             break;
+        }
+        if (self->link.slot == SLOT_HELD && self->gathering != NULL) {
+            status = worker_leave_limit(state, self, status, result);
         }
         if (self->gathering == NULL) { /* its Task has ended without it */
             raised = status == PYGEN_ERROR ? fetch_exception() : NULL;

@@ -10,7 +10,7 @@
 #define GATEDCORO_WORKER_ITEM_H
 
 #include "coroutines/gated_row.h"
-#include "engine/pass.h"
+#include "engine/step.h"
 
 typedef struct {
     CoroutineObject base;

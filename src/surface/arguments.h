@@ -25,6 +25,11 @@ static int
 bind_arguments(const Signature *signature, PyObject *const *args,
                Py_ssize_t nargs, PyObject *kwnames, PyObject **values)
 {
+    if (kwnames == NULL && nargs == signature->total
+        && nargs == signature->positional) {
+        memcpy(values, args, (size_t)nargs * sizeof(PyObject *));
+        return 0;
+    }
     for (Py_ssize_t i = 0; i < signature->total; i++) {
         values[i] = i < signature->positional && i < nargs ? args[i] : NULL;
     }

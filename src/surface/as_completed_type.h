@@ -105,8 +105,8 @@ as_completed_type_new(PyObject *module)
 {
     PyType_Slot slots[Py_ARRAY_LENGTH(as_completed_slots) + 1];
     memcpy(slots + 1, as_completed_slots, sizeof(as_completed_slots));
-    return type_with_docstring(module, "AsCompleted", &as_completed_spec,
-                               slots);
+    return type_with_docstring(module, "AsCompleted", "", &as_completed_spec,
+                               slots, NULL);
 }
 
 #endif /* GATEDCORO_AS_COMPLETED_TYPE_H */

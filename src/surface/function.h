@@ -16,6 +16,7 @@ typedef PyObject *(*FunctionCall)(core_state *state, PyObject *const *args,
 typedef struct {
     PyObject_HEAD
     vectorcallfunc vectorcall;
+    core_state *state;
     const char *name;
     FunctionCall call;
     PyObject *dict;
@@ -33,8 +34,8 @@ static PyObject *
 function_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf,
                     PyObject *kwnames)
 {
-    return FunctionObject_CAST(op)->call(state_of(op), args,
-                                         PyVectorcall_NARGS(nargsf), kwnames);
+    FunctionObject *self = FunctionObject_CAST(op);
+    return self->call(self->state, args, PyVectorcall_NARGS(nargsf), kwnames);
 }
 
 static PyObject *
@@ -44,6 +45,7 @@ function_new(core_state *state, const char *name, FunctionCall call)
     FunctionObject *self = (FunctionObject *)type->tp_alloc(type, 0);
     if (self != NULL) {
         self->vectorcall = function_vectorcall;
+        self->state = state;
         self->name = name;
         self->call = call;
     }

@@ -256,12 +256,24 @@ begin_source(core_state *state, GatheringObject *gathering)
     int status =
         gathering->source.task->begin(state, iteration, (PyObject *)gathering);
     if (status < 0) {
-        gathering_release_parent(gathering);
+        gathering_release_kept(gathering);
     }
     PyObject *raised = fetch_exception();
     Py_DECREF(iteration);
     restore_exception(raised);
     return status;
+}
+
+/* Notes who calls, for the Tasks that somebody else's code will make.  -1 on an
+   interrupt.  Runs Python code. */
+static int
+gathering_note_parent(core_state *state, GatheringObject *self)
+{
+    if (self->tasks != TASKS_BY_LOOP) {
+        return 0;
+    }
+    self->parent = current_task_of(state, self->loop);
+    return self->parent == NULL ? -1 : 0;
 }
 
 /* Runs Python code. */
@@ -283,7 +295,7 @@ begin_gathering(core_state *state, GatheringObject *gathering,
         slice_begin(&gathering->slice);
         int watched = watch_futures(state, gathering, futures);
         slice_init(&gathering->slice); /* that was no pass */
-        gathering_release_parent(gathering);
+        gathering_release_kept(gathering);
         if (watched < 0) {
             return -1;
         }

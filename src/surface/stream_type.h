@@ -265,11 +265,13 @@ static PyType_Spec stream_spec = {
     .slots = stream_slots,
 };
 
-/* A type with the docstring that gatedcoro._functions has for it; `slots` begins
-   with a place for that: new reference.  Runs Python code. */
+/* A type over `bases` (one, a tuple, or NULL) with the docstring that
+   gatedcoro._functions has for it, behind `signature` (or ""); `slots` begins with a
+   place for that: new reference.  Runs Python code. */
 static PyObject *
-type_with_docstring(PyObject *module, const char *name,
-                    const PyType_Spec *spec, PyType_Slot *slots)
+type_with_docstring(PyObject *module, const char *name, const char *signature,
+                    const PyType_Spec *spec, PyType_Slot *slots,
+                    PyObject *bases)
 {
     PyObject *described = import_from("gatedcoro._functions", name);
     PyObject *doc = described == NULL
@@ -282,16 +284,19 @@ type_with_docstring(PyObject *module, const char *name,
     PyType_Spec documented = *spec;
     PyObject *type = NULL;
     documented.slots = slots;
-    if (doc == Py_None) { /* python -OO */
+    if (doc != Py_None) { /* else python -OO */
+        Py_SETREF(doc, PyUnicode_FromFormat("%s%S", signature, doc));
+    }
+    if (doc == Py_None) {
         documented.slots = slots + 1;
     }
-    else {
+    else if (doc != NULL) {
         slots[0] = (PyType_Slot){Py_tp_doc, (void *)PyUnicode_AsUTF8(doc)};
     }
     if (!PyErr_Occurred()) {
-        type = PyType_FromModuleAndSpec(module, &documented, NULL);
+        type = PyType_FromModuleAndSpec(module, &documented, bases);
     }
-    Py_DECREF(doc);
+    Py_XDECREF(doc);
     return type;
 }
 
@@ -301,7 +306,8 @@ stream_type_new(PyObject *module)
 {
     PyType_Slot slots[Py_ARRAY_LENGTH(stream_slots) + 1];
     memcpy(slots + 1, stream_slots, sizeof(stream_slots));
-    return type_with_docstring(module, "Stream", &stream_spec, slots);
+    return type_with_docstring(module, "Stream", "", &stream_spec, slots,
+                               NULL);
 }
 
 #endif /* GATEDCORO_STREAM_TYPE_H */

@@ -6,10 +6,12 @@ Sybil finds the blocks.  A page may prepare what its blocks use in a comment tha
     urls = [f"{service}/{number}" for number in range(20)]
     --->
 
-where `service` is the address of an HTTP server on the loopback interface: GET /17 is answered with 17 after 2 ms, GET /fail
-with a status of 500 at once, and `service.peak` is how many requests it ever held at once.  `stack` is an AsyncExitStack that
-is closed after the page.  `await` may stand outside of functions, as in `python -m asyncio`.  A block of `text` behind one of
-Python is what that has printed.  `<!--- skip: next "the reason" --->` leaves a block out.
+where `service` is the address of an HTTP server on the loopback interface: GET /17 is answered with 17 after 2 ms
+(`service.seconds`), GET /fail with a status of 500 at once, and `service.peak` is how many requests it ever held at once.  If
+`service.room` is set, more than so many are answered with a status of 429 at once, and counted in `service.refused`; the others
+wait until one is.  `stack` is an AsyncExitStack that is closed after the page.  `await` may stand outside of functions, as in
+`python -m asyncio`.  A block of `text` behind one of Python is what that has printed.  `<!--- skip: next "the reason" --->` leaves
+a block out.
 
 Needs the packages of the extra `docs`; with GATEDCORO_REQUIRE_DOCS=1 a missing one is a failure.
 """
@@ -46,25 +48,34 @@ pytestmark = pytest.mark.skipif(not (ROOT / "docs").exists(), reason="the tests 
 class Service(str):
     """The address of the server, which counts."""
 
-    held = peak = 0
+    seconds = 0.002
+    held = peak = refused = 0
+    room: int | None = None
 
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are two packets
     server: Server
 
     def do_GET(self) -> None:
         service = self.server.service
-        with self.server.lock:
-            service.held += 1
-            service.peak = max(service.peak, service.held)
         body = self.path[1:].encode()
-        fails = body == b"fail"
-        if not fails:
-            time.sleep(0.002)  # as if a database were behind it
         with self.server.lock:
-            service.held -= 1
-        self.send_response(500 if fails else 200)
+            is_full = service.room is not None and service.held >= service.room
+            service.refused += is_full
+            if is_full:
+                self.server.has_refused.set()
+            service.held += not is_full
+            service.peak = max(service.peak, service.held)
+        fails = body == b"fail"
+        if not fails and not is_full:
+            if service.room is not None:
+                self.server.has_refused.wait(timeout=10)
+            time.sleep(service.seconds)  # as if a database were behind it
+        with self.server.lock:
+            service.held -= not is_full
+        self.send_response(429 if is_full else 500 if fails else 200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -81,6 +92,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.service = Service(f"http://127.0.0.1:{self.server_port}")
         self.lock = threading.Lock()
+        self.has_refused = threading.Event()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         pass  # a client that has gone away

@@ -297,6 +297,7 @@ typedef struct {
     int *(*name)(int argument);
     int *(*shown)(int argument);
     int *(*awaited)(int argument);
+    bool (*at_once)(int argument);
     bool warns;
 } CoroutineKind;
 """
@@ -311,7 +312,7 @@ def test_a_pointer_in_a_table_runs_what_a_function_of_it_runs(tree):
     driver = function("drive", "self->kind->step(1);") + function("ask", "self->kind->shown(1);")
     sources = tree(base_a=TABLE + driver, engine_b=mine + other + kinds)
     assert sorted(c_sources.python_code(sources)) == [
-        "base/a.h:18: drive() does not say that it runs Python code (->step -> mine_step -> PyIter_Next)",
+        "base/a.h:19: drive() does not say that it runs Python code (->step -> mine_step -> PyIter_Next)",
         "base/a.h:4: CoroutineKind.step() does not say that it runs Python code (mine_step -> PyIter_Next)",
     ]
     assert c_sources.tables(sources) == []

@@ -19,6 +19,8 @@ from implementations import package_parent
 ROOT = Path(__file__).parents[2]
 PUBLIC = {
     "AsCompleted",
+    "BoundedSemaphore",
+    "Semaphore",
     "Stream",
     "__version__",
     "amap",

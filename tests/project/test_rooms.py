@@ -15,8 +15,8 @@ SOURCES = Path(__file__).resolve().parents[2] / "src"
 
 LAYERS = {
     "base": "compat call state stock",
-    "coroutines": "await item coroutine catcher current task asyncio_semaphore waiter gated keeper",
-    "engine": "slice turns running call_graph source limit sink progress gathering worker watcher iteration",
+    "coroutines": "await item coroutine catcher current task asyncio_semaphore semaphore waiter gated keeper",
+    "engine": "slice turns running call_graph source slots limit sink progress gathering worker watcher iteration",
     "surface": "outer results awaitables iterables stream_results completed_tasks opening front_door stream as_completed"
     " function functions",
 }
@@ -30,10 +30,15 @@ IN_C_ONLY = {
     "delegate": "what `yield from` does",
     "async_with": "what `async with` does",
     "coroutine_type": "told in coroutine",
+    "semaphore_queue": "told in semaphore",
+    "semaphore_waiter": "told in semaphore",
+    "source_ending": "told in source",
+    "semaphore_coroutine": "told in semaphore",
     "probe": "no Task is reused",
     "task_reuse": "no Task is reused",
     "task_wait": "no Task is reused",
     "pass": "told in gathering",
+    "step": "told in gathering",
     "ending": "told in gathering",
     "outcome": "told in gathering",
     "leaving": "told in gathering",
@@ -47,6 +52,8 @@ IN_C_ONLY = {
     "consumer": "told in stream",
     "stream_block": "told in stream",
     "stream_type": "told in stream",
+    "semaphore_type": "told in semaphore",
+    "method": "a Python function is one",
     "as_completed_type": "told in as_completed",
     "completion": "told in as_completed",
     "arguments": "Python binds arguments",

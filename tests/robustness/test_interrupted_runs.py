@@ -22,6 +22,7 @@ FRONTS = {
     "gather": lambda make: impl.gather(*[make(i) for i in range(12)], limit=3),
     "gather, cancel_on_error": lambda make: impl.gather(*[make(i) for i in range(12)], limit=3, cancel_on_error=True),
     "gather, by a semaphore": lambda make: impl.gather(*[make(i) for i in range(12)], limit=asyncio.Semaphore(3)),
+    "gather, by a semaphore of ours": lambda make: impl.gather(*[make(i) for i in range(12)], limit=impl.Semaphore(3)),
     "run_all": lambda make: impl.run_all([lambda i=i: make(i) for i in range(12)], limit=3),
     "run_all, go on": lambda make: impl.run_all([lambda i=i: make(i) for i in range(12)], limit=3, cancel_on_error=False),
     "constrained_execution": lambda make: impl.constrained_execution([lambda i=i: make(i) for i in range(12)], 3),

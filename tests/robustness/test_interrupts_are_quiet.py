@@ -36,6 +36,7 @@ DOORS = {
     "gather": lambda fns: awaits(impl.gather(*made(fns))),
     "gather, limit": lambda fns: awaits(impl.gather(*made(fns), limit=3)),
     "gather, semaphore": lambda fns: awaits(impl.gather(*made(fns), limit=asyncio.Semaphore(3))),
+    "gather, semaphore of ours": lambda fns: awaits(impl.gather(*made(fns), limit=impl.Semaphore(3))),
     "gather, stops": lambda fns: awaits(impl.gather(*made(fns), limit=3, cancel_on_error=True)),
     "gather, semaphore, stops": lambda fns: awaits(
         impl.gather(*made(fns), limit=asyncio.Semaphore(3), cancel_on_error=True)

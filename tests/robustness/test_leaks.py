@@ -6,6 +6,7 @@ On a debug build of the interpreter the total of all references is compared as w
 import asyncio
 import collections
 import contextlib
+import functools
 import gc
 import inspect
 import sys
@@ -259,6 +260,186 @@ async def limits_in_a_row(impl):
         with contextlib.suppress(ValueError, TypeError):
             impl.gather(value(1), limit=limit)
     assert (first._value, second._value) == (2, 1)
+
+
+async def holds(semaphore, turns=1):
+    async with semaphore:
+        await idle(turns)
+
+
+def own_semaphores(impl, limit):
+    return impl.Semaphore(limit), impl.BoundedSemaphore(limit)
+
+
+async def own_semaphores_that_are_free(impl):
+    for semaphore in own_semaphores(impl, 2):
+        await holds(semaphore)
+        assert await semaphore.acquire() is True
+        semaphore.release()
+        await impl.gated_coro(semaphore, value(1))
+        with contextlib.suppress(ValueError):
+            await impl.gated_coro(semaphore, fails())
+        repr(semaphore), semaphore.limit, semaphore._value, semaphore._waiters, semaphore.locked()
+        semaphore.acquire().close()
+        semaphore.note = semaphore  # a cycle, which is undone
+        del semaphore.note
+
+
+async def own_semaphores_that_cannot_be(impl):
+    for wrong in (-1, 2.5, "3", None, sys.maxsize + 1):
+        with contextlib.suppress(ValueError, TypeError):
+            impl.Semaphore(wrong)
+        semaphore = impl.BoundedSemaphore(1)
+        with contextlib.suppress(ValueError, TypeError):
+            semaphore.limit = wrong
+        with contextlib.suppress(ValueError):
+            semaphore.release()
+        with contextlib.suppress(TypeError):
+            semaphore._waiters = wrong
+
+
+async def own_semaphores_that_are_contended(impl):
+    for semaphore in own_semaphores(impl, 2):
+        async with asyncio.TaskGroup() as group:
+            for turns in (1, 0, 2, 1, 0, 3):
+                group.create_task(holds(semaphore, turns))
+                group.create_task(impl.gated_coro(semaphore, value(1, turns)))
+        del group  # it holds what it was left with
+        assert semaphore._value == 2
+
+
+async def own_semaphores_whose_waiters_are_cancelled(impl):
+    for semaphore in own_semaphores(impl, 1):
+        async with semaphore:
+            await cancelled_while(semaphore.acquire())
+            await cancelled_while(holds(semaphore))
+            await cancelled_while(impl.gated_coro(semaphore, value(1)))
+        for end in ("close", "throw", "drop", "cancel"):
+            await semaphore.acquire()
+            waiting = [semaphore.acquire(), impl.gated_coro(semaphore, value(1))]
+            for coroutine in waiting:
+                coroutine.send(None)
+            task = asyncio.get_running_loop().create_task(holds(semaphore))
+            await idle(1)
+            semaphore.release()
+            for coroutine in waiting:
+                if end == "close":
+                    coroutine.close()
+                elif end in ("throw", "cancel"):
+                    with contextlib.suppress(KeyError, asyncio.CancelledError):
+                        coroutine.throw(KeyError() if end == "throw" else asyncio.CancelledError())
+            del coroutine, waiting
+            await task
+            del task
+            await let_go()
+        assert semaphore._value == 1 and not semaphore.locked()
+
+
+async def own_semaphores_whose_queue_is_read(impl):
+    for semaphore in own_semaphores(impl, 1):
+        tasks = [asyncio.get_running_loop().create_task(holds(semaphore)) for _ in range(4)]
+        await idle(1)
+        assert len(semaphore._waiters) == 3
+        theirs = asyncio.get_running_loop().create_future()
+        semaphore._waiters.append(theirs)
+        tasks[2].cancel()
+        await asyncio.wait(tasks)
+        assert await theirs is True
+        semaphore._waiters = collections.deque()
+        semaphore.release()
+        await holds(semaphore)
+        semaphore._waiters = None
+        await holds(semaphore)
+        del tasks, theirs
+
+
+async def own_semaphores_whose_limit_changes(impl):
+    for semaphore in own_semaphores(impl, 0):
+        tasks = [asyncio.get_running_loop().create_task(holds(semaphore, 2)) for _ in range(6)]
+        call = impl.gather(*[value(i, 2) for i in range(5)], limit=semaphore)
+        for limit in (1, 3, 0, 2, 10**12, 2):
+            await idle(2)
+            semaphore.limit = limit
+        await asyncio.wait(tasks)
+        assert await call == [*range(5)]
+        del tasks, call
+        assert semaphore._value == semaphore.limit == 2
+
+
+def calls_with(impl, limit):
+    """One of each kind."""
+    yield impl.gather(*[value(i, i % 2) for i in range(4)], limit=limit)
+    yield impl.run_all(iter([value] * 4), limit=limit)
+    yield all_of(impl.amap(value, range(4), limit=limit))
+    yield all_of(impl.amap(value, counting(4), limit=limit, ordered=False))
+    yield all_of(impl.as_completed([value(i, 1) for i in range(4)], limit=limit))
+
+
+async def own_semaphores_as_limits(impl):
+    for semaphore in own_semaphores(impl, 2):
+        for limit in ((3, semaphore), (semaphore, Gate())):
+            for call in calls_with(impl, limit):
+                assert len(await call) == 4
+            del call
+        for call in calls_with(impl, semaphore):
+            others = [asyncio.get_running_loop().create_task(holds(semaphore)) for _ in range(3)]
+            assert len(await call) == 4
+            await asyncio.wait(others)
+            del others, call
+        with contextlib.suppress(ValueError):
+            await impl.gather(value(1), fails(1), value(2, 1), value(3), limit=semaphore, cancel_on_error=True)
+        with contextlib.suppress(ValueError):
+            await impl.run_all([value, fails, value], limit=semaphore)
+        await let_go()
+        assert semaphore._value == 2
+
+
+async def own_semaphores_as_limits_of_what_is_cancelled(impl):
+    for semaphore in own_semaphores(impl, 1):
+        for limit in (semaphore, (Gate(), semaphore)):
+            for handed, turns in ((False, 2), (True, 1)):
+                await semaphore.acquire()
+                tasks = [asyncio.ensure_future(call) for call in calls_with(impl, limit)]
+                await idle(turns)
+                if handed:
+                    semaphore.release()
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+                if not handed:
+                    semaphore.release()
+                del tasks, task
+                await let_go()
+        async with semaphore:
+            stream = impl.amap(value, counting(3), limit=semaphore)
+            await cancelled_while(anext(stream))
+            del stream
+            coroutine = impl.run_all([value] * 2, limit=semaphore)
+            coroutine.send(None)
+            await idle(2)
+            coroutine.close()
+            del coroutine
+        await let_go()
+        assert semaphore._value == 1
+
+
+@functools.cache
+def overriding(impl):
+    """A class is a cycle of its own."""
+
+    class Own(impl.Semaphore):
+        async def acquire(self):
+            return await super().acquire()
+
+    return Own
+
+
+async def own_semaphores_that_are_overridden(impl):
+    semaphore = overriding(impl)(1)
+    for call in calls_with(impl, semaphore):
+        assert len(await call) == 4
+    del call
+    await let_go()
 
 
 async def a_closed_item(impl):
@@ -868,6 +1049,15 @@ SCENARIOS = [
     a_taken_semaphore,
     other_gates,
     limits_in_a_row,
+    own_semaphores_that_are_free,
+    own_semaphores_that_cannot_be,
+    own_semaphores_that_are_contended,
+    own_semaphores_whose_waiters_are_cancelled,
+    own_semaphores_whose_queue_is_read,
+    own_semaphores_whose_limit_changes,
+    own_semaphores_as_limits,
+    own_semaphores_as_limits_of_what_is_cancelled,
+    own_semaphores_that_are_overridden,
     a_closed_item,
     chains,
     an_outer_future_that_somebody_sets,
@@ -906,7 +1096,7 @@ def test_a_thousand_rounds_leave_nothing_behind(impl, scenario):
         for _ in range(ROUNDS // 10):
             await scenario(impl)
         await let_go()
-        for attempt in range(3):
+        for attempt in range(6):
             before = count_objects()
             for round in range(ROUNDS):
                 impl._set_full_turns(round % 2)

@@ -36,9 +36,10 @@ WIDTH = 79
 
 # The tables of function pointers, with their members: the only way in which anything is called upward.
 TABLES = {
-    "CoroutineKind": "step discard is_over detach refused dropped cancelled represented context name shown awaited",
+    "CoroutineKind": "step discard is_over detach refused dropped cancelled represented context name shown awaited at_once",
     "KeeperOwnerCalls": "needs_it cancelled ended",
     "GatedOwnerCalls": "told",
+    "SemaphoreOwnerCalls": "admitted",
     "Runner": "start release",
     "StreamKind": "new_results leave_results open_source begun close_iterable",
     "SourceTask": "begin take is_stepping close cancel strand",
@@ -51,18 +52,18 @@ NO_TABLES: set[str] = set()
 RUNS = set(
     """
     PyErr_NormalizeException PyErr_WarnFormat PyErr_WriteUnraisable PyFloat_AsDouble PyImport_ImportModule PyIter_Next PyIter_Send
-    PyNumber_Index PyObject_Call PyObject_CallFunctionObjArgs PyObject_GetAIter PyObject_CallMethod PyObject_CallMethodNoArgs PyObject_CallMethodObjArgs PyObject_CallMethodOneArg
+    PyLong_AsLong PyDict_Update PyObject_Hash PyObject_Repr PyObject_RichCompare PyNumber_AsSsize_t PyNumber_Index PyObject_Call PyObject_DelAttrString PyObject_CallFunctionObjArgs PyObject_GetAIter PyObject_CallMethod PyObject_CallMethodNoArgs PyObject_CallMethodObjArgs PyObject_CallMethodOneArg
     PyObject_CallNoArgs PyObject_CallOneArg PyObject_GenericSetAttr PyObject_GetAttr PyObject_GetAttrString PyObject_GetIter
     PyObject_IsInstance PyObject_IsTrue PyObject_LengthHint PyObject_RichCompareBool PyObject_SetAttr PyObject_SetAttrString PyObject_Size PyObject_Str
-    PyObject_Vectorcall PyObject_VectorcallMethod PySequence_Concat PySequence_Tuple _PyObject_GetMethod
-    get ->am_anext ->am_await ->call ->tp_finalize ->tp_hash ->tp_init ->tp_new
+    PyObject_Vectorcall PyObject_VectorcallMethod PyObject_CallFunction PySequence_Concat PySequence_List PySequence_Tuple _PyObject_GetMethod
+    get ->am_anext ->am_await ->call ->tp_finalize ->tp_hash ->tp_init ->tp_new ->tp_repr
     """.split()
 )
 RUNS_NOT = set(
     """
     Py_ARRAY_LENGTH Py_BEGIN_CRITICAL_SECTION Py_END_CRITICAL_SECTION Py_EnterRecursiveCall Py_INCREF Py_LeaveRecursiveCall Py_NewRef Py_REFCNT
     Py_TRASHCAN_BEGIN Py_TRASHCAN_END
-    Py_TYPE Py_UNREACHABLE Py_UNUSED Py_VISIT Py_XINCREF Py_XNewRef PyBool_FromLong PyByteArray_Check PyBytes_Check PyCFunction_GET_SELF
+    Py_IS_TYPE Py_TYPE Py_UNREACHABLE Py_UNUSED Py_VISIT Py_XINCREF Py_XNewRef PyBool_FromLong PyByteArray_Check PyBytes_Check PyCFunction_GET_SELF
     PyCallable_Check PyCode_Check PyContext_Enter PyContext_Exit PyCoro_CheckExact PyDict_Check PyDict_GET_SIZE PyDict_Next
     PyErr_ExceptionMatches PyErr_GetHandledException PyErr_GetRaisedException PyErr_GivenExceptionMatches PyErr_NoMemory PyErr_Occurred
     PyExceptionClass_Check PyExceptionInstance_Check PyException_GetCause PyException_GetTraceback PyFunction_Check PyFunction_GET_CODE
@@ -73,7 +74,7 @@ RUNS_NOT = set(
     PyObject_TypeCheck PyList_Check PyCFunction_Check PyErr_SetNone PyErr_SetObject PyTuple_Check PyArg_ParseTuple PySequence_Fast_GET_ITEM
     PySequence_Fast_GET_SIZE PySet_CheckExact PyThreadState_Get PyThread_get_thread_ident PyTime_MonotonicRaw PyTraceBack_Check
     PyTuple_CheckExact PyTuple_GET_ITEM PyTuple_GET_SIZE PyTuple_SET_ITEM PyType_Check PyType_GetModuleState PyType_HasFeature
-    PyType_IsSubtype PyUnicode_AsUTF8 PyUnicode_Check PyUnicode_CompareWithASCIIString PyVectorcall_NARGS _PyObject_GetDictPtr
+    PyType_GetModuleByDef PyType_IsSubtype PyUnstable_Long_CompactValue PyUnstable_Long_IsCompact PyUnicode_AsUTF8 PyUnicode_Check PyUnicode_CompareWithASCIIString PyUnicode_FindChar PyUnicode_GET_LENGTH PyUnicode_READ_CHAR Py_UNICODE_ISUPPER PyVectorcall_NARGS _PyObject_GetDictPtr
     _PyTime_GetMonotonicClock _PyType_Lookup
     assert memcmp memcpy memset offsetof strchr strcmp strlen strncmp strrchr
     visit ->tp_traverse
@@ -87,10 +88,10 @@ RELEASES_OR_ALLOCATES = set(
     """
     Py_CLEAR Py_DECREF Py_SETREF Py_XDECREF Py_XSETREF PyArg_ParseTupleAndKeywords PyCFunction_New PyContext_Copy PyContext_CopyCurrent
     PyDict_Copy PyDict_New PyDict_Values PyErr_Clear PyFloat_FromDouble PyErr_Fetch PyErr_Restore PyErr_SetRaisedException PyErr_SetString PyException_SetCause
-    PyException_SetContext PyException_SetTraceback PyList_Append PyList_AsTuple PyList_New PyList_SetItem PyList_SetSlice PyLong_FromLong
+    PyException_SetContext PyException_SetTraceback PyList_Append PyList_AsTuple PyList_New PyMethod_New PyList_SetItem PyList_SetSlice PyLong_FromLong
     PyLong_FromSsize_t PyLong_FromVoidPtr PyMem_Calloc PyMem_Free PyMem_New PyMem_Resize PyObject_CallFinalizerFromDealloc PyObject_ClearWeakRefs
-    PyObject_GenericGetDict PySet_New PyTuple_New PyTuple_Pack PyType_FromModuleAndSpec PyType_GenericAlloc PyType_GetName PyUnicode_FromString
-    PyUnicode_InternFromString
+    PyObject_GenericGetDict PySet_New PyTuple_GetSlice PyTuple_New PyTuple_Pack PyType_FromModuleAndSpec PyType_GenericAlloc PyType_GetName PyUnicode_FromString
+    PyUnicode_InternFromString PyUnicode_Substring Py_BuildValue
     clear ->tp_alloc ->tp_clear ->tp_dealloc ->tp_free ->future_get_callbacks ->task_get_name
     """.split()
 )
@@ -121,6 +122,11 @@ RUNS_NOT_HERE = {
         "semaphore_method_is_intact",
     ): "of an exact semaphore, whose class has plain functions there",
     ("nobody_waits", "PyObject_Size"): "of an exact deque",
+    ("semaphore_queue_publish", "PyObject_CallOneArg"): "makes a deque of a list",
+    ("semaphore_queue_withdraw", "PyObject_Size"): "of an exact deque",
+    ("semaphore_queue_listed", "PySequence_List"): "of an exact deque",
+    ("semaphore_queue_join", "call_method_for_effect"): "append() of an exact deque",
+    ("semaphore_is_free", "PyObject_Size"): "of an exact deque",
 }
 
 KEYWORDS = set("if for while switch return sizeof do else case defined void int".split())

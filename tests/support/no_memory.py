@@ -117,6 +117,7 @@ class Row:
         self.length = length
         self.items = []  # coroutines that end, or are closed
         self.gates = []  # semaphores, and how many slots they should have in the end
+        self.kept = []  # CPython loses the error that is being raised when an object with a __dict__ goes
         self.futures = []
         self.tasks = []
         self.called = False  # the function of ours has been reached
@@ -142,6 +143,11 @@ class Row:
     def semaphore(self, slots=1, of=asyncio.Semaphore):
         semaphore = of(slots)
         semaphore._get_loop()  # takes a lock, and leaves it taken if memory runs out in the middle of that
+        self.gates.append((semaphore, slots))
+        return semaphore
+
+    def own_semaphore(self, slots=1, kind="Semaphore"):
+        semaphore = getattr(self.impl, kind)(slots)
         self.gates.append((semaphore, slots))
         return semaphore
 
@@ -1466,6 +1472,370 @@ async def of_closing_for_the_keeper(row):
     return await future
 
 
+# Semaphores of ours: what `async with` around a body loses without memory is CPython's, which then makes no coroutine to leave it.
+
+
+async def slot_for_a_turn(semaphore, number=1):
+    await semaphore.acquire()
+    try:
+        await turns(number)
+    finally:
+        semaphore.release()
+    return number
+
+
+async def block_for_a_turn(semaphore):
+    async with semaphore:
+        await turn()
+
+
+def taken(row, slots=1, kind="Semaphore"):
+    """One of ours all of whose slots are taken, and given back in the next turn."""
+    semaphore = row.own_semaphore(slots, kind)
+    semaphore._value = 0
+    for _ in range(slots):
+        row.loop.call_soon(semaphore.release)
+    return semaphore
+
+
+@scenario("semaphore")
+async def is_made(row):
+    kinds = row.impl.Semaphore, row.impl.BoundedSemaphore
+    row.begins_in_the_call()
+    return [
+        (type(semaphore) is kind, semaphore.limit, repr(semaphore)[-20:]) for kind in kinds for semaphore in [kind(3)]
+    ]
+
+
+@scenario("semaphore")
+async def is_made_wrongly(row):
+    return row.call(row.impl.Semaphore, -1)
+
+
+@scenario("semaphore")
+async def is_reduced(row):
+    """What copies ask for. (What they make of it may crash without memory, as plain Python code.)"""
+    semaphore = row.own_semaphore(3)
+    semaphore.note = "its own"
+    row.begins_in_the_call()
+    return str(semaphore.__reduce_ex__(2)[1:])[-60:]
+
+
+@scenario("semaphore")
+async def a_free_slot(row):
+    semaphore = row.own_semaphore(2)
+    row.begins_in_the_call()
+    return [await slot_for_a_turn(semaphore, number) for number in range(3)]
+
+
+@scenario("semaphore")
+async def a_free_block(row):
+    semaphore = row.impl.Semaphore(2)
+    row.kept.append(semaphore)
+    row.begins_in_the_call()
+    for _ in range(2):
+        await block_for_a_turn(semaphore)
+
+
+@scenario("semaphore")
+async def a_taken_slot(row):
+    semaphore = taken(row)
+    row.begins_in_the_call()
+    return await slot_for_a_turn(semaphore)
+
+
+@scenario("semaphore")
+async def a_taken_block(row):
+    semaphore = row.impl.Semaphore(0)
+    row.kept.append(semaphore)
+    row.loop.call_soon(semaphore.release)
+    row.begins_in_the_call()
+    await block_for_a_turn(semaphore)
+
+
+@scenario("semaphore")
+async def several_wait(row):
+    semaphore = taken(row, 2)
+    tasks = [row.task(slot_for_a_turn(semaphore, number)) for number in range(4)]
+    await turn()
+    row.begins_in_the_call()
+    return [await task for task in tasks]
+
+
+@scenario("semaphore")
+async def released_too_often(row):
+    semaphore = row.own_semaphore(1, "BoundedSemaphore")
+    return row.call(semaphore.release)
+
+
+@scenario("semaphore")
+async def released_for_many(row):
+    semaphore = row.own_semaphore(3)
+    semaphore._value = 0
+    tasks = [row.task(slot_for_a_turn(semaphore, number)) for number in range(3)]
+    three_times = iter((1, 2, 3))
+    await turns(2)
+    row.begins_in_the_call()
+    for _ in three_times:
+        try:
+            semaphore.release()
+        except MemoryError:  # to whom it goes is not told, and the slot is back
+            pass
+    return [await task for task in tasks]
+
+
+@scenario("semaphore")
+async def waiting_is_cancelled(row):
+    semaphore = row.own_semaphore()
+    await semaphore.acquire()
+    try:
+        return await cancelled(row, slot_for_a_turn(semaphore))
+    finally:
+        semaphore.release()
+
+
+@scenario("semaphore")
+async def handed_over_and_cancelled(row):
+    semaphore = row.own_semaphore()
+    await semaphore.acquire()
+    task, other = row.task(slot_for_a_turn(semaphore)), row.task(slot_for_a_turn(semaphore, 2))
+    await turns(2)
+    semaphore.release()
+    row.begins_in_the_call()
+    task.cancel()
+    return await other
+
+
+@scenario("semaphore")
+async def handed_over_and_closed(row):
+    semaphore = row.own_semaphore()
+    await semaphore.acquire()
+    coro = semaphore.acquire()
+    coro.send(None)
+    semaphore.release()
+    row.begins_in_the_call()
+    return coro.close()
+
+
+@scenario("semaphore")
+async def waiting_is_thrown_into(row):
+    semaphore = row.own_semaphore()
+    await semaphore.acquire()
+    coro = semaphore.acquire()
+    coro.send(None)
+    semaphore.release()
+    row.begins_in_the_call()
+    return coro.throw(ValueError("expected"))
+
+
+@scenario("semaphore")
+async def its_limit_is_raised(row):
+    semaphore = row.own_semaphore(3)
+    semaphore.limit = 0
+    tasks = [row.task(slot_for_a_turn(semaphore, number)) for number in range(3)]
+    await turns(2)
+    row.begins_in_the_call()
+    try:
+        semaphore.limit = 3
+    except MemoryError:
+        pass
+    return semaphore.limit, [await task for task in tasks]
+
+
+@scenario("semaphore")
+async def its_limit_goes_up_and_down(row):
+    semaphore = row.own_semaphore(1)
+    row.begins_in_the_call()
+    for limit in (5, 0, 2**40, 1):
+        semaphore.limit = limit
+    return semaphore.limit, semaphore._value
+
+
+@scenario("semaphore")
+async def its_queue_is_read(row):
+    semaphore = taken(row)
+    tasks = [row.task(slot_for_a_turn(semaphore, number)) for number in range(3)]
+    await turn()
+    row.begins_in_the_call()
+    length = len(semaphore._waiters)
+    return length, [await task for task in tasks]
+
+
+@scenario("semaphore")
+async def others_stand_in_its_queue(row):
+    semaphore = taken(row)
+    tasks = [row.task(slot_for_a_turn(semaphore, number)) for number in range(2)]
+    await turn()
+    waiter = row.loop.create_future()
+    semaphore._waiters.append(waiter)
+    row.begins_in_the_call()
+    results = [await task for task in tasks]
+    semaphore._waiters = None
+    return results
+
+
+@scenario("semaphore")
+async def gated_by_it(row):
+    semaphore = taken(row)
+    tasks = [row.task(row.impl.gated_coro(semaphore, row.item(number))) for number in range(3)]
+    row.begins_in_the_call()
+    return [await task for task in tasks]
+
+
+@scenario("semaphore")
+async def gated_by_it_and_closed(row):
+    semaphore = row.own_semaphore()
+    await semaphore.acquire()
+    coro = row.impl.gated_coro(semaphore, row.item(1))
+    coro.send(None)
+    semaphore.release()
+    row.begins_in_the_call()
+    return coro.close()
+
+
+@scenario("semaphore as a limit")
+async def of_a_gather(row):
+    items = [row.item(number, number % 3) for number in range(6)]
+    return await row.call(row.impl.gather, *items, limit=row.own_semaphore(2))
+
+
+@scenario("semaphore as a limit")
+async def of_a_gather_that_waits(row):
+    items = [row.item(number, number % 3) for number in range(4)]
+    return await row.call(row.impl.gather, *items, limit=taken(row, 2))
+
+
+@scenario("semaphore as a limit")
+async def first_in_a_row(row):
+    items = [row.item(number, number % 3) for number in range(4)]
+    return await row.call(row.impl.gather, *items, limit=(taken(row, 2), 3, row.semaphore()))
+
+
+@scenario("semaphore as a limit")
+async def second_in_a_row(row):
+    items = [row.item(number, number % 3) for number in range(4)]
+    return await row.call(row.impl.gather, *items, limit=(row.semaphore(3), taken(row, 1)))
+
+
+@scenario("semaphore as a limit")
+async def of_callables(row):
+    functions = iter([lambda number=number: row.item(number, number % 2) for number in range(4)])
+    return await row.call(row.impl.run_all, functions, limit=taken(row))
+
+
+@scenario("semaphore as a limit")
+async def of_a_stream(row):
+    return await all_of(row.call(row.impl.amap, value_after, range(4), limit=taken(row, 2)))
+
+
+@scenario("semaphore as a limit")
+async def of_a_stream_over_an_async_source(row):
+    return await all_of(row.call(row.impl.amap, value_after, up_to(3), limit=taken(row)))
+
+
+@scenario("semaphore as a limit")
+async def of_as_completed(row):
+    return await completed(row, [row.item(number, 1) for number in range(3)], limit=taken(row))
+
+
+@scenario("semaphore as a limit")
+async def shared_by_two_calls_and_a_task(row):
+    semaphore = row.own_semaphore()
+    calls = [row.impl.gather(*[row.item(number) for number in range(2)], limit=semaphore) for _ in range(2)]
+    task = row.task(slot_for_a_turn(semaphore))
+    row.begins_in_the_call()
+    return [await call for call in calls], await task
+
+
+@scenario("semaphore as a limit")
+async def raised_meanwhile(row):
+    semaphore = row.own_semaphore(3)
+    semaphore.limit = 0
+    future = row.impl.gather(*[row.item(number) for number in range(4)], limit=semaphore)
+    await turns(2)
+    row.begins_in_the_call()
+    try:
+        semaphore.limit = 3
+    except MemoryError:
+        pass
+    return semaphore.limit, await future
+
+
+@scenario("semaphore as a limit")
+async def lowered_meanwhile(row):
+    semaphore = row.own_semaphore(1)
+    semaphore.limit = 3
+    future = row.impl.gather(*[row.item(number) for number in range(5)], limit=semaphore)
+    await turns(1)
+    row.begins_in_the_call()
+    semaphore.limit = 1
+    return await future
+
+
+@scenario("semaphore as a limit")
+async def cancelled_in_its_queue(row):
+    semaphore = row.own_semaphore()
+    await semaphore.acquire()
+    try:
+        return await cancelled(row, row.impl.run_all([lambda: row.item(1)] * 2, limit=semaphore), 3)
+    finally:
+        semaphore.release()
+
+
+@scenario("semaphore as a limit")
+async def cancelled_when_handed_a_slot(row):
+    semaphore = row.own_semaphore()
+    await semaphore.acquire()
+    future = row.impl.gather(row.item(1), row.item(2), limit=semaphore)
+    await turns(2)
+    semaphore.release()
+    row.begins_in_the_call()
+    future.cancel()
+    return await future
+
+
+@scenario("semaphore as a limit")
+async def its_source_is_at_its_end(row):
+    """A slot that it has been handed comes to nothing, and goes to the next."""
+    semaphore = row.own_semaphore()
+    await semaphore.acquire()
+    stream = row.task(all_of(row.impl.amap(value_after, iter(()), limit=semaphore)))
+    await turns(2)
+    task = row.task(slot_for_a_turn(semaphore))
+    await turn()
+    row.begins_in_the_call()
+    semaphore.release()
+    return await stream, await task
+
+
+@scenario("semaphore as a limit")
+async def whose_item_fails(row):
+    items = [row.item(1, 2), row.item(of=fails), row.item(2), row.item(3)]
+    return await row.call(row.impl.gather, *items, limit=taken(row, 2), cancel_on_error=True)
+
+
+@scenario("semaphore as a limit")
+async def that_is_overridden(row):
+    class Own(row.impl.Semaphore):
+        async def acquire(self):
+            return await super().acquire()
+
+    semaphore = Own(2)
+    row.kept.append(semaphore)  # its acquire() may fail when it has the slot
+    return await row.call(row.impl.gather, *[row.item(number) for number in range(3)], limit=semaphore)
+
+
+@scenario("semaphore as a limit")
+async def with_too_many_releases(row):
+    semaphore = row.own_semaphore(1, "BoundedSemaphore")
+
+    async def releases():
+        await turn()
+        semaphore.release()
+
+    return await row.call(row.impl.gather, row.item(of=releases), limit=semaphore, return_exceptions=True)
+
+
 @scenario("introspection")
 async def of_functions(row):
     row.begins_in_the_call()
@@ -1612,6 +1982,8 @@ def attempt(impl, group, function, start, length, expected):
     for context in reports:
         note_report(said, None, context)
     for gate, _ in gates:
+        if isinstance(gate, impl.Semaphore):
+            continue  # it finds out by itself who is gone
         gate._loop, gate._waiters = None, Forgetful()
     row.callback_errors.clear()
     unraisables.clear()
@@ -1662,7 +2034,10 @@ def may_be_said(message, group, was_lost):
     if was_lost or group == "task factory":  # those Tasks are not ours
         return "was destroyed" in message or "never retrieved" in message
     # The caller failed before it came to that.
-    return group in ("gather", "slices") and "_GatheringFuture exception was never retrieved" in message
+    return (
+        group in ("gather", "slices", "semaphore as a limit")
+        and "_GatheringFuture exception was never retrieved" in message
+    )
 
 
 def may_be_warned(text, was_lost):

@@ -106,7 +106,7 @@ def uses(impl, loop):
         def items():
             return (item(i) for i in range(5))
 
-        gates = Semaphore(2), BoundedSemaphore(2)
+        gates = Semaphore(2), BoundedSemaphore(2), impl.Semaphore(2), impl.BoundedSemaphore(2)
         for n in 1, 2, None:
             assert await impl.gather_with_concurrency(n, *items()) == expected
         for limit in (1, 2, None, *gates):
