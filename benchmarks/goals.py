@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from . import harness
+from . import harness, parts
 from .compare import cells
 from .compare.cells import CALLABLES, COROUTINES, INSIDE, Cell
 from .harness import Samples, difference, ratio, value
@@ -46,6 +46,18 @@ BESIDE_ASYNCIO = {  # ours -> asyncio's, with a semaphore around each item if th
     ASYNC: "as-completed-async",
     LAZY: "as-completed-async",
     OF_TASKS: "as-completed-of-tasks",
+}
+ASYNCIO_SEMAPHORE, SEMAPHORE, WAITERS = "asyncio-semaphore", "gatedcoro-semaphore", 10_000
+SEMAPHORES_ALONE = {  # work -> title, count, limit, quantity, what is wanted
+    "semaphore-entered": ("async with, free", COUNT, LIMIT, "time", (4, 3.2, 3.3)),
+    "semaphore-acquired": ("acquire() and release(), free", COUNT, LIMIT, "time", (5, 3.5, 3)),
+    "semaphore-shared": ("1,000 tasks share 10 slots over sleep(0)", COUNT, LIMIT, "time", (1.3, 1.3, 1.3)),
+    "semaphore-released": ("10,000 waiters let in in one turn", WAITERS, WAITERS, "time-of-one", (20, 20, 20)),
+}
+LANGCHAIN_GATED, GATED, GATED_BY_OURS = "langchain-gated-coro", "gatedcoro-gated-coro", "gatedcoro-gated-coro-semaphore"
+GATED_CONTESTS = {  # what is made before -> name
+    COROUTINES: "gated_coro, free semaphore, nothing",
+    INSIDE: "gated_coro in a loop, free semaphore, nothing",
 }
 TASKS_FROM_C = "n=10, nothing, only Tasks"
 BESIDE_LOOPS, PARTIALS_MADE = "run_all beside plain loops, nothing", "run_all, nothing, what is called made inside"
@@ -92,9 +104,20 @@ CONTESTS = [
     ],
     made_before(TASKS_FROM_C, "nothing", COUNT, LIMIT, FROM_C, PER_ITEM),
     made_before("20 items, n=5, sleep(0)", "sleep0", 20, 5, "langchain", "pool", OURS, PER_ITEM),
-    made_before(
-        "gated_coro, free semaphore, nothing", "nothing", COUNT, LIMIT, "langchain-gated-coro", "gatedcoro-gated-coro"
-    ),
+    *[
+        Contest(name, Cell("nothing", COUNT, LIMIT, made=made), (LANGCHAIN_GATED, GATED, GATED_BY_OURS))
+        for made, name in GATED_CONTESTS.items()
+    ],
+    *[
+        Contest(f"semaphore, {title}", Cell(work, count, limit, quantity=quantity), (ASYNCIO_SEMAPHORE, SEMAPHORE))
+        for work, (title, count, limit, quantity, _) in SEMAPHORES_ALONE.items()
+    ],
+    *[
+        made_before(
+            f"gather(limit=semaphore), {title}", work, COUNT, LIMIT, "gatedcoro-gather", "gatedcoro-gather-semaphore"
+        )
+        for title, work in WORKS.items()
+    ],
     *[
         made_before(f"gather(limit=10), {title}", work, COUNT, LIMIT, "gatedcoro-handed-on", "gatedcoro-gather")
         for title, work in WORKS.items()
@@ -256,7 +279,26 @@ GOALS = [
     faster("n=None, future", "asyncio-gather", PER_ITEM, 1.3, 1.4, 1.5),
     faster("20 items, n=5, sleep(0)", "langchain", OURS, 3, 3.5, 3.5),
     faster("20 items, n=5, sleep(0)", "langchain", PER_ITEM, 1.8, 2.5, 3),
-    faster("gated_coro, free semaphore, nothing", "langchain-gated-coro", "gatedcoro-gated-coro", 2.5, 3, 3),
+    *[
+        faster(contest, LANGCHAIN_GATED, tool, *wanted)
+        for contest in GATED_CONTESTS.values()
+        for tool, wanted in ((GATED, (3, 3, 3)), (GATED_BY_OURS, (4, 4, 3.5)))
+    ],
+    *[
+        faster(f"semaphore, {title}", ASYNCIO_SEMAPHORE, SEMAPHORE, *wanted)
+        for title, _, _, _, wanted in SEMAPHORES_ALONE.values()
+    ],
+    *[
+        at_most(
+            f"gather(limit=semaphore), {work}",
+            "gatedcoro-gather-semaphore / gatedcoro-gather",
+            ratio("gatedcoro-gather-semaphore", "gatedcoro-gather"),
+            1.1,
+            "x",
+            "",
+        )
+        for work in WORKS
+    ],
     *[at_most(f"n=10, {work}", f"{OURS} - pool", difference(OURS, "pool"), 0.2, "us", OURS) for work in WORKS],
     at_most(
         TASKS_FROM_C,
@@ -291,6 +333,9 @@ GOALS = [
 
 
 # --- Measuring ----------------------------------------------------------------------------------------------------
+
+
+BY_PROCESSOR = {"time": "processor-time", "time-of-one": "processor-time-of-one"}
 
 
 @dataclass
@@ -334,9 +379,10 @@ def samples_of(
     # Where the two modes are compared each is a tool; elsewhere what is left out is left out by the environment.
     tools = [tool for tool in contest.tools if tool != skipped or PER_ITEM not in contest.tools]
     environment = {"PYTHONHASHSEED": "0", **({"GATEDCORO_TASK_REUSE": "0"} if options.no_reuse else {})}
-    if cell.quantity == "time":
+    if cell.quantity in BY_PROCESSOR:
         made = INSIDE if options.made_inside and cell.made == COROUTINES else cell.made
-        cell = replace(cell, quantity="processor-time" if options.processor_time else "time", made=made)
+        quantity = BY_PROCESSOR[cell.quantity] if options.processor_time else cell.quantity
+        cell = replace(cell, quantity=quantity, made=made)
     rounds = harness.Rounds(options.rounds, max(options.rounds, MOST_ROUNDS), ENOUGH_SECONDS / len(tools), paired=True)
     samples: dict[str, list[float]] = {}
     for group in [[tool] for tool in tools] if contest.alone else [tools]:
@@ -363,7 +409,8 @@ def print_table(python: harness.Python, measured: Measured, goals: list[Goal], o
         f"\n{python.build}  ({python.path}; coroutines made {'inside' if options.made_inside else 'before'} the timed region; "
         f"{'processor' if options.processor_time else 'wall'} time; median and range of {options.processes} fresh processes)"
     )
-    print(f"{'what':82} {'goal':>9} {'figure':>9}  {'range':>17}  met")
+    width = max((len(title) for title in measured.figures), default=0)
+    print(f"{'what':{width}} {'goal':>9} {'figure':>9}  {'range':>17}  met")
     all_met = True
     for goal in goals:
         figures = measured.figures.get(goal.title)
@@ -376,7 +423,7 @@ def print_table(python: harness.Python, measured: Measured, goals: list[Goal], o
         verdict = "-" if met is None else "yes" if met else "NO"
         if met and not goal.at_most and wanted is not None and figure < wanted:
             verdict = "yes (0.9)"
-        print(f"{goal.title:82} {bound:>9} {figure:9.3g}  {min(figures):8.3g}-{max(figures):<8.3g}  {verdict}")
+        print(f"{goal.title:{width}} {bound:>9} {figure:9.3g}  {min(figures):8.3g}-{max(figures):<8.3g}  {verdict}")
     print("\nmedian of the processes' medians")
     units = {contest.name: cells.QUANTITIES[contest.cell.quantity].unit for contest in CONTESTS}
     for name, tools in measured.medians.items():
@@ -385,6 +432,51 @@ def print_table(python: harness.Python, measured: Measured, goals: list[Goal], o
     for what, why in measured.without.items():
         print(f"  not measured: {what}: {why}")
     return all_met and not any(why.startswith("failed") for why in measured.without.values())
+
+
+IN_THE_DOCUMENTATION = [  # of --docs: words, contest, over, under
+    *[
+        (f"{title}: asyncio's, ours", f"semaphore, {title}", ASYNCIO_SEMAPHORE, SEMAPHORE)
+        for title, *_ in SEMAPHORES_ALONE.values()
+    ],
+    *[
+        (
+            f"`gated_coro` on a free one{how}: LangChain's with asyncio's, ours with {whose}",
+            contest,
+            LANGCHAIN_GATED,
+            tool,
+        )
+        for contest, how in zip(GATED_CONTESTS.values(), ("", ", each coroutine made in its turn"), strict=True)
+        for tool, whose in ((GATED_BY_OURS, "ours"), (GATED, "asyncio's"))
+    ],
+    *[
+        (
+            f"`gather` of items, {work}: limit=semaphore, limit=10",
+            f"gather(limit=semaphore), {work}",
+            "gatedcoro-gather-semaphore",
+            "gatedcoro-gather",
+        )
+        for work in WORKS
+    ],
+]
+
+
+def documented(found: list[tuple[harness.Python, Measured]], command: str) -> str:
+    """The part of docs/measured.md about semaphores."""
+    rows = []
+    for words, contest, over, under in IN_THE_DOCUMENTATION:
+        row = [words]
+        for _, measured in found:
+            first, second = (statistics.median(measured.medians[contest][tool]) for tool in (over, under))
+            figure = statistics.median(measured.figures[f"{contest}: {over} / {under}"])
+            row.append(f"{first:.3g} / {second:.3g} = {figure:.3g}")
+        rows.append(row)
+    processes = len(next(iter(found[0][1].figures.values())))
+    return (
+        f"## Semaphores\n\n{parts.made(command, ())}\nus an item (an entry, an acquisition, a coroutine), and how many times as long: the median over "
+        f"{processes} fresh processes of the median over interleaved rounds.\n\n"
+        + parts.table(["", *[python.name for python, _ in found]], rows)
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -399,6 +491,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processor-time", action="store_true", help="time by the thread's processor time (for a busy machine)"
     )
+    parser.add_argument("--docs", action="store_true", help="also write docs/measured.md's part about semaphores")
     parser.add_argument("--json", metavar="FILE", help="write every figure to FILE as well")
 
 
@@ -415,12 +508,16 @@ def main(options: argparse.Namespace) -> int:
         and not (options.quick and sizes[goal.contest] > COUNT)
     ]
     all_met = True
-    written = {}
+    written, found = {}, []
     for path in options.python or [sys.executable]:
         python = harness.described(path)
         measured = measured_on(python, goals, options)
         all_met &= print_table(python, measured, goals, options)
         written[python.name] = vars(measured)
+        found.append((python, measured))
     if options.json:
         Path(options.json).write_text(json.dumps(written, indent=1))
+    if options.docs:
+        command = " ".join(["goals --only semaphore --docs", *["--python PATH" for _ in options.python or ()]])
+        parts.write(parts.MEASURED, parts.SEMAPHORES, documented(found, command))
     return 0 if all_met else 1

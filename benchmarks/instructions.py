@@ -26,13 +26,19 @@ from typing import Any
 from gatedcoro._demo_measure import future, nothing, sleep0
 
 from . import harness, measure
-from .compare import competitors
+from .compare import competitors, semaphores
 from .compare.works import Item
 
 BASELINE = Path(__file__).parent / "baselines" / "instructions.json"
 COUNT = 2_000
 TOLERANCE = 0.03
 WORKS = {"nothing": nothing, "sleep(0)": sleep0, "future": future}
+SEMAPHORES = {
+    "semaphore-entered": "async with, free",
+    "semaphore-acquired": "acquire() and release(), free",
+    "semaphore-shared": "shared over sleep(0)",
+    "semaphore-released": "waiters let in in one turn",
+}
 
 CodePath = Callable[[Any, int], Coroutine[Any, Any, list[int]]]  # the subject, N -> the results
 
@@ -84,6 +90,33 @@ async def gated(subject: Any, count: int) -> list[int]:
     return [await subject.gated_coro(semaphore, nothing(index)) for index in range(count)]
 
 
+async def gated_by_ours(subject: Any, count: int) -> list[int]:
+    semaphore = subject.Semaphore(10)
+    return [await subject.gated_coro(semaphore, nothing(index)) for index in range(count)]
+
+
+def gathered_by_ours(item: Item) -> CodePath:
+    async def run(subject: Any, count: int) -> list[int]:
+        limit = subject.Semaphore(10)
+        results: list[int] = await subject.gather(*[item(index) for index in range(count)], limit=limit)
+        return results
+
+    return run
+
+
+def with_semaphore(work: str, of_asyncio: bool = False) -> CodePath:
+    """A work of semaphores; with all slots held, as many as there are items."""
+    released = work == "semaphore-released"
+
+    async def run(subject: Any, count: int) -> list[int]:
+        make = asyncio.Semaphore if of_asyncio else subject.Semaphore
+        tool = competitors.a_semaphore("counted", "counted", make)
+        async with semaphores.BY_NAME[work].prepare(tool, count, count if released else 10) as call:
+            return list(await call())
+
+    return run
+
+
 def other(tool: str, item: Item, limit: int | None) -> CodePath:
     async def run(_subject: Any, count: int) -> list[int]:
         return await competitors.BY_NAME[tool].run(item, count, limit)
@@ -98,6 +131,9 @@ PATHS: dict[str, CodePath] = {
     "gather(limit=10), sleep(0)": future_gathered(sleep0),
     "run_all(limit=10), nothing": called,
     "gated_coro, free semaphore, nothing": gated,
+    **{f"Semaphore, {title}": with_semaphore(work) for work, title in SEMAPHORES.items()},
+    "gated_coro, free Semaphore of ours, nothing": gated_by_ours,
+    **{f"gather(limit=Semaphore), {name}": gathered_by_ours(item) for name, item in WORKS.items()},
     **{f"amap(limit=10), {name}": streamed(item) for name, item in WORKS.items()},
     "amap(limit=10, ordered=False), nothing": streamed(nothing, ordered=False),
     "amap(limit=10), async source, nothing": streamed(nothing, async_source=True),
@@ -114,6 +150,11 @@ OTHERS: dict[str, CodePath] = {  # for comparison; they have no baseline
 }
 TASKS_FROM_C = "only a Task per item, from C, nothing"
 OTHERS[TASKS_FROM_C] = other("task-from-c", nothing, 10)
+OTHERS |= {
+    f"asyncio.Semaphore, {title}": with_semaphore(work, of_asyncio=True)
+    for work, title in SEMAPHORES.items()
+    if work != "semaphore-released"  # with asyncio's, the square of the number
+}
 OTHERS["a plain loop that calls, nothing"] = other("loop-of-calls", nothing, None)
 
 
@@ -203,6 +244,7 @@ def main(options: argparse.Namespace) -> int:
         return 2
     lacking = {"gather(limit=10), sleep(0)": "gather", "run_all(limit=10), nothing": "run_all"}
     lacking |= {name: "amap" for name in PATHS if "amap" in name}
+    lacking |= {name: "Semaphore" for name in PATHS if "Semaphore" in name}
     names = [name for name in names if hasattr(subject, lacking.get(name, "gather_with_concurrency"))]
     if TASKS_FROM_C in names and (
         absent := competitors.BY_NAME["task-from-c"].absent()

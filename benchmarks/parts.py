@@ -8,6 +8,8 @@ from . import measure
 from .harness import ROOT
 
 PROGRAMS = ROOT / "docs" / "programs.md"
+MEASURED = ROOT / "docs" / "measured.md"
+SEMAPHORES = "semaphores"  # the part of it that `goals` writes and `report` keeps
 
 
 def made(command: str, packages: Collection[str]) -> str:
@@ -16,7 +18,7 @@ def made(command: str, packages: Collection[str]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in measure.versions().items() if name in packages)
     return (
         f"Made on {datetime.date.today().isoformat()} by `python -m benchmarks {command}` on {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['system']} ({machine['architecture']}), with {measure.build()}; {versions}.\n"
+        f"{machine['system']} ({machine['architecture']}), with {measure.build()}{versions and f'; {versions}'}.\n"
     )
 
 
@@ -27,8 +29,15 @@ def table(head: list[str], rows: Iterable[list[str]], texts: Collection[str] = (
 
 
 def write(page: Path, name: str, text: str) -> None:
-    before, begin, rest = page.read_text().partition(f"<!--- {name} --->\n")
-    _, end, after = rest.partition(f"<!--- end of {name} --->\n")
-    if not end:
+    before, _, after = split(page, name)
+    page.write_text(f"{before}\n{text}\n{after}")
+
+
+def split(page: Path, name: str) -> tuple[str, str, str]:
+    """The page before the part, the part, the page after it; the comments belong to what is around."""
+    begin, end = f"<!--- {name} --->\n", f"<!--- end of {name} --->\n"
+    before, found, rest = page.read_text().partition(begin)
+    part, found_end, after = rest.partition(end)
+    if not found or not found_end:
         raise ValueError(f"{page.name} has no part {name}")
-    page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+    return before + begin, part, end + after

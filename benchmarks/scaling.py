@@ -47,6 +47,11 @@ async def by_gated_coro(subject: Any, functions: Sequence[Function]) -> list[Any
     return await asyncio.gather(*[subject.gated_coro(gate, item) for item in made(functions)])
 
 
+async def by_gated_coro_and_ours(subject: Any, functions: Sequence[Function]) -> list[Any]:
+    gate = subject.Semaphore(10)
+    return await asyncio.gather(*[subject.gated_coro(gate, item) for item in made(functions)])
+
+
 def by_amap(**options: Any) -> Door:
     """One by one: the list is the reader's."""
 
@@ -75,16 +80,22 @@ DOORS: dict[str, Door] = {
     ),
     "constrained_execution(10)": lambda subject, functions: subject.constrained_execution(functions, 10),
     "gated_coro": by_gated_coro,
+    "gather(limit=Semaphore)": lambda subject, functions: subject.gather(*made(functions), limit=subject.Semaphore(10)),
+    "run_all(limit=Semaphore)": lambda subject, functions: subject.run_all(
+        functions, limit=subject.Semaphore(10), cancel_on_error=False
+    ),
+    "gated_coro(Semaphore)": by_gated_coro_and_ours,
     "amap(ordered=False)": by_amap(ordered=False),
     "amap(limit=10)": by_amap(limit=10),
 }
 
 # The call is no coroutine of ours that could be closed.
 NO_COROUTINE = (
-    *("gather", "gather(limit=10)", "gather(limit=a semaphore)", "gated_coro"),
+    *("gather", "gather(limit=10)", "gather(limit=a semaphore)", "gather(limit=Semaphore)"),
+    *("gated_coro", "gated_coro(Semaphore)"),
     *("amap(ordered=False)", "amap(limit=10)"),
 )
-# asyncio.Semaphore itself is quadratic: each of many waiters that are cancelled at once looks at all the others.
+# asyncio.Semaphore, unlike ours, is itself quadratic: each of many waiters that are cancelled at once looks at all the others.
 CANCELS_WAITERS = ("caller cancelled", "cancelled items fail", "keeper cancelled", "interrupted")
 
 
@@ -476,6 +487,82 @@ async def as_many_as_there_are(subject: Any, count: int) -> None:
     assert await subject.gather(*[sleep0() for _ in range(count)], limit=count) == [1] * count
 
 
+def waiters_of(what: Callable[[Any, list[asyncio.Task[Any]]], Coroutine[Any, Any, None]]) -> Scenario:
+    """N Tasks wait for a semaphore of N slots, all of which are held."""
+
+    async def main(subject: Any, count: int) -> None:
+        semaphore = subject.Semaphore(count)
+        semaphore._value = 0
+        waiters = [asyncio.create_task(semaphore.acquire()) for _ in range(count)]
+        await asyncio.sleep(0)
+        await what(semaphore, waiters)
+
+    return special(main)
+
+
+@waiters_of
+async def are_let_in(semaphore: Any, waiters: list[asyncio.Task[Any]]) -> None:
+    for _ in waiters:
+        semaphore.release()
+    assert await asyncio.gather(*waiters) == [True] * len(waiters)
+    assert semaphore._value == 0
+
+
+@waiters_of
+async def are_let_in_by_the_limit(semaphore: Any, waiters: list[asyncio.Task[Any]]) -> None:
+    semaphore.limit += len(waiters)
+    assert await asyncio.gather(*waiters) == [True] * len(waiters)
+
+
+@waiters_of
+async def are_cancelled_last_first(semaphore: Any, waiters: list[asyncio.Task[Any]]) -> None:
+    for waiter in reversed(waiters):
+        waiter.cancel()
+    await asyncio.wait(waiters)
+    assert semaphore._value == 0 and not semaphore._waiters
+
+
+@waiters_of
+async def are_let_in_and_cancelled(semaphore: Any, waiters: list[asyncio.Task[Any]]) -> None:
+    """Each slot that was handed over comes back."""
+    for waiter in waiters:
+        semaphore.release()
+        waiter.cancel()
+    await asyncio.wait(waiters)
+    assert semaphore._value == len(waiters)
+
+
+@waiters_of
+async def are_passed_by(semaphore: Any, waiters: list[asyncio.Task[Any]]) -> None:
+    """Half of them is cancelled, and the others are let in one after the other."""
+    for waiter in waiters[::2]:
+        waiter.cancel()
+    for waiter in waiters[1::2]:
+        semaphore.release()
+        await waiter
+    assert semaphore._value == 0
+
+
+@special
+async def acquisitions_dropped(subject: Any, count: int) -> None:
+    semaphore = subject.Semaphore(0)
+    waiting = [semaphore.acquire() for _ in range(count)]
+    for coro in waiting:
+        coro.send(None)
+    del coro
+    waiting.clear()
+    assert not semaphore._waiters
+
+
+@special
+async def calls_that_share(subject: Any, count: int) -> None:
+    """Each has a place in the queue."""
+    semaphore = subject.Semaphore(10)
+    calls = [subject.gather(sleep0(), sleep0(), limit=semaphore) for _ in range(count)]
+    assert await asyncio.gather(*calls) == [[1, 1]] * count
+    assert semaphore._value == 10
+
+
 SPECIAL: dict[str, Scenario] = {
     **{f"gather, {name}": of_kind(kind) for name, kind in KINDS.items()},
     **{f"gather(limit=10), {name}": of_kind(kind, limit=10) for name, kind in KINDS.items()},
@@ -496,6 +583,13 @@ SPECIAL: dict[str, Scenario] = {
     "amap, as many consumers, nothing more": have_nothing_more,
     "as_completed(limit=10), a plain loop": one_after_the_other,
     "as_completed, Tasks, left": tasks_left,
+    "Semaphore, as many waiters, let in": are_let_in,
+    "Semaphore, as many waiters, let in by the limit": are_let_in_by_the_limit,
+    "Semaphore, as many waiters, cancelled": are_cancelled_last_first,
+    "Semaphore, as many waiters, let in and cancelled": are_let_in_and_cancelled,
+    "Semaphore, as many waiters, half of them cancelled": are_passed_by,
+    "Semaphore, as many waiters, dropped": acquisitions_dropped,
+    "Semaphore, as many calls": calls_that_share,
     "gather_with_concurrency(None), refused": refused,
     "run_all, the rest stopped": functions_stopped,
     "run_all(limit=10), progress": told,
@@ -511,6 +605,7 @@ def scenarios() -> dict[str, Scenario]:
         for name, make in ENDINGS.items()
         if not (door in NO_COROUTINE and name in ("closed", "never awaited"))
         and not (door == "gated_coro" and name in CANCELS_WAITERS)
+        and not (door == "gated_coro(Semaphore)" and name == "interrupted")  # asyncio.gather logs the interrupt
     }
     return {**found, **SPECIAL}
 

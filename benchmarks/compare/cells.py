@@ -16,10 +16,10 @@ from typing import Any
 
 from .. import harness, measure, system_calls
 from ..real import works as real_works
-from . import competitors, streams, works
+from . import competitors, semaphores, streams, works
 from .competitors import Competitor
 
-WORKS = works.BY_NAME | real_works.BY_NAME
+WORKS = works.BY_NAME | semaphores.BY_NAME | real_works.BY_NAME
 INSIDE, COROUTINES, CALLABLES = "nothing", "coroutines", "callables"
 
 
@@ -48,6 +48,8 @@ def why_not(cell: Cell, tool: Competitor) -> tuple[str, str] | None:
         return "not_applicable", reason
     if work.only_limited and not tool.limits:
         return "not_applicable", "has no limit"
+    if work.only_semaphore and tool.semaphore is None:
+        return "not_applicable", "is no class of semaphores"
     if (work.only_gather or cell.made == COROUTINES) and tool.gather is None:
         return "not_applicable", "not a gather(n, *coroutines)"
     if cell.quantity in READ and tool.each is None:
@@ -105,6 +107,11 @@ async def sample_time(
     for results in outcomes:
         measure.check(results, range(cell.count))
     return elapsed / (calls * cell.count) * 1e6
+
+
+async def sample_one_call(cell: Cell, tool: Competitor, clock: Callable[[], float] = time.perf_counter) -> float:
+    """The same of a call that cannot be repeated."""
+    return await sample_time(cell, tool, 1, clock)
 
 
 @contextlib.asynccontextmanager
@@ -339,6 +346,10 @@ QUANTITIES = {
     "time": Quantity("time", "us per item", sample_time, timed=True),
     "processor-time": Quantity(
         "processor time", "us per item", functools.partial(sample_time, clock=time.thread_time), timed=True
+    ),
+    "time-of-one": Quantity("time of one call", "us per item", sample_one_call),
+    "processor-time-of-one": Quantity(
+        "processor time of one call", "us per item", functools.partial(sample_one_call, clock=time.thread_time)
     ),
     "rss": Quantity("memory (resident)", "MB", sample_rss, fresh=True, small_first=True),
     "traced": Quantity("memory (traced)", "MB", sample_traced, fresh=True, small_first=True),

@@ -25,7 +25,7 @@ from typing import Any
 from gatedcoro._demo_measure import langchain_gated, langchain_gather
 
 from .. import task_from_c
-from . import streams
+from . import semaphores, streams
 from .works import Item
 
 Run = Callable[[Item, int, int | None], Awaitable[list[int]]]
@@ -229,16 +229,12 @@ async def making_partials(item: Item, count: int, limit: int | None) -> list[int
     return [index for index, _ in enumerate([functools.partial(item, index) for index in range(count)])]
 
 
-def through_a_free_gate(gated_coro: Callable[[asyncio.Semaphore, Any], Awaitable[Any]]) -> Gather:
-    """Awaits `gated_coro(semaphore, coro)`, one after another, in one Task."""
+Semaphore: Callable[[int], Any] = core.Semaphore
 
-    async def gather(n: int, *coros: Coroutine[Any, Any, Any]) -> list[Any]:
-        semaphore = asyncio.Semaphore(n)
-        results = [await gated_coro(semaphore, coro) for coro in coros]
-        assert semaphore._value == n
-        return results
 
-    return gather
+def ours_as_future_by_a_semaphore(n: int, *coros: Coroutine[Any, Any, Any]) -> Awaitable[list[Any]]:
+    future: Awaitable[list[Any]] = core.gather(*coros, limit=Semaphore(n))
+    return future
 
 
 # --- The table ----------------------------------------------------------------------------------------------------
@@ -265,6 +261,7 @@ class Competitor:
     call_all: CallAll | None = None  # call_all(n, callables), where it has this shape
     each: streams.Each | None = None  # gives results one by one
     stream: streams.Stream | None = None  # so, as an async iterator
+    semaphore: semaphores.Semaphores | None = None  # is a class of semaphores
     around: Callable[[], AbstractContextManager[None]] = (
         contextlib.nullcontext
     )  # what must be so where `gather` is called
@@ -305,6 +302,26 @@ class Competitor:
 def gathering(name: str, title: str, gather: Gather, *more: Any, **kept: Any) -> Competitor:
     """A tool that is a gather(n, *coroutines), and nothing else."""
     return Competitor(name, title, made_for(gather), gather, *more, **kept)
+
+
+def gated(
+    name: str, title: str, gated_coro: Any, semaphore: semaphores.Semaphores, needs: str | None = None
+) -> Competitor:
+    """A `gated_coro(semaphore, coro)`, awaited again and again in one Task while the semaphore is free."""
+    run = semaphores.awaited_one_by_one(gated_coro, semaphore)
+    gather = semaphores.through_a_free_gate(gated_coro, semaphore)
+    kept: dict[str, Any] = {"unlimited": False, "own_task": False, "own_context": False, "own_error": False}
+    return Competitor(name, title, run, gather, needs, **kept)
+
+
+def a_semaphore(name: str, title: str, semaphore: semaphores.Semaphores, needs: str | None = None) -> Competitor:
+    """A class of semaphores; where coroutines are to be run, around each, as LangChain does it."""
+
+    async def gather(n: int, *coros: Coroutine[Any, Any, Any]) -> list[Any]:
+        gate = semaphore(n)
+        return await asyncio.gather(*[langchain_gated(gate, coro) for coro in coros])
+
+    return gathering(name, title, gather, needs, unlimited=False, semaphore=semaphore)
 
 
 OURS = "gatedcoro"
@@ -371,13 +388,23 @@ ASIDE = [
     gathering("gatedcoro-handed-on", "gatedcoro, by an adapter", ours_handed_on, "gatedcoro._core"),
     gathering("gatedcoro-gather", "gatedcoro gather", ours_as_future, "gatedcoro._core"),
     gathering(
-        "gatedcoro-gated-coro",
-        "gatedcoro gated_coro",
-        through_a_free_gate(core.gated_coro),
+        "gatedcoro-gather-semaphore",
+        "gatedcoro gather, by a semaphore",
+        ours_as_future_by_a_semaphore,
         "gatedcoro._core",
         unlimited=False,
     ),
-    gathering("langchain-gated-coro", "LangChain's gated_coro", through_a_free_gate(langchain_gated), unlimited=False),
+    gated("langchain-gated-coro", "LangChain's gated_coro", langchain_gated, asyncio.Semaphore),
+    gated("gatedcoro-gated-coro", "gatedcoro gated_coro", core.gated_coro, asyncio.Semaphore, "gatedcoro._core"),
+    gated(
+        "gatedcoro-gated-coro-semaphore",
+        "gatedcoro gated_coro, its semaphore",
+        core.gated_coro,
+        Semaphore,
+        "gatedcoro._core",
+    ),
+    a_semaphore("asyncio-semaphore", "asyncio.Semaphore", asyncio.Semaphore),
+    a_semaphore("gatedcoro-semaphore", "gatedcoro.Semaphore", Semaphore, "gatedcoro._core"),
     gathering("loop", "a plain loop", in_a_loop, limits=False, call_all=called_first_in_a_loop),
     Competitor(
         "loop-of-calls",

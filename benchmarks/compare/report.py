@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import harness, measure
+from .. import harness, measure, parts
 from ..harness import ROOT, Python
 from . import cells, competitors, summary, works
 from .cells import Cell
@@ -246,7 +246,10 @@ def main(options: argparse.Namespace) -> int:
     (output / "readme-section.md").write_text(summary.readme_section(results))
     if options.docs:
         (DOCS / "overview.svg").write_bytes((output / "overview.svg").read_bytes())
-        (DOCS / "measured.md").write_text(summary.written(results, ["overview"]))
+        _, of_goals, _ = parts.split(parts.MEASURED, parts.SEMAPHORES)
+        parts.MEASURED.write_text(
+            f"{summary.written(results, ['overview'])}\n<!--- {parts.SEMAPHORES} --->\n{of_goals}<!--- end of {parts.SEMAPHORES} --->\n"
+        )
     print(f"{output / 'summary.md'}: {len(results.samples)} figures")
     failed = results.reasons.get("failed", {})
     for (python, cell, tool), reason in failed.items():

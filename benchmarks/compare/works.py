@@ -41,6 +41,10 @@ class Tool(Protocol):
     def gather(self) -> Callable[..., Awaitable[list[Any]]] | None:
         """gather(limit, *coroutines), of a tool that has this shape."""
 
+    @property
+    def semaphore(self) -> Callable[[int], Any] | None:
+        """A class of semaphores, of a tool that is one."""
+
 
 # --- Items --------------------------------------------------------------------------------------------------------
 # nothing, sleep0 and future are shared with the demo.
@@ -86,6 +90,7 @@ class Work:
         False  # a tool without a limit would be compared with nothing: items wait, or the limit is the point
     )
     only_gather: bool = False  # the tool must be a gather(limit, *coroutines)
+    only_semaphore: bool = False  # the tool must be a class of semaphores
     item: Item | None = None  # where it is all that there is, so that coroutines can be made before the timed region
     first: Prepare | None = None  # for the untimed first run, which looks closer at the limit
     waits: float = 0.0  # seconds that an item waits at least

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import goals, harness, http_server, instructions, measure, system_calls
-from benchmarks.compare import cells, competitors, figures, report, summary, works
+from benchmarks import goals, harness, http_server, instructions, measure, parts, system_calls
+from benchmarks.compare import cells, competitors, figures, report, semaphores, summary, works
 from contract_tools import Running
 from effort import SHORT
 
@@ -187,6 +187,37 @@ def test_a_tool_that_gives_no_results_one_by_one_is_not_read_from():
         assert line == {"tool": "langchain", "not_applicable": "gives no results one by one"}
 
 
+class LetsOneMoreIn(asyncio.Semaphore):
+    def __init__(self, value):
+        super().__init__(value + 1)
+
+
+class LosesASlot(asyncio.Semaphore):
+    def release(self):
+        if self._value < 2:
+            super().release()
+
+
+class ServesTheLastFirst(asyncio.Semaphore):
+    def release(self):
+        self._waiters = self._waiters and type(self._waiters)(reversed(self._waiters))
+        super().release()
+
+
+@pytest.mark.parametrize("semaphore", [LetsOneMoreIn, LosesASlot, ServesTheLastFirst])
+@pytest.mark.parametrize("work", semaphores.BY_NAME)
+def test_a_semaphore_that_is_wrong_has_no_figure(work, semaphore, monkeypatch):
+    monkeypatch.setitem(competitors.BY_NAME, "wrong", competitors.a_semaphore("wrong", "wrong", semaphore))
+    [line] = measured(cells.Cell(work, 40, 4), ["wrong"])
+    assert line["failed"].startswith("WrongCount")
+
+
+def test_what_is_no_class_of_semaphores_is_not_measured_as_one():
+    for work in semaphores.BY_NAME:
+        [line] = measured(cells.Cell(work, 10, 2), ["langchain"])
+        assert line == {"tool": "langchain", "not_applicable": "is no class of semaphores"}
+
+
 async def _prepared(work, tool, count, limit):
     async with work.prepare(tool, count, limit) as call:
         return await call()
@@ -325,7 +356,7 @@ def test_a_child_is_asked_and_answers():
 
 def test_the_comparison_has_no_circles():
     """Each file imports from those before it."""
-    order = ["works", "streams", "competitors", "cells", "figures", "summary", "plots", "report"]
+    order = ["works", "streams", "semaphores", "competitors", "cells", "figures", "summary", "plots", "report"]
     for name in order:
         tree = ast.parse(Path(cells.__file__).with_name(f"{name}.py").read_text())
         imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1]
@@ -526,6 +557,26 @@ def test_every_tool_of_a_contest_can_be_measured_in_it(contest, monkeypatch):
     lines = measured(dataclasses.replace(contest.cell, count=50), list(contest.tools), rounds=(1, 1))
     assert {line["tool"] for line in lines} == set(contest.tools)
     assert all("sample" in line for line in lines), lines
+
+
+def test_the_documentation_shows_every_goal_of_semaphores():
+    shown = {(contest, f"{contest}: {over} / {under}") for _, contest, over, under in goals.IN_THE_DOCUMENTATION}
+    assert shown == {(goal.contest, goal.title) for goal in goals.GOALS if "semaphore" in goal.contest}
+    measured = goals.Measured("build")
+    for _, contest, over, under in goals.IN_THE_DOCUMENTATION:
+        measured.figures[f"{contest}: {over} / {under}"] = [3.0, 2.0, 4.0]
+        measured.medians.setdefault(contest, {}).update({over: [6.0], under: [2.0]})
+    page = goals.documented([(harness.Python("", "CPython 3.13.0"), measured)], "goals --docs")
+    assert page.count("| 6 / 2 = 3 |") == len(shown) and "CPython 3.13.0" in page
+
+
+def test_a_part_of_a_page_is_replaced_and_nothing_else(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!--- of --->\nold\n<!--- end of of --->\nafter\n")
+    parts.write(page, "of", "new\n")
+    assert page.read_text() == "before\n<!--- of --->\n\nnew\n\n<!--- end of of --->\nafter\n"
+    with pytest.raises(ValueError, match="no part other"):
+        parts.write(page, "other", "new\n")
 
 
 def test_the_path_that_grew_is_named():
