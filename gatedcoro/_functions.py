@@ -63,7 +63,7 @@ class Semaphore:
         """Take a slot as acquire() does, which it calls, and return None."""
         raise NotImplementedError
 
-    async def __aexit__(self, exc_type, exc, tb, /):
+    async def __aexit__(self, exc_type, exc, tb):
         """Give it back as release() does, which it calls."""
         raise NotImplementedError
 

@@ -294,7 +294,7 @@ class Semaphore(*semaphore_bases[:1]):
     async def __aenter__(self):
         await self.acquire()
 
-    async def __aexit__(self, exception_type, exception, traceback, /):
+    async def __aexit__(self, exc_type, exc, tb):
         self.release()
 
     @property

@@ -16,7 +16,8 @@ typedef struct {
     const char *class; /* in gatedcoro._functions */
     const char *name;
     MethodCall call;
-    Py_ssize_t arguments; /* how many there are beside self, all ignored */
+    Py_ssize_t count;               /* of arguments beside self, */
+    const char *const arguments[3]; /* all of which are ignored */
 } MethodDescription;
 
 typedef struct {
@@ -34,6 +35,26 @@ MethodObject_CAST(PyObject *op)
     return (MethodObject *)op;
 }
 
+/* Are these all the arguments, `given` of them by position? */
+static bool
+method_takes(const MethodDescription *self, Py_ssize_t given,
+             PyObject *kwnames)
+{
+    Py_ssize_t named = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    bool takes = given >= 0 && given + named == self->count;
+    for (Py_ssize_t i = 0; takes && i < named; i++) {
+        Py_ssize_t at = given;
+        while (at < self->count
+               && PyUnicode_CompareWithASCIIString(
+                      PyTuple_GET_ITEM(kwnames, i), self->arguments[at])
+                      != 0) {
+            at++;
+        }
+        takes = at < self->count;
+    }
+    return takes;
+}
+
 /* Runs Python code. */
 static PyObject *
 method_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf,
@@ -41,12 +62,10 @@ method_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf,
 {
     MethodObject *self = MethodObject_CAST(op);
     const MethodDescription *description = self->description;
-    if (PyVectorcall_NARGS(nargsf) != 1 + description->arguments
-        || (kwnames != NULL && PyTuple_GET_SIZE(kwnames) > 0)) {
-        PyErr_Format(PyExc_TypeError,
-                     "%s.%s() takes %zd positional arguments and no keywords",
-                     description->class, description->name,
-                     1 + description->arguments);
+    if (!method_takes(description, PyVectorcall_NARGS(nargsf) - 1, kwnames)) {
+        PyErr_Format(
+            PyExc_TypeError, "%s.%s() takes self and %zd more arguments",
+            description->class, description->name, description->count);
         return NULL;
     }
     if (!PyObject_TypeCheck(args[0], self->owner)) {

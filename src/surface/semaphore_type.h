@@ -141,9 +141,9 @@ semaphore_aexit(core_state *state, PyObject *op)
 }
 
 static const MethodDescription semaphore_coroutine_methods[] = {
-    {"Semaphore", "acquire", semaphore_acquire, 0},
-    {"Semaphore", "__aenter__", semaphore_aenter, 0},
-    {"Semaphore", "__aexit__", semaphore_aexit, 3},
+    {"Semaphore", "acquire", semaphore_acquire, 0, {NULL}},
+    {"Semaphore", "__aenter__", semaphore_aenter, 0, {NULL}},
+    {"Semaphore", "__aexit__", semaphore_aexit, 3, {"exc_type", "exc", "tb"}},
 };
 
 /* Runs Python code. */

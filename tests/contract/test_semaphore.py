@@ -865,3 +865,23 @@ def test_coroutines_have_the_names_of_their_methods(impl):
         coroutine = getattr(semaphore, name)(*arguments)
         assert (coroutine.__name__, coroutine.__qualname__) == (name, f"Semaphore.{name}")
         coroutine.close()
+
+
+def test_a_block_may_be_left_by_arguments_with_names(impl):
+    async def main():
+        semaphore = impl.Semaphore()
+        await semaphore.__aenter__()
+        await semaphore.__aexit__(None, tb=None, exc=None)
+        assert semaphore._value == 1
+        for arguments, names in (
+            ((), {}),
+            ((None,) * 4, {}),
+            ((None,), {"exc_type": None, "exc": None}),
+            ((), {"a": 1}),
+        ):
+            with pytest.raises(TypeError):
+                semaphore.__aexit__(*arguments, **names)
+        with pytest.raises(TypeError):
+            semaphore.acquire(1)
+
+    run(main)
