@@ -175,11 +175,13 @@ def tests_in_short(session: nox.Session) -> None:
 
 @on("3.13d", "3.14d")
 def debug(session: nox.Session) -> None:
-    """Py_DEBUG: CPython's assertions and ours, exact reference totals for the leak tests; the rest in short."""
+    """Py_DEBUG: CPython's assertions and ours, exact reference totals for the leak tests; the rest in short, on 3.13 a part of it."""
     prepare(session, *requirements("test"))
     session.run("python", "-c", "import sys; sys.gettotalrefcount()")
     # aiohttp's multidict comes compiled for release builds and crashes this one, with or without gatedcoro.
-    pytest(session, *without(FAILING_ALLOCATIONS, *ELSEWHERE), "--durations=8", MULTIDICT_NO_EXTENSIONS="1", **SHORT)
+    tests = ["tests/engine", "tests/protocol", "tests/robustness"] if session.name == "debug-3.13d" else []
+    options = [*without(FAILING_ALLOCATIONS, *ELSEWHERE), "--durations=8"]
+    pytest(session, *tests, *options, MULTIDICT_NO_EXTENSIONS="1", **SHORT)
 
 
 @on("3.11", "3.13", default=DEFAULT_VERSION)
