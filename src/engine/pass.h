@@ -230,6 +230,26 @@ gathering_close_asked(core_state *state, GatheringObject *self)
     }
 }
 
+/* The source has been asked: TAKE_ITEM or TAKE_LATER, as it says; otherwise it is at its
+   end, or has failed: 0, or -1 on an interrupt.  It may have been closed in the
+   meantime.  Runs Python code. */
+static int
+gathering_heed_source(core_state *state, GatheringObject *self,
+                      TakeAnswer answer)
+{
+    gathering_close_asked(state, self);
+    switch (answer) {
+    case TAKE_ITEM:
+    case TAKE_LATER:
+        return answer;
+    case TAKE_NONE:
+        return gathering_source_ended(self);
+    case TAKE_ERROR:
+        return gathering_fail_call(self);
+    }
+    Py_UNREACHABLE();
+}
+
 /* Takes the next item, which the source has in hand then: TAKE_ITEM; TAKE_NONE if
    there is none after all, which need not be the end; TAKE_ERROR on an interrupt.
    The source is asked, and the item, and the loop is told when the queue is at its
@@ -238,19 +258,12 @@ static int
 gathering_take(core_state *state, GatheringObject *self)
 {
     Source *source = &self->source;
-    int status = 0;
-    TakeAnswer answer = source_take(state, source);
-    gathering_close_asked(state, self);
-    switch (answer) {
-    case TAKE_ITEM:
-        break;
-    case TAKE_NONE:
-        return gathering_source_ended(self);
-    case TAKE_LATER:
-        return TAKE_LATER;
-    case TAKE_ERROR:
-        return gathering_fail_call(self);
+    int status =
+        gathering_heed_source(state, self, source_take(state, source));
+    if (status != TAKE_ITEM) {
+        return status;
     }
+    status = 0;
     if (source->kind == SOURCE_LIST) {
         if (!source_list_goes_on(source)) {
             status = gathering_took_last(self);
@@ -284,17 +297,10 @@ gathering_take_slot(core_state *state, GatheringObject *self)
         return 0;
     }
     if (!slots_has_one(&self->limit.slots)) {
-        TakeAnswer answer = source_draw(state, &self->source);
-        gathering_close_asked(state, self);
-        switch (answer) {
-        case TAKE_ITEM:
-            break;
-        case TAKE_NONE:
-            return gathering_source_ended(self);
-        case TAKE_LATER:
-            return 0;
-        case TAKE_ERROR:
-            return gathering_fail_call(self);
+        int status = gathering_heed_source(state, self,
+                                           source_draw(state, &self->source));
+        if (status != TAKE_ITEM) {
+            return status == TAKE_LATER ? 0 : status;
         }
         if (self->source.state != SOURCE_OPEN
             || !slots_has_one(&self->limit.slots)) {
