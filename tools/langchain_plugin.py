@@ -4,6 +4,7 @@ Read from the environment:
     SWAP_MODE    plain    nothing is replaced
                  swapped  gatedcoro's functions are in place
                  limited  the same, and a call without a limit gets a limit of 2
+                 helpers  as swapped, but LangChain keeps its method abatch_as_completed, which then uses a helper
     SWAP_ROOT    the unpacked sdist; LangChain must come from there
     SWAP_OUTPUT  a folder; every process (pytest's own, and each of xdist's) leaves what it saw there
 """
@@ -33,19 +34,27 @@ def pytest_configure(config):
     if MODE == "plain":
         return
     gated_coro, gather_with_concurrency = gatedcoro.gated_coro, gatedcoro.gather_with_concurrency
+    amap = gatedcoro.amap
+
+    def noted(name, limit):
+        calls[f"{name}, {'None' if limit is None else 'int'}"] += 1
+        return 2 if limit is None and MODE == "limited" else limit
 
     def counted_gated_coro(semaphore, coro):
         calls["gated_coro"] += 1
         return gated_coro(semaphore, coro)
 
     def counted_gather_with_concurrency(n, *coros):
-        calls[f"gather_with_concurrency, {'None' if n is None else 'int'}"] += 1
-        return gather_with_concurrency(2 if n is None and MODE == "limited" else n, *coros)
+        return gather_with_concurrency(noted("gather_with_concurrency", n), *coros)
+
+    def counted_amap(*args, limit, **kwargs):
+        return amap(*args, limit=noted("abatch_as_completed", limit), **kwargs)
 
     # The planted functions look gatedcoro's up when they are called.
     gatedcoro.gated_coro = counted_gated_coro
     gatedcoro.gather_with_concurrency = counted_gather_with_concurrency
-    gatedcoro.langchain.install()
+    gatedcoro.amap = counted_amap
+    gatedcoro.langchain.install(as_completed=MODE != "helpers")
 
 
 def pytest_runtest_logreport(report):

@@ -1,8 +1,9 @@
 """Proof that the swap is safe: `langchain_proof.py SDIST OUTPUT`, as the session `langchain` of noxfile.py runs it.
 
 In an environment that holds gatedcoro, a langchain-core and what its tests need: langchain-core's own unit tests, carried by its
-unpacked SDIST, run three times (plain, swapped, swapped with every missing limit turned into 2; see langchain_plugin.py). Every
-test must end alike in all three, and calls must have reached gatedcoro, with a limit and without.
+unpacked SDIST, run three times (plain, swapped, swapped with every missing limit turned into 2; see langchain_plugin.py), those
+of one file once more without the method that the swap replaces. Every test must end alike each time, and calls must have
+reached each function of gatedcoro, with a limit and without.
 """
 
 import collections
@@ -21,7 +22,18 @@ MOST_FAILING = 5
 # What ends in another way with the swap runs again, alone, with and without it: some of these tests want a step done within a
 # second, which a busy machine now and then does not give them, and others depend on what ran before them.
 MORE_CHANCES = 3
-KINDS = ("gated_coro", "gather_with_concurrency, None", "gather_with_concurrency, int")
+KINDS = (
+    *("gather_with_concurrency, None", "gather_with_concurrency, int"),
+    *("abatch_as_completed, None", "abatch_as_completed, int"),
+)
+EVERYTHING = "tests/unit_tests"
+# Per mode the tests, and the kinds of calls that must reach gatedcoro.
+MODES = {
+    "swapped": (EVERYTHING, KINDS),
+    "limited": (EVERYTHING, KINDS),
+    # gated_coro is used by LangChain's own abatch_as_completed, and by nothing else.
+    "helpers": ("tests/unit_tests/runnables/test_concurrency.py", ("gated_coro",)),
+}
 
 runs = itertools.count()
 
@@ -35,15 +47,16 @@ def fail(text):
 
 
 def run(mode, *selected):
-    """How each test ended under a mode, from the whole suite or the tests that are named."""
+    """How each test ended under a mode, from its whole suite or the tests that are named."""
     began = time.monotonic()
     output = OUTPUT / f"{mode}-{next(runs)}"
     output.mkdir(parents=True)
+    everything, kinds = MODES.get(mode, (EVERYTHING, ()))
     parallel = () if selected else ("-n", "2")
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", *parallel, "-p", "langchain_plugin", "-p", "no:cacheprovider"),
-            *("--no-header", "--tb=short", *(selected or ["tests/unit_tests"])),
+            *("--no-header", "--tb=short", *(selected or [everything])),
         ],
         cwd=SDIST,
         env={
@@ -69,16 +82,18 @@ def run(mode, *selected):
     if not selected:
         summary = [line for line in done.stdout.splitlines() if " passed" in line][-1:]
         say(f"{mode}: {' '.join(summary).strip('= ')}; {time.monotonic() - began:.0f} s")
-        if mode != "plain":
-            calls = sum((collections.Counter(process["calls"]) for process in seen), collections.Counter())
-            say(f"{mode}: calls that reached gatedcoro: " + "; ".join(f"{kind}: {calls[kind]}" for kind in KINDS))
-            if not all(calls[kind] for kind in KINDS):
-                fail(f"{mode}: one of the functions was never called")
+        calls = sum((collections.Counter(process["calls"]) for process in seen), collections.Counter())
+        if kinds:
+            say(f"{mode}: calls that reached gatedcoro: " + "; ".join(f"{kind}: {calls[kind]}" for kind in kinds))
+        if not all(calls[kind] for kind in kinds):
+            fail(f"{mode}: one of the functions was never called")
     return outcomes
 
 
 def compare(plain, mode):
     outcomes = run(mode)
+    if MODES[mode][0] != EVERYTHING:
+        plain = {test: ended for test, ended in plain.items() if test.startswith(MODES[mode][0])}
     differing = sorted(test for test in plain.keys() | outcomes.keys() if plain.get(test) != outcomes.get(test))
     for _ in range(MORE_CHANCES):
         if not differing:
@@ -98,7 +113,7 @@ def main():
     failing = [test for test, ended in plain.items() if any(step.endswith(" failed") for step in ended)]
     if len(failing) > MOST_FAILING:
         fail(f"{len(failing)} tests fail without the swap: {failing[:20]}")
-    for mode in ("swapped", "limited"):
+    for mode in MODES:
         compare(plain, mode)
 
 

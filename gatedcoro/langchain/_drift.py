@@ -1,8 +1,8 @@
 """Recognise the functions that gatedcoro knows how to replace, and say what differs in one that it does not know.
 
-A known function is described by its parameters and by one fingerprint for each statement of its body. Fingerprints are
-taken from the syntax tree without docstring and annotations: the text of these functions differs from release to
-release, and their bytecode from Python to Python.
+A known function is described by its kind, its parameters, and one fingerprint for each statement of each of its known
+bodies. Fingerprints are taken from the syntax tree without docstring and annotations: the text of these functions differs
+from release to release, and their bytecode from Python to Python.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import inspect
 import linecache
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import CodeType
+from tokenize import TokenError
+from types import CodeType, FunctionType
 
 __all__ = ["Known", "UnreadableSource", "describe_body_difference", "describe_parameter_difference", "fingerprints"]
 
@@ -32,12 +33,17 @@ class Known:
     """A function as gatedcoro knows it."""
 
     parameters: tuple[tuple[str, inspect._ParameterKind], ...]
-    statements: tuple[str, ...]
+    bodies: tuple[tuple[str, ...], ...]
+    """One for each way in which a release has written it, the newest first."""
+    is_generator: bool = False
 
 
 def describe_parameter_difference(function: object, known: Known) -> str | None:
     """Say how `function` is called in another way than the known one; None if it is called in the same way."""
-    if not inspect.iscoroutinefunction(function):
+    if known.is_generator:
+        if not inspect.isasyncgenfunction(function):
+            return "it is not an async generator function"
+    elif not inspect.iscoroutinefunction(function):
         return "it is not an async function"
     signature = inspect.signature(function, follow_wrapped=False)
     parameters = tuple((parameter.name, parameter.kind) for parameter in signature.parameters.values())
@@ -49,17 +55,21 @@ def describe_parameter_difference(function: object, known: Known) -> str | None:
 def describe_body_difference(function: object, known: Known) -> str | None:
     """Say where the body of `function` departs from the known one; None if they are the same. May raise UnreadableSource."""
     definition = definition_of(function)
+    if type(function) is not FunctionType:  # by isinstance, wrapt's wrapper is one
+        return f"it is wrapped in a {type(function).__name__}"
     if definition.decorator_list:
         return f"it is decorated with `{quote(definition.decorator_list[0])}`"
     statements = list(statements_of(definition))
-    for statement, expected in zip(statements, known.statements, strict=False):
-        if fingerprint(statement) != expected:
+    found = tuple(map(fingerprint, statements))
+    if found in known.bodies:
+        return None
+    newest = known.bodies[0]
+    for statement, print_found, print_known in zip(statements, found, newest, strict=False):
+        if print_found != print_known:
             return f"its body now has `{quote(statement)}`"
-    if len(statements) > len(known.statements):
-        return f"its body goes on with `{quote(statements[len(known.statements)])}`"
-    if len(statements) < len(known.statements):
-        return f"its body has {len(statements)} statements instead of {len(known.statements)}"
-    return None
+    if len(statements) > len(newest):
+        return f"its body goes on with `{quote(statements[len(newest)])}`"
+    return f"its body has {len(statements)} statements instead of {len(newest)}"
 
 
 def fingerprints(function: object) -> tuple[str, ...]:
@@ -79,16 +89,17 @@ def definition_of(function: object) -> ast.AsyncFunctionDef | ast.FunctionDef:
     lines = linecache.getlines(code.co_filename, getattr(function, "__globals__", None))
     if not lines:
         raise UnreadableSource(f"there is no {code.co_filename}")
+    # The function alone: to parse a file of 6,000 lines takes longer than all the rest of install().
     try:
-        tree = ast.parse("".join(lines))
-    except (SyntaxError, ValueError):
-        raise UnreadableSource(f"{code.co_filename} cannot be parsed") from None
-    for node in ast.walk(tree):
-        if isinstance(node, ast.AsyncFunctionDef | ast.FunctionDef) and node.name == code.co_name:
-            first_line = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-            if first_line == code.co_firstlineno:
-                return node
-    raise UnreadableSource(f"{code.co_filename} is not what was imported")
+        block = inspect.getblock(lines[code.co_firstlineno - 1 :])
+        [node] = ast.parse("".join(["if True:\n", *block] if block[0][:1].isspace() else block)).body
+        if isinstance(node, ast.If):
+            [node] = node.body
+    except (IndexError, SyntaxError, TokenError, ValueError):
+        node = None
+    if not isinstance(node, ast.AsyncFunctionDef | ast.FunctionDef) or node.name != code.co_name:
+        raise UnreadableSource(f"{code.co_filename} is not what was imported")
+    return node
 
 
 def statements_of(definition: ast.AsyncFunctionDef | ast.FunctionDef) -> Iterator[ast.stmt]:

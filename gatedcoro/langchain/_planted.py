@@ -1,7 +1,7 @@
 """The functions that stand in LangChain's and langgraph's modules while the swap is installed.
 
-They are native `async def` functions with LangChain's names, parameters and annotations, so that
-`inspect.iscoroutinefunction` and `mock.patch` treat them as they treat LangChain's, and they are objects of their own, so
+They are native `async def` functions with LangChain's names, parameters and annotations, so that `inspect` and
+`mock.patch` treat them as they treat LangChain's, and they are objects of their own, so
 that `uninstall()` can tell them from the `gatedcoro` functions that a program imported on purpose. They pickle by name.
 They go on working, on gatedcoro, where somebody still holds one after `uninstall()`.
 """
@@ -9,15 +9,22 @@ They go on working, on gatedcoro, where somebody still holds one after `uninstal
 from __future__ import annotations
 
 import asyncio
-import operator
-from collections.abc import Coroutine
-from typing import Any, SupportsIndex, TypeVar
+import sys
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
 
 import gatedcoro
+from gatedcoro.langchain._calls import ainvoke, max_concurrency_as_limit, numbered_output, too_small
 
-__all__ = ["gated", "gated_coro", "gather_with_concurrency"]
+__all__ = ["abatch_as_completed", "gated", "gated_coro", "gather_with_concurrency"]
 
 T = TypeVar("T")
+# What LangChain's annotations are made of, by the names that they have there.
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+RunnableConfig = Any
 
 # Written by install() and uninstall() alone, under their lock; read when a call takes its first step.
 cancel_on_error = False
@@ -51,6 +58,61 @@ async def gated(semaphore: asyncio.Semaphore, coro: Coroutine[None, None, T]) ->
     return result
 
 
+async def abatch_as_completed(  # type: ignore[no-untyped-def]  # self has no annotation there
+    self,
+    inputs: Sequence[Input],
+    config: RunnableConfig | Sequence[RunnableConfig] | None = None,
+    *,
+    return_exceptions: bool = False,
+    **kwargs: Any | None,
+) -> AsyncIterator[tuple[int, Output | Exception]]:
+    """Call `ainvoke` for each of `inputs`, and yield the index and the output of each as it completes.
+
+    They start in order, at most `max_concurrency` at a time (all at once if None or 0). The first error, or closing the
+    generator, cancels what runs and waits for it.
+    """
+    if not inputs:
+        return
+    from langchain_core.runnables.config import ensure_config, get_config_list
+
+    count = len(inputs)
+    if not count:
+        return
+    # One config for all is derived from once more for each call, which may change what it gets: the first one, as it may
+    # have a run_id, and the second one for the rest. All of them together would take more memory than the calls.
+    one_per_input = isinstance(config, Sequence)
+    configs = get_config_list(config, count if one_per_input else min(count, 2))
+    limit = max_concurrency_as_limit(configs[0].get("max_concurrency")) or None
+    calls = (
+        partial(
+            numbered_output,
+            self,
+            return_exceptions,
+            index,
+            value,
+            configs[index] if one_per_input else ensure_config(configs[min(index, 1)]),
+            **kwargs,
+        )
+        for index, value in enumerate([*islice(inputs, count)])
+    )
+    # A slow consumer slows no call down, as in LangChain.
+    stream = gatedcoro.amap(ainvoke, calls, limit=limit, ordered=False, buffersize=count)
+    loop_closes_it = sys.get_asyncgen_hooks().finalizer is not None
+    handed_over: dict[None, tuple[int, Any]] = {}  # not a name, which would keep it alive as long as the consumer works
+    try:
+        async for handed_over[None] in stream:
+            yield handed_over.pop(None)
+    except GeneratorExit:
+        # Where nobody closes what was dropped, as under nest_asyncio, this may be the collector, who does not wait. Then
+        # the stream is dropped as well, which cancels what runs.
+        if loop_closes_it:
+            await stream.aclose()
+        raise
+    except BaseException as error:
+        await stream.__aexit__(type(error), error, error.__traceback__)
+        raise
+
+
 async def gather_or_cancel(limit: int | None, coros: tuple[Coroutine[Any, Any, Any], ...]) -> list[Any]:
     """Await all of `coros`; the first error cancels the rest, and is raised once they have ended."""
     future: asyncio.Future[list[Any]] = gatedcoro.gather(*coros, limit=limit, cancel_on_error=True)
@@ -67,29 +129,6 @@ def mark_retrieved(future: asyncio.Future[Any]) -> None:
     """Keep asyncio from reporting the exception of a future whose awaiter has gone."""
     if not future.cancelled():
         future.exception()
-
-
-def max_concurrency_as_limit(n: SupportsIndex | float | None) -> int | None:
-    """Return `n` as an int that is not negative, or None.
-
-    A whole float counts as an integer, since that is what a number in JSON or YAML often becomes.
-    """
-    if n is None:
-        return None
-    if isinstance(n, float) and n.is_integer():
-        n = int(n)
-    try:
-        limit = operator.index(n)  # type: ignore[arg-type]  # a float that is not whole is refused here
-    except TypeError:
-        raise TypeError(f"max_concurrency must be an integer or None, not {n!r}") from None
-    if limit < 0:
-        raise too_small(n)
-    return limit
-
-
-def too_small(n: object) -> ValueError:
-    """Return the error for a limit under which nothing could ever run."""
-    return ValueError(f"max_concurrency must be at least 1, or None for no limit; it is {n!r}")
 
 
 def close_all(coros: tuple[Coroutine[Any, Any, Any], ...]) -> None:

@@ -26,7 +26,7 @@ USAGE = """\
 usage: python -m gatedcoro.langchain script.py [argument ...]
        python -m gatedcoro.langchain -m module [argument ...]
 
-Runs a program with LangChain's gated_coro and gather_with_concurrency replaced by gatedcoro's.
+Runs a program with LangChain's gated_coro, gather_with_concurrency and Runnable.abatch_as_completed replaced by gatedcoro's.
 """
 
 

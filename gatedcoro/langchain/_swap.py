@@ -2,42 +2,67 @@
 
 LangChain's modules import the helpers by name, so each module's own global has to be replaced; they are found by
 identity, under any name. Closures, default values, partials, class attributes and containers that hold a helper are out
-of reach.
+of reach. A method has one place, its class; classes that override it keep their own.
 """
 
 from __future__ import annotations
 
-import importlib
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from inspect import _ParameterKind as ParameterKind
-from types import ModuleType
-from typing import Any
+from types import FunctionType
+from typing import Any, cast
 
 from gatedcoro.langchain import _drift, _planted
+from gatedcoro.langchain._project import import_from_project
 
 __all__ = ["install", "installed", "swapped", "uninstall"]
 
-Namespace = dict[str, Any]
+
+@dataclass(frozen=True)
+class Place:
+    """A module's globals, or a class: somewhere a function may stand under a name."""
+
+    path: str
+    names: Mapping[str, Any]
+    owner: type | None = None
+
+    @property
+    def key(self) -> int:
+        return id(self.names if self.owner is None else self.owner)
+
+    def put(self, name: str, value: object) -> None:
+        if self.owner is not None:
+            type.__setattr__(self.owner, name, value)
+        else:
+            cast(dict[str, Any], self.names)[name] = value
 
 
 @dataclass(frozen=True)
 class Helper:
-    """A function of another project: where it lives, what it is known to be, and what is planted in its place."""
+    """A function of another project: where it lives, what it is known to be, and what is planted in its place.
+
+    A method if it has an `owner`, which is the name of its class.
+    """
 
     module: str
     name: str
     planted: Callable[..., Any]
     known: _drift.Known
+    owner: str | None = None
     only_if_known: bool = False
 
     @property
+    def home(self) -> str:
+        return self.module if self.owner is None else f"{self.module}.{self.owner}"
+
+    @property
     def path(self) -> str:
-        return f"{self.module}.{self.name}"
+        return f"{self.home}.{self.name}"
 
 
 @dataclass(frozen=True)
@@ -46,6 +71,7 @@ class Choice:
 
     cancel_on_error: bool
     langgraph: bool
+    as_completed: bool
 
 
 @dataclass
@@ -57,13 +83,19 @@ class Level:
 
 @dataclass
 class Site:
-    """A global that now holds a planted function, and what it held before."""
+    """A place where a function was planted under a name, and what it held before."""
 
-    namespace: Namespace
-    module: str
+    place: Place
     name: str
     planted: object
     original: object
+    is_in_force: bool = True
+    is_covered: bool = False
+    """Not in force any more, but somebody else's function stood there by then: it may call the planted one."""
+
+    @property
+    def found(self) -> object:
+        return self.place.names.get(self.name)
 
 
 @dataclass
@@ -72,6 +104,7 @@ class Swap:
 
     levels: list[Level] = field(default_factory=lambda: [Level()])
     sites: dict[tuple[int, str], Site] = field(default_factory=dict)
+    """All there have been: a planted function may come back to its place, as at the end of a mock.patch."""
 
 
 GATE_PARAMETERS = (
@@ -80,19 +113,45 @@ GATE_PARAMETERS = (
 )
 GATHER_PARAMETERS = (("n", ParameterKind.POSITIONAL_OR_KEYWORD), ("coros", ParameterKind.VAR_POSITIONAL))
 
+METHOD_PARAMETERS = (
+    ("self", ParameterKind.POSITIONAL_OR_KEYWORD),
+    ("inputs", ParameterKind.POSITIONAL_OR_KEYWORD),
+    ("config", ParameterKind.POSITIONAL_OR_KEYWORD),
+    ("return_exceptions", ParameterKind.KEYWORD_ONLY),
+    ("kwargs", ParameterKind.VAR_KEYWORD),
+)
+METHOD_BEGINNING = ("42237fbaac0415bd", "286b455db0213b0c", "3d3c204fb3874b0f", "47a0875b34d5a5b5", "edc6e8890b2400a9")
+METHOD_END = ("2017f3c797b16b95",)
+
 # The fingerprints hold for langchain-core 0.3.61 to 1.8.3 and langgraph 1.2; a test computes them anew.
 LANGCHAIN_HELPERS = (
     Helper(
         "langchain_core.runnables.utils",
         "gated_coro",
         _planted.gated_coro,
-        _drift.Known(GATE_PARAMETERS, ("3e55145ff94f97d0",)),
+        _drift.Known(GATE_PARAMETERS, (("3e55145ff94f97d0",),)),
     ),
     Helper(
         "langchain_core.runnables.utils",
         "gather_with_concurrency",
         _planted.gather_with_concurrency,
-        _drift.Known(GATHER_PARAMETERS, ("a4e7e79f914e5ed3", "66182c330253870a", "32b0c1645c9f0714")),
+        _drift.Known(GATHER_PARAMETERS, (("a4e7e79f914e5ed3", "66182c330253870a", "32b0c1645c9f0714"),)),
+    ),
+)
+LANGCHAIN_METHODS = (
+    Helper(
+        "langchain_core.runnables.base",
+        "abatch_as_completed",
+        _planted.abatch_as_completed,
+        _drift.Known(
+            METHOD_PARAMETERS,
+            (
+                (*METHOD_BEGINNING, "51dcb6906c98760f", *METHOD_END),
+                (*METHOD_BEGINNING, "6d5e94d9b7528606", *METHOD_END),  # 0.3.61: zip() is not told strict=False
+            ),
+            is_generator=True,
+        ),
+        owner="Runnable",
     ),
 )
 LANGGRAPH_HELPERS = (
@@ -100,33 +159,39 @@ LANGGRAPH_HELPERS = (
         "langgraph.pregel._executor",
         "gated",
         _planted.gated,
-        _drift.Known(GATE_PARAMETERS, ("3e55145ff94f97d0",)),
+        _drift.Known(GATE_PARAMETERS, (("3e55145ff94f97d0",),)),
         only_if_known=True,
     ),
 )
-HELPERS = LANGCHAIN_HELPERS + LANGGRAPH_HELPERS
+HELPERS = LANGCHAIN_HELPERS + LANGCHAIN_METHODS + LANGGRAPH_HELPERS
 
 lock = threading.RLock()
 swap = Swap()
 
 
-def install(*, cancel_on_error: bool = False, langgraph: bool = False) -> None:
-    """Replace LangChain's `gated_coro` and `gather_with_concurrency` by gatedcoro's, in every loaded module.
+def install(*, cancel_on_error: bool = False, langgraph: bool = False, as_completed: bool = True) -> None:
+    """Replace LangChain's `gated_coro`, `gather_with_concurrency` and `Runnable.abatch_as_completed` by gatedcoro's.
 
-    Modules imported later get them from `langchain_core.runnables.utils`. Closures, default values, partials, class
-    attributes and containers that hold a helper are out of reach, and so are the processes that multiprocessing starts
-    by spawn or forkserver. May be called again, and from any thread: the options of the last call hold.
+    The two functions are replaced in every loaded module; modules imported later get them from
+    `langchain_core.runnables.utils`. Closures, default values, partials, class attributes and containers that hold one are
+    out of reach, and so are the processes that multiprocessing starts by spawn or forkserver. May be called again, and from
+    any thread: the options of the last call hold.
 
     cancel_on_error: the first error of a batch cancels and awaits what runs, starts nothing more, and is then raised.
-        LangChain raises it at once and lets everything else run on.
+        LangChain raises it at once and lets everything else run on. `abatch_as_completed`, replaced, always does so.
     langgraph: replace langgraph's own `gated` as well, by which the tasks inside a graph share `max_concurrency`
         (`graph.abatch` needs no more than the plain swap). Nested tasks that wait for each other under one
         `max_concurrency` deadlock with this gate as with langgraph's.
+    as_completed: replace the method `Runnable.abatch_as_completed`, too; False leaves it alone. Its generator starts the
+        inputs in order, makes a Task only for what runs, and leaves nothing running: an error, a cancellation and
+        `aclose()` cancel what runs and wait for it; dropped, as by `break`, it is closed within two turns of the event loop.
+        A class with a method of its own keeps it. What `bind()`, `with_config()` and `with_retry()` return has one, which
+        uses the replaced one: left early, that is closed two turns later, and nobody waits for it.
 
-    Warns of a helper that is not the one gatedcoro knows. One that is called in another way is left alone. Raises
+    Warns of a function that is not the one gatedcoro knows. One that is called in another way is left alone. Raises
     ModuleNotFoundError if langchain-core is not installed.
     """
-    choice = Choice(cancel_on_error, langgraph)
+    choice = Choice(cancel_on_error, langgraph, as_completed)
     for message in doubts_about(choice):
         warnings.warn(message, RuntimeWarning, stacklevel=2)
     with lock:
@@ -137,9 +202,9 @@ def install(*, cancel_on_error: bool = False, langgraph: bool = False) -> None:
 
 
 def uninstall() -> None:
-    """Give every module its own function back, also the modules imported since `install()`.
+    """Put LangChain's own functions back, in every module and in the class, also in modules imported since `install()`.
 
-    A global that somebody else has replaced after `install()` keeps what it has, with a warning.
+    What somebody else has replaced after `install()` stays as it is, with a warning.
     """
     with lock:
         swap.levels[-1].choice = None
@@ -149,19 +214,20 @@ def uninstall() -> None:
 
 
 def installed() -> bool:
-    """Tell whether a function of gatedcoro stands in a module of LangChain."""
+    """Tell whether a function of gatedcoro stands in a module or a class of LangChain."""
     with lock:
-        return bool(swap.sites)
+        find_what_came_back()
+        return any(site.is_in_force for site in swap.sites.values())
 
 
 @contextmanager
-def swapped(*, cancel_on_error: bool = False, langgraph: bool = False) -> Iterator[None]:
-    """Install the swap for a `with` block, and return to what was installed before it.
+def swapped(*, cancel_on_error: bool = False, langgraph: bool = False, as_completed: bool = True) -> Iterator[None]:
+    """Install the swap for a `with` block, and return to what was installed before it. The options are those of `install()`.
 
     Also undoes an `install()` or `uninstall()` made inside the block. Blocks may be nested and may overlap in several
     threads; the swap is one for the whole process, and the block entered last decides.
     """
-    choice = Choice(cancel_on_error, langgraph)
+    choice = Choice(cancel_on_error, langgraph, as_completed)
     for message in doubts_about(choice):
         warnings.warn(message, RuntimeWarning, stacklevel=3)
     level = Level(choice)
@@ -183,29 +249,19 @@ def swapped(*, cancel_on_error: bool = False, langgraph: bool = False) -> Iterat
 
 def helpers_for(choice: Choice) -> tuple[Helper, ...]:
     """Return the helpers that `choice` wants replaced."""
-    return HELPERS if choice.langgraph else LANGCHAIN_HELPERS
+    return (
+        LANGCHAIN_HELPERS
+        + (LANGCHAIN_METHODS if choice.as_completed else ())
+        + (LANGGRAPH_HELPERS if choice.langgraph else ())
+    )
 
 
 def doubts_about(choice: Choice) -> list[str]:
     """Import the modules that `choice` is about, and say what is new about the helpers in them."""
-    import_home("langchain_core.runnables.utils", "langchain-core")
-    if choice.langgraph:
-        import_home("langgraph.pregel._executor", "langgraph")
-    return [message for helper in helpers_for(choice) if (message := verdict(helper).message)]
-
-
-def import_home(module: str, distribution: str) -> None:
-    """Import `module`; if its project is not there, say which distribution to install."""
-    package = module.partition(".")[0]
-    try:
-        importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        if error.name != package:
-            raise
-        raise ModuleNotFoundError(
-            f"gatedcoro.langchain needs {package}, which is not installed: pip install {distribution}", name=package
-        ) from None
-    importlib.import_module(module)
+    helpers = helpers_for(choice)
+    for module in dict.fromkeys(helper.module for helper in helpers):
+        import_from_project(module)
+    return [message for helper in helpers if (message := verdict(helper).message)]
 
 
 @dataclass(frozen=True)
@@ -219,10 +275,10 @@ class Verdict:
 
 def verdict(helper: Helper) -> Verdict:
     """Judge what stands at the helper's home by what it is known to be."""
-    namespace = namespace_of(sys.modules[helper.module])
-    function = None if namespace is None else namespace.get(helper.name)
-    if function is None:
-        return Verdict(None, False, f"{helper.module} has no {helper.name}: nothing is replaced there")
+    home = home_of(helper)
+    function = None if home is None else home.names.get(helper.name)
+    if home is None or function is None:
+        return Verdict(None, False, f"{helper.home} has no {helper.name}: nothing is replaced there")
     if function is helper.planted:
         return Verdict(None, False)
     try:
@@ -240,6 +296,9 @@ def verdict(helper: Helper) -> Verdict:
         doubt = f"{helper.path} is not the function that gatedcoro knows"
     if difference is None:
         return Verdict(function, True)
+    site = swap.sites.get((home.key, helper.name))
+    if site is not None and (site.is_in_force or site.is_covered) and not is_defined_in(helper.module, function):
+        return Verdict(function, False, replaced_since(site))
     if helper.only_if_known:
         return Verdict(function, False, f"{doubt} and is left alone: {difference}")
     return Verdict(function, True, f"{doubt} and is replaced all the same: {difference}")
@@ -247,6 +306,7 @@ def verdict(helper: Helper) -> Verdict:
 
 def enforce(choice: Choice | None) -> list[str]:
     """Make the modules agree with `choice`; return what the user should know. The lock is held."""
+    find_what_came_back()
     _planted.cancel_on_error = choice is not None and choice.cancel_on_error
     wanted = () if choice is None else helpers_for(choice)
     for helper in wanted:
@@ -255,8 +315,8 @@ def enforce(choice: Choice | None) -> list[str]:
 
 
 def plant(helper: Helper) -> None:
-    """Replace the helper wherever a loaded module holds it as a global."""
-    home = sys.modules.get(helper.module)
+    """Replace the helper wherever a loaded module holds it as a global, or in its class."""
+    home = home_of(helper)
     if home is None:  # thrown out of sys.modules since it was imported
         return
     found = verdict(helper)
@@ -264,51 +324,76 @@ def plant(helper: Helper) -> None:
     if found.replaceable:
         originals[id(found.original)] = found.original
     # Home first: what is imported meanwhile gets the planted function, and uproot() finds the home's original first.
-    for module, namespace in [*namespaces_of({helper.module: home}), *namespaces_of(sys.modules.copy())]:
-        for name, value in list(namespace.items()):
+    for place in [home, *(places() if helper.owner is None else ())]:
+        for name, value in list(place.names.items()):
             if id(value) in originals:
-                swap.sites[id(namespace), name] = Site(namespace, module, name, helper.planted, value)
-                namespace[name] = helper.planted
+                swap.sites[place.key, name] = Site(place, name, helper.planted, value)
+                place.put(name, helper.planted)
 
 
 def uproot(helpers: Iterable[Helper]) -> list[str]:
-    """Put the originals back wherever a planted function stands; name the globals that somebody else has replaced since."""
-    homes = {id(helper.planted): helper for helper in helpers}
-    sites = {key: site for key, site in swap.sites.items() if id(site.planted) in homes}
+    """Put the originals back wherever a planted function stands; name what somebody else has replaced since."""
+    planted = {id(helper.planted) for helper in helpers}
+    sites = {key: site for key, site in swap.sites.items() if id(site.planted) in planted}
     if not sites:
         return []
     messages = []
     for site in sites.values():
-        value = site.namespace.get(site.name, site.original)
-        if value is not site.planted and value is not site.original:
-            messages.append(f"{site.module}.{site.name} was replaced after gatedcoro's install() and stays as it is")
+        if site.is_in_force:
+            site.is_covered = not any(site.found is one for one in (site.planted, site.original, None))
+            site.is_in_force = False
+            if site.is_covered:
+                messages.append(replaced_since(site))
     first_originals = {id(site.planted): site.original for site in reversed(sites.values())}
-    namespaces = {id(site.namespace): site.namespace for site in sites.values()}
-    namespaces.update((id(namespace), namespace) for _, namespace in namespaces_of(sys.modules.copy()))
-    for namespace in namespaces.values():
-        for name, value in list(namespace.items()):
-            if id(value) in homes and id(value) in first_originals:
-                site_here = sites.get((id(namespace), name))
-                namespace[name] = site_here.original if site_here else first_originals[id(value)]
-    for key in sites:
-        del swap.sites[key]
+    found = {site.place.key: site.place for site in sites.values()}
+    found.update((place.key, place) for place in places())
+    for place in found.values():
+        for name, value in list(place.names.items()):
+            if id(value) in planted and id(value) in first_originals:
+                site_here = sites.get((place.key, name))
+                place.put(name, site_here.original if site_here else first_originals[id(value)])
     return messages
 
 
-def namespaces_of(modules: dict[str, ModuleType]) -> Iterator[tuple[str, Namespace]]:
-    """Yield name and globals of every one of `modules` but gatedcoro's own."""
-    for name, module in modules.items():
+def find_what_came_back() -> None:
+    """Put planted functions in force again that stand in their places, out of which they had been taken."""
+    for site in swap.sites.values():
+        if not site.is_in_force and site.found is site.planted:
+            site.is_in_force, site.is_covered = True, False
+
+
+def replaced_since(site: Site) -> str:
+    return f"{site.place.path}.{site.name} was replaced after gatedcoro's install() and stays as it is"
+
+
+def is_defined_in(module: str, function: object) -> bool:
+    """Tell a function of the module's own, which may have been loaded anew, from one that somebody has put there."""
+    return type(function) is FunctionType and function.__globals__ is globals_of(sys.modules.get(module))
+
+
+def places() -> Iterator[Place]:
+    """Yield the globals of every loaded module but gatedcoro's own."""
+    for name, module in sys.modules.copy().items():
         if name == "gatedcoro" or name.startswith("gatedcoro."):
             continue
-        namespace = namespace_of(module)
-        if namespace is not None:
-            yield name, namespace
+        names = globals_of(module)
+        if names is not None:
+            yield Place(name, names)
 
 
-def namespace_of(module: object) -> Namespace | None:
+def home_of(helper: Helper) -> Place | None:
+    """Return where the helper is at home, if its module is loaded and, for a method, has its class."""
+    names = globals_of(sys.modules.get(helper.module))
+    if names is None or helper.owner is None:
+        return None if names is None else Place(helper.home, names)
+    owner = names.get(helper.owner)
+    return Place(helper.home, vars(owner), owner) if isinstance(owner, type) else None
+
+
+def globals_of(module: object) -> dict[str, Any] | None:
     """Return a module's globals without touching its attributes: a lazy module would import itself, or others."""
     try:
-        namespace = object.__getattribute__(module, "__dict__")
+        names = object.__getattribute__(module, "__dict__")
     except AttributeError:
         return None
-    return namespace if isinstance(namespace, dict) else None
+    return names if isinstance(names, dict) else None

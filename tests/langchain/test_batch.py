@@ -15,42 +15,7 @@ from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from langchain_core.runnables.config import var_child_runnable_config
 
 from gatedcoro.langchain import abatch
-
-
-class Watch:
-    """A runnable that knows how many of its calls run at once."""
-
-    def __init__(self, failing=()):
-        self.running = self.most = self.started = self.ended = 0
-        self.failing = failing
-        self.runnable = RunnableLambda(self.call)
-
-    async def call(self, value):
-        self.started += 1
-        self.running += 1
-        self.most = max(self.most, self.running)
-        try:
-            await asyncio.sleep(0.001)
-            if value in self.failing:
-                raise LookupError(f"no {value}")
-            return value * 2
-        finally:
-            self.running -= 1
-            self.ended += 1
-
-
-def outcome(main):
-    def plain(value):
-        return (type(value), str(value)) if isinstance(value, BaseException) else value
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return [plain(value) for value in asyncio.run(main)]
-        except BaseException as error:
-            return plain(error)
-        finally:
-            gc.collect()  # LangChain's own leaves coroutines that were never awaited
+from langchain_tools import Watch, outcome, warnings_ignored
 
 
 @pytest.mark.parametrize("return_exceptions", [False, True])
@@ -64,16 +29,48 @@ def test_results_and_errors_are_those_of_abatch(steps, failing, max_concurrency,
             runnable = runnable | RunnablePassthrough()
         return run(runnable, [*range(8)], {"max_concurrency": max_concurrency}, return_exceptions=return_exceptions)
 
-    expected = outcome(main(lambda runnable, *args, **kwargs: runnable.abatch(*args, **kwargs)))
-    if max_concurrency == 2.0:
-        expected = outcome(main(lambda runnable, inputs, config, **kwargs: runnable.abatch(inputs, {}, **kwargs)))
-    assert outcome(main(abatch)) == expected
+    with warnings_ignored():  # LangChain's own leaves coroutines that were never awaited
+        expected = outcome(main(lambda runnable, *args, **kwargs: runnable.abatch(*args, **kwargs)))
+        if max_concurrency == 2.0:
+            expected = outcome(main(lambda runnable, inputs, config, **kwargs: runnable.abatch(inputs, {}, **kwargs)))
+        assert outcome(main(abatch)) == expected
 
 
 @pytest.mark.parametrize("inputs", [list, tuple, iter, dict.fromkeys, lambda values: (value for value in values)])
 def test_inputs_may_be_any_iterable(inputs):
     assert asyncio.run(abatch(Watch().runnable, inputs(range(5)))) == [0, 2, 4, 6, 8]
     assert asyncio.run(abatch(Watch().runnable, inputs(()))) == []
+
+
+class StartsAgain:
+    """An iterator whose iter() puts it back to its beginning."""
+
+    def __iter__(self):
+        self.values = iter(range(3))
+        return self
+
+    def __next__(self):
+        return next(self.values)
+
+
+class HasNoIter:
+    """Its iterator has nothing but what next() needs."""
+
+    def __iter__(self):
+        return NextOnly()
+
+
+class NextOnly:
+    def __init__(self):
+        self.values = iter(range(3))
+
+    def __next__(self):
+        return next(self.values)
+
+
+@pytest.mark.parametrize("inputs", [StartsAgain, HasNoIter])
+def test_inputs_are_asked_for_one_iterator_once(inputs):
+    assert asyncio.run(abatch(Watch().runnable, inputs(), limit=1)) == [0, 2, 4]
 
 
 def test_inputs_are_drawn_as_slots_become_free():

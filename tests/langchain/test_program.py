@@ -82,12 +82,13 @@ def test_the_swap_is_installed_in_the_program_and_known_to_it(folder):
         import gatedcoro.langchain
         from langchain_core.runnables import base, utils
         print(gatedcoro.langchain.installed(), utils.gated_coro.__module__ == base.gated_coro.__module__ == "gatedcoro.langchain._planted")
+        print(base.Runnable.abatch_as_completed.__module__ == "gatedcoro.langchain._planted")
         gatedcoro.langchain.uninstall()
         print(gatedcoro.langchain.installed())
     """,
     )
     for arguments in (["program.py"], ["-m", "program"]):
-        assert run(folder, "-m", "gatedcoro.langchain", *arguments).stdout == "True True\nFalse\n"
+        assert run(folder, "-m", "gatedcoro.langchain", *arguments).stdout == "True True\nTrue\nFalse\n"
 
 
 @pytest.mark.parametrize("script", ["program.py", "./program.py", "../work/program.py", "sub/program.py", "link.py"])

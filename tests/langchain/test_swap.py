@@ -1,6 +1,8 @@
 """install(), uninstall(), installed() and swapped(): what they replace, and what they leave alone."""
 
 import asyncio
+import dataclasses
+import functools
 import gc
 import importlib
 import importlib.util
@@ -20,7 +22,7 @@ import gatedcoro
 import gatedcoro.langchain
 from effort import SHORT
 from gatedcoro.langchain import _planted, _swap, install, installed, swapped, uninstall
-from langchain_stand_in import UTILS, known_helpers, write_langchain, write_langgraph, write_module
+from langchain_stand_in import BASE, RUNNABLE, UTILS, known_helpers, write_langchain, write_langgraph, write_module
 
 HOME = "langchain_core.runnables.utils"
 NAMES = ("gated_coro", "gather_with_concurrency")
@@ -36,9 +38,8 @@ def folder(tmp_path, monkeypatch):
     modules_before = {name: module for name, module in sys.modules.items() if is_langchain(name)}
     for name in modules_before:
         del sys.modules[name]
-    helpers = known_helpers(tmp_path)
-    monkeypatch.setattr(_swap, "LANGCHAIN_HELPERS", tuple(helpers[:2]))
-    monkeypatch.setattr(_swap, "HELPERS", tuple(helpers))
+    for table, helpers in known_helpers(tmp_path).items():
+        monkeypatch.setattr(_swap, table, helpers)
     write_langchain(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
@@ -179,9 +180,11 @@ def test_a_module_that_left_sys_modules_is_restored_as_well(new_module, monkeypa
 
 
 def test_without_langchain_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "langchain_core", None)
-    with pytest.raises(ImportError, match="pip install langchain-core"):
-        install()
+    # Undone before the fixture puts the modules back that were there.
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "langchain_core", None)
+        with pytest.raises(ImportError, match="pip install langchain-core"):
+            install()
     assert not installed()
 
 
@@ -268,6 +271,25 @@ def test_what_stands_behind_a_patch_goes_on_working_after_uninstall():
     install()
 
 
+@pytest.mark.parametrize("again", [uninstall, lambda: install() or uninstall(), lambda: swapped().__enter__()])
+def test_what_stands_behind_a_patch_can_still_be_given_back(again):
+    originals = [*helpers_in_utils(), method()]
+    install()
+    patches = [mock.patch(f"{HOME}.gather_with_concurrency"), mock.patch.object(base().Runnable, "abatch_as_completed")]
+    for patch in patches:
+        patch.start()
+    with pytest.warns(RuntimeWarning, match="replaced after"):
+        uninstall()
+    assert not installed()
+    for patch in patches:
+        patch.stop()
+    assert installed()
+    again()
+    uninstall()
+    assert not installed()
+    assert all(now is then for now, then in zip([*helpers_in_utils(), method()], originals, strict=True))
+
+
 # --- What the planted functions look like ----------------------------------------------------------------------
 
 
@@ -317,14 +339,14 @@ class Watch:
         raise LookupError("the first one")
 
 
-@pytest.mark.parametrize(("n", "most"), [(2, 2), (2.0, 2), (True, 1), (None, 6), (100, 6)])
+@pytest.mark.parametrize(("n", "most"), [(2, 2), (2.0, 2), (True, 1), (None, 6), (100, 6), (float("inf"), 6)])
 def test_a_whole_float_counts_as_the_integer_it_is(n, most):
     watch = Watch()
     assert asyncio.run(_planted.gather_with_concurrency(n, *map(watch.item, range(6)))) == [*range(6)]
     assert watch.most == most
 
 
-@pytest.mark.parametrize("n", [2.5, float("inf"), float("nan"), "3", [], (), {}, b"3"], ids=repr)
+@pytest.mark.parametrize("n", [2.5, float("-inf"), float("nan"), "3", [], (), {}, b"3"], ids=repr)
 def test_what_is_no_integer_is_a_type_error_that_names_the_option(n):
     watch = Watch()
     with pytest.raises(TypeError, match="max_concurrency must be an integer or None, not"):
@@ -507,23 +529,25 @@ def test_many_threads_may_install_and_uninstall_at_once():
             start.wait()
             for _ in range(5 if SHORT else 25):
                 if number % 2:
-                    with swapped(cancel_on_error=bool(number % 4)):
-                        assert installed()
+                    with swapped(cancel_on_error=number % 4 == 1, as_completed=number % 8 < 4):
+                        pass
                 else:
-                    install()
+                    install(as_completed=number % 4 == 0)
                     uninstall()
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=work, args=[number]) for number in (1, 3, 5, 7, 1, 3, 5, 7)]
+    threads = [threading.Thread(target=work, args=[number]) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert not errors
+    uninstall()
     assert not installed()
     assert helpers_in_utils() == originals
     assert [base().gated_coro, base().gather_by_another_name] == originals
+    assert method() is not _planted.abatch_as_completed
 
 
 def test_threads_that_call_install_and_uninstall_directly_end_in_one_of_the_two_states():
@@ -534,6 +558,7 @@ def test_threads_that_call_install_and_uninstall_directly_end_in_one_of_the_two_
     for thread in threads:
         thread.join()
     assert helpers_in_utils() == (PLANTED if installed() else originals)
+    assert (method() is _planted.abatch_as_completed) == installed()
 
 
 # --- Helpers that gatedcoro does not know ----------------------------------------------------------------------
@@ -597,8 +622,7 @@ def test_a_helper_that_is_not_async_any_more_is_left_alone(folder):
 
 
 def test_a_helper_that_is_gone_is_named(folder):
-    write_langchain(folder, UTILS + "\n    del gated_coro\n")
-    (folder / "langchain_core/runnables/base.py").write_text("")
+    write_langchain(folder, UTILS + "\n    del gated_coro\n", RUNNABLE)
     with pytest.warns(RuntimeWarning, match=r"langchain_core\.runnables\.utils has no gated_coro"):
         install()
     assert utils().gather_with_concurrency is _planted.gather_with_concurrency
@@ -624,6 +648,25 @@ def test_a_decorated_helper_is_seen_through_its_wrapper(folder):
         install()
 
 
+def test_a_wrapper_that_passes_for_the_function_is_seen(folder):
+    proxied = """
+    class FunctionWrapper:
+        def __init__(self, wrapped):
+            self.wrapped = wrapped
+        def __getattr__(self, name):
+            return getattr(self.wrapped, name)
+        __class__ = property(lambda self: type(self.wrapped))
+        def __call__(self, *args):
+            return self.wrapped(*args)
+
+    gated_coro = FunctionWrapper(gated_coro)
+    """
+    write_langchain(folder, UTILS + proxied)
+    with pytest.warns(RuntimeWarning, match=r"gated_coro is not the function.*it is wrapped in a FunctionWrapper"):
+        install()
+    assert helpers_in_utils() == PLANTED
+
+
 def test_source_that_cannot_be_read_has_its_own_message(folder):
     module = utils()
     (folder / "langchain_core/runnables/utils.py").unlink()
@@ -646,6 +689,236 @@ def test_swapped_blames_the_with_statement(folder):
     with pytest.warns(RuntimeWarning) as caught, swapped():
         pass
     assert [warning.filename for warning in caught] == [__file__]
+
+
+# --- The method ------------------------------------------------------------------------------------------------
+
+
+def method():
+    return vars(base().Runnable)["abatch_as_completed"]
+
+
+def test_the_method_is_replaced_in_its_class_and_given_back():
+    original = [method()]
+    install()
+    assert method() is base().Runnable.abatch_as_completed is _planted.abatch_as_completed
+    assert installed()
+    uninstall()
+    assert method() is original[0]
+
+
+def test_as_completed_false_leaves_the_method_alone_also_by_a_later_call():
+    original = [method()]
+    install(as_completed=False)
+    assert method() is original[0]
+    assert helpers_in_utils() == PLANTED
+    install()
+    assert method() is _planted.abatch_as_completed
+    with swapped(as_completed=False):
+        assert method() is original[0]
+        with swapped():
+            assert method() is _planted.abatch_as_completed
+        assert method() is original[0]
+    assert method() is _planted.abatch_as_completed
+    install(as_completed=False)
+    assert method() is original[0]
+    assert helpers_in_utils() == PLANTED
+
+
+def test_a_class_that_overrides_the_method_keeps_its_own():
+    class Own(base().Runnable):
+        async def abatch_as_completed(self, inputs, config=None, *, return_exceptions=False, **kwargs):
+            yield 0, "its own"
+
+    class Calling(base().Runnable):
+        async def abatch_as_completed(self, inputs, config=None, *, return_exceptions=False, **kwargs):
+            raise AssertionError(super().abatch_as_completed.__func__)
+            yield
+
+    class Inheriting(base().Runnable):
+        pass
+
+    class WithAnAlias(base().Runnable):
+        by_another_name = base().Runnable.abatch_as_completed
+
+    own, alias = vars(Own)["abatch_as_completed"], WithAnAlias.by_another_name
+    install()
+    assert vars(Own)["abatch_as_completed"] is own
+    assert WithAnAlias.by_another_name is alias
+    assert Inheriting.abatch_as_completed is _planted.abatch_as_completed
+    with pytest.raises(AssertionError, match=r"_planted|abatch_as_completed") as caught:
+        asyncio.run(anext(Calling().abatch_as_completed([1])))
+    assert caught.value.args == (_planted.abatch_as_completed,)
+    assert "abatch_as_completed" not in vars(Inheriting)
+    uninstall()
+    assert vars(Own)["abatch_as_completed"] is own
+
+
+def test_the_planted_method_is_a_generator_function_of_that_name_and_pickles_by_it():
+    planted = _planted.abatch_as_completed
+    assert planted.__name__ == planted.__qualname__ == "abatch_as_completed"
+    assert typing.get_type_hints(planted).keys() == planted.__annotations__.keys()
+    assert inspect.isasyncgenfunction(planted)
+    assert pickle.loads(pickle.dumps(planted)) is planted
+
+
+def test_a_method_that_somebody_else_replaced_after_us_stays_with_a_warning():
+    def theirs(self):
+        pass
+
+    install()
+    base().Runnable.abatch_as_completed = theirs
+    with pytest.warns(RuntimeWarning, match=r"base\.Runnable\.abatch_as_completed was replaced after") as caught:
+        uninstall()
+    assert method() is theirs
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+@pytest.mark.parametrize("covers", ["their own", "nothing"])
+def test_what_is_there_again_after_uninstall_can_still_be_given_back(covers, monkeypatch):
+    original = [method()]
+    install()
+    with monkeypatch.context() as patch:
+        if covers == "nothing":
+            patch.delattr(base().Runnable, "abatch_as_completed")
+        else:
+            patch.setattr(base().Runnable, "abatch_as_completed", original[0])
+        uninstall()
+        assert not installed()
+    assert method() is _planted.abatch_as_completed
+    assert installed()
+    uninstall()
+    assert method() is original[0]
+
+
+def test_a_reload_between_two_rounds_counts():
+    install()
+    importlib.reload(utils())
+    reloaded = helpers_in_utils()
+    with pytest.warns(RuntimeWarning, match="was replaced after"):
+        uninstall()
+    install()
+    assert helpers_in_utils() == PLANTED
+    uninstall()
+    assert helpers_in_utils() == reloaded
+
+
+def test_an_unknown_body_is_replaced_again_after_a_reload(folder):
+    write_langchain(folder, changed("asyncio.Semaphore(n)", "asyncio.Semaphore(n * 2)"))
+    for _ in range(2):
+        with pytest.warns(RuntimeWarning, match="is replaced all the same"):
+            install()
+        assert helpers_in_utils() == PLANTED
+        importlib.reload(utils())
+
+
+def test_a_wrapper_that_somebody_put_on_after_us_is_not_taken_for_the_original():
+    def wrapped(function):
+        @functools.wraps(function)
+        async def wrapper(semaphore, coro):
+            return await function(semaphore, coro)
+
+        return wrapper
+
+    def traced(function):
+        async def abatch_as_completed(self, inputs, config=None, *, return_exceptions=False, **kwargs):
+            async for output in function(self, inputs, config, return_exceptions=return_exceptions, **kwargs):
+                yield output
+
+        return abatch_as_completed
+
+    originals = [*helpers_in_utils(), method()]
+    install()
+    wrappers = wrapped(utils().gated_coro), traced(method())
+    utils().gated_coro, base().Runnable.abatch_as_completed = wrappers
+    for again in (install, lambda: swapped().__enter__(), uninstall, install):
+        with pytest.warns(RuntimeWarning, match="was replaced after gatedcoro's install") as caught:
+            again()
+        assert {str(warning.message).partition(" ")[0] for warning in caught} == {
+            f"{HOME}.gated_coro",
+            "langchain_core.runnables.base.Runnable.abatch_as_completed",
+        }
+        assert (utils().gated_coro, method()) == wrappers
+    uninstall()
+    assert (utils().gated_coro, method()) == wrappers
+    utils().gated_coro, _, base().Runnable.abatch_as_completed = originals
+    assert not installed()
+
+
+def test_a_patch_around_the_block_and_one_inside_it():
+    original = [method()]
+    with swapped(), mock.patch.object(base().Runnable, "abatch_as_completed"):
+        assert isinstance(method(), mock.MagicMock)
+    assert method() is original[0]
+    patch = mock.patch.object(base().Runnable, "abatch_as_completed")
+    with patch, pytest.warns(RuntimeWarning, match="abatch_as_completed is called in another way and is left alone"):
+        install()
+    assert method() is original[0]
+
+
+def test_after_a_reload_both_classes_are_restored():
+    old = base().Runnable
+    original = [method()]
+    install()
+    new = importlib.reload(base()).Runnable
+    reloaded = [method()]
+    install()
+    assert old.abatch_as_completed is new.abatch_as_completed is _planted.abatch_as_completed
+    uninstall()
+    assert old.abatch_as_completed is original[0]
+    assert new.abatch_as_completed is reloaded[0]
+
+
+def changed_method(old, new):
+    assert old in BASE
+    return BASE.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("source", "message", "is_replaced"),
+    [
+        (
+            changed_method("enumerate(inputs)", "enumerate(inputs, 1)"),
+            r"Runnable\.abatch_as_completed is not the function .* replaced all the same: its body now has `for index",
+            True,
+        ),
+        (
+            changed_method("config: Any = None,", "config: Any = None, delay: int = 0,"),
+            r"Runnable\.abatch_as_completed is called in another way and is left alone: its parameters are \(self, inputs",
+            False,
+        ),
+        (
+            changed_method("yield index, await self.ainvoke(value, config, **kwargs)", "return"),
+            "is left alone: it is not an async generator function",
+            False,
+        ),
+        (
+            BASE + "\n    Runnable = None\n",
+            r"langchain_core\.runnables\.base\.Runnable has no abatch_as_completed: nothing is replaced there",
+            False,
+        ),
+        (BASE + "\n    del Runnable.abatch_as_completed\n", "has no abatch_as_completed", False),
+    ],
+    ids=["body", "parameters", "kind", "no class", "no method"],
+)
+def test_a_method_that_is_not_the_known_one(folder, source, message, is_replaced):
+    write_langchain(folder, base=source)
+    with pytest.warns(RuntimeWarning, match=message) as caught:
+        install()
+    assert len(caught) == 1
+    found = getattr(base().Runnable, "abatch_as_completed", None)
+    assert (found is _planted.abatch_as_completed) == is_replaced
+    assert helpers_in_utils() == PLANTED
+
+
+def test_any_of_the_known_bodies_is_known(folder, monkeypatch):
+    [helper] = _swap.LANGCHAIN_METHODS
+    known = dataclasses.replace(helper.known, bodies=(("of a newer release",), *helper.known.bodies))
+    taught = dataclasses.replace(helper, known=known)
+    for table in "LANGCHAIN_METHODS", "HELPERS":
+        monkeypatch.setattr(_swap, table, tuple(taught if one == helper else one for one in vars(_swap)[table]))
+    install()
+    assert method() is _planted.abatch_as_completed
 
 
 # --- langgraph -------------------------------------------------------------------------------------------------
@@ -679,9 +952,10 @@ def test_a_gate_of_langgraph_that_is_not_the_known_one_is_left_alone(folder):
 
 
 def test_without_langgraph_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "langgraph", None)
-    with pytest.raises(ImportError, match="pip install langgraph"):
-        install(langgraph=True)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "langgraph", None)
+        with pytest.raises(ImportError, match="pip install langgraph"):
+            install(langgraph=True)
     assert not installed()
 
 

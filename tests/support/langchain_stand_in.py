@@ -30,10 +30,27 @@ UTILS = '''
         return await asyncio.gather(*[gated_coro(slots, coro) for coro in coros])
 '''
 
-BASE = """
+IMPORTS = """
     from langchain_core.runnables import utils
     from langchain_core.runnables.utils import gated_coro, gather_with_concurrency as gather_by_another_name
 """
+
+RUNNABLE = '''
+    import abc
+    from collections.abc import AsyncIterator, Sequence
+    from typing import Any
+
+
+    class Runnable(abc.ABC):
+        async def abatch_as_completed(
+            self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+        ) -> AsyncIterator[tuple[int, Any]]:
+            """Yield the index and the output of each of `inputs`."""
+            for index, value in enumerate(inputs):
+                yield index, await self.ainvoke(value, config, **kwargs)
+'''
+
+BASE = IMPORTS + RUNNABLE
 
 EXECUTOR = '''
     async def gated(semaphore, coro):
@@ -43,7 +60,9 @@ EXECUTOR = '''
             return outcome
 '''
 
-IGNORE_WARNINGS = ["-W", "ignore:langchain_core.runnables.utils:RuntimeWarning"]
+TABLES = ("LANGCHAIN_HELPERS", "LANGCHAIN_METHODS", "LANGGRAPH_HELPERS", "HELPERS")
+
+IGNORE_WARNINGS = ["-W", "ignore:langchain_core.runnables:RuntimeWarning"]
 
 
 def write_module(folder, name, source=""):
@@ -56,9 +75,9 @@ def write_module(folder, name, source=""):
     (folder / f"{module}.py").write_text(textwrap.dedent(source))
 
 
-def write_langchain(folder, utils=UTILS):
+def write_langchain(folder, utils=UTILS, base=BASE):
     write_module(folder, "langchain_core.runnables.utils", utils)
-    write_module(folder, "langchain_core.runnables.base", BASE)
+    write_module(folder, "langchain_core.runnables.base", base)
 
 
 def write_langgraph(folder, executor=EXECUTOR):
@@ -66,17 +85,22 @@ def write_langgraph(folder, executor=EXECUTOR):
 
 
 def known_helpers(folder):
-    """The swap's table, with the bodies of this stand-in as the known ones."""
-    fingerprints = {}
-    for name, source in (("known_utils.py", UTILS), ("known_executor.py", EXECUTOR)):
-        path = folder / name
+    """The swap's tables, with the bodies of this stand-in as the known ones."""
+    bodies = {}
+    for name, source in (("known_utils", UTILS), ("known_base", RUNNABLE), ("known_executor", EXECUTOR)):
+        path = folder / f"{name}.py"
         path.write_text(textwrap.dedent(source))
         namespace = {}
         exec(compile(path.read_text(), str(path), "exec"), namespace)
+        namespace.update(vars(namespace.get("Runnable", object)))
         for helper in _swap.HELPERS:
             if helper.name in namespace:
-                fingerprints[helper.name] = _drift.fingerprints(namespace[helper.name])
-    return [
-        dataclasses.replace(helper, known=dataclasses.replace(helper.known, statements=fingerprints[helper.name]))
-        for helper in _swap.HELPERS
-    ]
+                bodies[helper.name] = (_drift.fingerprints(namespace[helper.name]),)
+
+    def learned(helpers):
+        return tuple(
+            dataclasses.replace(helper, known=dataclasses.replace(helper.known, bodies=bodies[helper.name]))
+            for helper in helpers
+        )
+
+    return {name: learned(vars(_swap)[name]) for name in TABLES}
