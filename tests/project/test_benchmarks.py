@@ -7,11 +7,13 @@ import dataclasses
 import gc
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from benchmarks import goals, harness, http_server, instructions, measure, parts, system_calls
+import gatedcoro.langchain
+from benchmarks import goals, harness, http_server, instructions, langchain_abatch, measure, parts, system_calls
 from benchmarks.compare import cells, competitors, figures, report, semaphores, summary, works
 from contract_tools import Running
 from effort import SHORT
@@ -388,6 +390,48 @@ def test_a_result_that_is_wrong_once_voids_the_figure(monkeypatch):
     monkeypatch.setattr(harness, "SHORTEST_SAMPLE", 0.0)
     lines = measured(cells.Cell("nothing", 10, 2), ["pool"], rounds=(5, 5))
     assert ["sample" in line for line in lines] == [True, False] and "WrongResult" in lines[1]["failed"]
+
+
+# --- Batches of LangChain -----------------------------------------------------------------------------------------
+
+needs_langchain = pytest.mark.skipif(find_spec("langchain_core") is None, reason="needs langchain-core")
+others_deprecations = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")
+
+
+@needs_langchain
+@others_deprecations
+@pytest.mark.parametrize(
+    ("function", "column"),
+    [(name, column) for name, function in langchain_abatch.FUNCTIONS.items() for column in function.columns],
+)
+def test_a_batch_has_its_figures_in_every_column(function, column):
+    try:
+        figures = langchain_abatch.measure_cell(function, column, 30, 3)
+        assert gatedcoro.langchain.installed() == (column == "swapped")
+    finally:
+        gatedcoro.langchain.uninstall()
+    # In a process that is not fresh, memory may have shrunk.
+    assert figures.keys() == {"seconds", "bytes", "stall"} and figures["seconds"] > 0 and figures["stall"] >= 0
+
+
+@pytest.mark.parametrize(
+    "outputs", [[(0, "a")], [(0, "a"), (0, "a")], [(0, "b"), (1, "a")], [(0, "a"), (1, "b"), (1, "b")]]
+)
+def test_a_wrong_batch_as_completed_has_no_figure(outputs):
+    function = langchain_abatch.FUNCTIONS["abatch_as_completed"]
+    function.check([(1, "b"), (0, "a")], ["a", "b"])
+    with pytest.raises(measure.WrongResult):
+        function.check(outputs, ["a", "b"])
+
+
+@needs_langchain
+@others_deprecations
+@pytest.mark.parametrize("situation", langchain_abatch.SITUATIONS, ids=lambda situation: situation.title)
+def test_the_calls_that_are_saved_are_those_of_the_documentation(situation):
+    calls = [langchain_abatch.calls_made(situation, way) for way in langchain_abatch.WAYS]
+    assert calls[0] == langchain_abatch.CALLED and max(calls[1:]) <= 25 + langchain_abatch.AT_ONCE
+    row = " | ".join([f"`{situation.function}`", situation.title, *map(str, calls)])
+    assert f"| {row} |" in (Path(__file__).parents[2] / "docs" / "langchain.md").read_text(encoding="utf-8")
 
 
 # --- The report -----------------------------------------------------------------------------------------------------
