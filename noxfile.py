@@ -62,6 +62,8 @@ SHORT = {"GATEDCORO_TESTS": "short"}
 ELSEWHERE = ["tests/langchain", "tests/project", "tests/tools"]
 # Tests of the benchmarks, which have a session with all of the tools and servers; tests-3.14 has them for a newer interpreter.
 OF_BENCHMARKS = [f"tests/project/test_{name}.py" for name in ("benchmarks", "real_work", "programs")]
+# What handles references, and code of others' that runs in the middle of ours, most.
+OF_REFERENCES = ["tests/engine", "tests/protocol", "tests/robustness"]
 # An allocation fails at each place in turn. The places are the same on every interpreter.
 FAILING_ALLOCATIONS = "tests/robustness/test_no_memory.py"
 LEAKS = "tests/robustness/test_leaks.py"
@@ -179,14 +181,14 @@ def debug(session: nox.Session) -> None:
     prepare(session, *requirements("test"))
     session.run("python", "-c", "import sys; sys.gettotalrefcount()")
     # aiohttp's multidict comes compiled for release builds and crashes this one, with or without gatedcoro.
-    tests = ["tests/engine", "tests/protocol", "tests/robustness"] if session.name == "debug-3.13d" else []
+    tests = OF_REFERENCES if session.name == "debug-3.13d" else []
     options = [*without(FAILING_ALLOCATIONS, *ELSEWHERE), "--durations=8"]
     pytest(session, *tests, *options, MULTIDICT_NO_EXTENSIONS="1", **SHORT)
 
 
 @on("3.11", "3.13", default=DEFAULT_VERSION)
 def asan(session: nox.Session) -> None:
-    """AddressSanitizer and UndefinedBehaviorSanitizer, assertions on; the suite in short."""
+    """AddressSanitizer and UndefinedBehaviorSanitizer, assertions on; the suite in short, on 3.11 a part of it."""
     flags = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
     prepare(session, *requirements("test"), CC="gcc", GATEDCORO_ASSERT="1", CFLAGS=f"-O1 -g {flags}", LDFLAGS=flags)
     [extension] = Path("gatedcoro").glob("_core.*.so")
@@ -201,6 +203,7 @@ def asan(session: nox.Session) -> None:
     # A leak is looked for where references are counted.
     pytest(
         session,
+        *(OF_REFERENCES if session.name == "asan-3.11" else []),
         *without(FAILING_ALLOCATIONS, LEAKS, *ELSEWHERE),
         "--durations=8",
         LD_PRELOAD=" ".join(libraries),
@@ -225,7 +228,7 @@ def free_threaded(session: nox.Session) -> None:
     # It warns when it turns its GIL on for an extension that wants one; with the GIL on from the start it does not.
     env = {**SHORT, "PYTHON_GIL": "1", "PYTHONPATH": packages}
     session.run(python, "setup.py", "-q", "build_ext", "--inplace", env=env, external=True)
-    folders = [f"tests/{folder}" for folder in ("contract", "differential", "engine", "protocol")]
+    folders = [f"tests/{folder}" for folder in ("contract", "engine", "protocol")]
     left_out = [
         "--deselect=tests/contract/test_signature.py",
         "--ignore=tests/contract/test_async_sources.py",
