@@ -322,7 +322,7 @@ def benchmarks(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", "http-clients", "--quick")
     session.run("python", "-m", "benchmarks", "instructions")
     session.run("python", "-m", "benchmarks", "scaling")
-    session.run("python", "-m", "benchmarks", "scaling", "--module", "gatedcoro._reference")
+    session.run("python", "-m", "benchmarks", "scaling", "--module", "gatedcoro._reference", "--count", "40")
 
 
 @on("3.13")
