@@ -63,12 +63,9 @@ async def numbered_output(
     runnable: AsyncRunnable[Any, OutputT], return_exceptions: bool, index: int, /, *args: Any, **kwargs: Any
 ) -> tuple[int, OutputT | Exception]:
     """Await one call; return the index of its input with the output, or, if wanted, with the exception."""
-    try:
-        return index, await runnable.ainvoke(*args, **kwargs)
-    except Exception as error:
-        if not return_exceptions:
-            raise
-        return index, error
+    if return_exceptions:
+        return index, await output_or_exception(runnable, *args, **kwargs)
+    return index, await runnable.ainvoke(*args, **kwargs)
 
 
 def ainvoke(call: Call) -> Awaitable[Any]:
