@@ -16,6 +16,7 @@ missing is skipped, or fails under --error-on-missing-interpreters.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import shutil
@@ -58,8 +59,8 @@ os.environ["GATEDCORO_REQUIRE_C"] = "1"
 
 # The tests do a part of what they do at length (tests/support/effort.py).
 SHORT = {"GATEDCORO_TESTS": "short"}
-# Tests of what runs no step of the extension's, or of other people's packages: they have sessions of their own.
-ELSEWHERE = ["tests/langchain", "tests/project", "tests/tools"]
+# Tests of what runs no step of the extension's, of other people's packages or with servers: they have sessions of their own.
+ELSEWHERE = ["tests/langchain", "tests/project", "tests/shared", "tests/tools"]
 # Tests of the benchmarks, which have a session with all of the tools and servers; tests-3.14 has them for a newer interpreter.
 OF_BENCHMARKS = [f"tests/project/test_{name}.py" for name in ("benchmarks", "real_work", "programs")]
 # What handles references, and code of others' that runs in the middle of ours, most.
@@ -133,6 +134,15 @@ def prepare(session: nox.Session, *packages: str, **env: str) -> None:
 def pytest(session: nox.Session, *arguments: str, **env: str) -> None:
     """Runs pytest with what stands behind `--`, or else with the arguments."""
     session.run("python", "-m", "pytest", "-p", "no:cacheprovider", *(session.posargs or arguments), env=env)
+
+
+def pytest_without_skips(session: nox.Session, *arguments: str, **env: str) -> None:
+    """The same, where a test that is skipped is an error."""
+    report = Path(session.create_tmp()) / "report.xml"
+    report.unlink(missing_ok=True)
+    pytest(session, f"--junitxml={report}", *arguments, **env)
+    if report.exists() and xml.etree.ElementTree.parse(report).find("testsuite[@skipped='0']") is None:
+        session.error("a test was skipped")
 
 
 def without(*paths: str) -> list[str]:
@@ -301,12 +311,25 @@ def langchain(session: nox.Session) -> None:
 def tools(session: nox.Session) -> None:
     """The tests with other people's tools, as the real packages; nothing is left out, neither a package nor a test."""
     prepare(session, *requirements("tools"))
-    report = Path(session.create_tmp()) / "report.xml"
     # Plugins of two of the packages, which the tests start by themselves where they want them.
-    plugins = ["-p", "no:asyncio", "-p", "no:ddtrace", f"--junitxml={report}"]
-    pytest(session, *plugins, "--durations=8", "tests/tools", GATEDCORO_REQUIRE_TOOLS="1")
-    if report.exists() and xml.etree.ElementTree.parse(report).find("testsuite[@skipped='0']") is None:
-        session.error("a test was skipped")
+    plugins = ["-p", "no:asyncio", "-p", "no:ddtrace"]
+    pytest_without_skips(session, *plugins, "--durations=8", "tests/tools", GATEDCORO_REQUIRE_TOOLS="1")
+
+
+@on("3.13", "3.11", default=DEFAULT_VERSION)
+def shared(session: nox.Session) -> None:
+    """The shared limit against real servers: Redis, which has to be installed, Valkey and PostgreSQL; in short on 3.11."""
+    prepare(session, *requirements("shared-test"))
+    code = "import shared_servers as s; print({name: s.missing(name) for name in (*s.KINDS, 'postgres')})"
+    found = session.run("python", "-c", code, silent=True, env={"PYTHONPATH": f".{os.pathsep}tests/support"})
+    missing = ast.literal_eval(found.splitlines()[-1])
+    if reason := missing["redis"]:
+        session.error(f"{reason}; on Debian: apt-get install --no-install-recommends redis-server")
+    without_valkey = ["-k", "not valkey"] if missing["valkey"] else []
+    if without_valkey:
+        print(f"ci: not run on Valkey: {missing['valkey']}", flush=True)
+    in_short = SHORT if session.name.endswith("3.11") else {}
+    pytest_without_skips(session, *without_valkey, "--durations=8", "tests/shared", **in_short)
 
 
 @on("3.13")
@@ -320,6 +343,7 @@ def benchmarks(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", "real", "--quick", "--output", session.create_tmp())
     session.run("python", "-m", "benchmarks", "programs", "--quick", "--output", session.create_tmp())
     session.run("python", "-m", "benchmarks", "http-clients", "--quick")
+    session.run("python", "-m", "benchmarks", "shared", "--quick")
     session.run("python", "-m", "benchmarks", "instructions")
     session.run("python", "-m", "benchmarks", "scaling")
     session.run("python", "-m", "benchmarks", "scaling", "--module", "gatedcoro._reference", "--count", "40")
@@ -328,7 +352,9 @@ def benchmarks(session: nox.Session) -> None:
 @on("3.13")
 def examples(session: nox.Session) -> None:
     """Each example runs."""
-    prepare(session, *requirements("langchain", "demo"), "httpx", "aiohttp", "aiolimiter", "aiosqlite", "tenacity")
+    prepare(
+        session, *requirements("langchain", "demo"), "httpx", "aiohttp", "aiolimiter", "aiosqlite", "redis", "tenacity"
+    )
     for example in sorted(Path("examples").glob("*.py")):
         session.run("python", str(example))
         print(f"ci: {example} ran", flush=True)
@@ -338,7 +364,7 @@ def examples(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Every code block of the README and of docs/ runs, against services of this machine."""
     prepare(session, *requirements("docs"))
-    pytest(session, "tests/project/test_documentation_blocks.py")
+    pytest(session, "tests/project/test_documentation_blocks.py", GATEDCORO_REQUIRE_DOCS="1")
 
 
 ### The tree ###
@@ -355,9 +381,11 @@ def lint(session: nox.Session) -> None:
     listed = session.run("bash", ".ci/run", "--list", silent=True, external=True).split()
     if differing := {func.name for func in nox.registry.get().values() if "ci" in func.tags} ^ set(listed):
         session.error(f"either .ci/run or noxfile.py alone knows of {differing}")
-    # A module that is meant to be run with -m cannot be imported for comparison; of the classes in _functions only the docstrings are used.
+    # A module that is meant to be run with -m cannot be imported for comparison; of the classes in _functions only the docstrings are used;
+    # a name for a Literal of two values is taken for a Union.
     allowed = Path(session.create_tmp(), "allowed")
-    allowed.write_text("gatedcoro\\.langchain\\.__main__\ngatedcoro\\._functions\\.(Stream|AsCompleted)\\..*\n")
+    names = ("langchain\\.__main__", "_functions\\.(Stream|AsCompleted)\\..*", "shared\\._limit\\.OnLost")
+    allowed.write_text("".join(f"gatedcoro\\.{name}\n" for name in names))
     options = ["--mypy-config-file", "pyproject.toml", "--ignore-unused-allowlist", "--allowlist", str(allowed)]
     session.run("stubtest", "gatedcoro", *options)
     pytest(session, "tests/project/test_typing.py")

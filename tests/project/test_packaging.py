@@ -216,4 +216,4 @@ def test_the_source_distribution_is_small(tmp_path):
     done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     [archive] = (tree / "made").glob("*.tar.gz")
-    assert archive.stat().st_size < 1_000_000
+    assert archive.stat().st_size < 1_250_000  # half of it tests; a build or results of benchmarks would be more
