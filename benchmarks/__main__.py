@@ -1,9 +1,9 @@
-"""The command line: `python -m benchmarks {report,programs,http-clients,goals,real,instructions,scaling}`."""
+"""The command line: `python -m benchmarks {report,programs,http-clients,goals,real,shared,instructions,scaling}`."""
 
 import argparse
 import sys
 
-from . import goals, http_clients, instructions, scaling
+from . import goals, http_clients, instructions, scaling, shared
 from .compare import cells, report
 from .programs import report as programs
 from .real import report as real
@@ -18,6 +18,7 @@ def main() -> int:
         ("http-clients", http_clients, "what a request costs by client, and what httpx's pool does"),
         ("goals", goals, "gatedcoro against the figures that it is to reach"),
         ("real", real, "real work against servers of this machine, and its goals"),
+        ("shared", shared, "one limit over several processes, RedisLimit beside what else there is"),
         ("instructions", instructions, "instructions per item, against the stored baseline"),
         ("scaling", scaling, "how the work grows with the number of items"),
     ):

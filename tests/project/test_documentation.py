@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import functools
 import importlib
 import importlib.util
 import inspect
+import json
 import re
 import shlex
 import subprocess
@@ -169,6 +172,40 @@ def test_the_architecture_names_every_header():
     headers = {header.relative_to(ROOT / "src").as_posix() for header in (ROOT / "src").rglob("*.h")}
     assert {header for header in headers if f"`{header}`" not in page} == set()
     assert set(re.findall(r"`(\w+/\w+\.h)`", page)) <= headers
+
+
+def test_everything_of_the_shared_limit_is_described():
+    shared = importlib.import_module("gatedcoro.shared")
+    page = ROOT / "docs" / "shared-limits.md"
+    spans = re.findall(r"`([^`\n]+)`", prose_of(page))
+    parameters = inspect.signature(shared.RedisLimit).parameters.values()
+    shown = [
+        parameter.name if parameter.default is parameter.empty else f"{parameter.name}={json.dumps(parameter.default)}"
+        for parameter in parameters
+    ]
+    shown.insert([parameter.kind for parameter in parameters].index(inspect.Parameter.KEYWORD_ONLY), "*")
+    assert f"RedisLimit({', '.join(shown)})".replace("true", "True").replace("false", "False") in spans
+    # What a session calls is the limit's, and none of its user's business.
+    of_a_session = dir(importlib.import_module("gatedcoro.shared._session").Owner)
+    methods = [name for name in dir(shared.RedisLimit) if not name.startswith("_") and name not in of_a_session]
+    fields = [field.name for field in dataclasses.fields(shared.LimitStats)]
+    for name in [*shared.__all__, *(parameter.name for parameter in parameters), *methods, *fields]:
+        assert any(re.search(rf"\b{name}\b", span) for span in spans), name
+    for owner, names in ((shared, shared.__all__), (shared.RedisLimit, methods)):
+        for name in names:
+            assert len(inspect.getdoc(getattr(owner, name))) > 20, name
+
+
+def test_a_module_of_the_shared_limit_imports_from_those_above_it_in_the_table_of_the_architecture():
+    folder = ROOT / "gatedcoro" / "shared"
+    section = section_of(ROOT / "docs" / "architecture.md", "The shared limit")
+    modules = re.findall(r"^\| `(\w+)\.py` \|", section, re.MULTILINE)
+    assert sorted([*modules, "__init__"]) == sorted(path.stem for path in folder.glob("*.py"))
+    for number, module in enumerate(modules):
+        tree = ast.parse((folder / f"{module}.py").read_text())
+        imported = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1]
+        assert set(imported) <= set(modules[:number]), module
+        assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level > 1], module
 
 
 def test_an_sdist_holds_the_documentation():
