@@ -161,14 +161,22 @@ class Session:
         self._listener.cancel()
         try:
             await self._leave()
+            await self._end_listening()
         except asyncio.CancelledError:
             await self._owner._session_left(self)
             raise
         await self._owner._session_left(self)
 
+    async def _end_listening(self) -> None:
+        """The client may be closed after this. It may take a cancellation for an error of its own, and go on: so more than one."""
+        give_up = clock() + CLOSING
+        while not self._listener.done() and clock() < give_up:
+            self._listener.cancel()
+            await asyncio.wait([self._listener], timeout=CLOSING / 4)
+
     async def _listen(self) -> None:
         pause = FIRST_PAUSE
-        while True:
+        while not self.is_over:
             began = clock()
             try:
                 await self._state.listen(self.id, self._heard)

@@ -521,6 +521,37 @@ def test_what_may_have_been_said_is_not_said_again_at_once():
     run(main)
 
 
+@pytest.mark.parametrize("then", ["waits", "fails"])
+def test_a_client_that_takes_a_cancellation_for_its_own_is_told_again(then):
+    """As redis-py may while it connects. When the limit is closed nothing uses the client any more."""
+
+    async def main():
+        server = Server()
+        line = server.line()
+        listen = line.listen
+        cancelled = 0
+
+        async def listen_on(session, heard):
+            nonlocal cancelled
+            try:
+                await listen(session, heard)
+            except asyncio.CancelledError:
+                cancelled += 1
+                if then == "fails":
+                    raise ConnectionError("cut") from None
+            await asyncio.get_running_loop().create_future()
+
+        line.listen = listen_on
+        limit = server.limit(1, line=line)
+        for one in await entered(limit):
+            await one.ends()
+        await limit.aclose()
+        assert cancelled == 1
+        await all_is_given_back(server, limit)
+
+    run(main)
+
+
 @pytest.mark.parametrize("arrives", [True, False])
 def test_a_session_that_was_never_answered_leaves_nothing_behind(arrives):
     """What its requests were granted goes back, if they have arrived; if not, its leaving makes no session."""
