@@ -146,7 +146,7 @@ class SharedLimit:
                 return  # the Task was pending when its event loop was closed, and is thrown away now
             raise
         loss = self._leave(task)
-        if loss is not None and loss.is_cancelled and task is not None and not task.uncancel() > loss.cancelling:
+        if loss is not None and task is not None and self._is_told_by(loss, task):
             if isinstance(exc, asyncio.CancelledError):
                 raise LeaseLost(loss.why) from exc
             if getattr(task, "_must_cancel", False):
@@ -188,7 +188,7 @@ class SharedLimit:
         """
         task = asyncio.current_task()
         loss = self._leave(task)
-        if loss is not None and loss.is_cancelled and task is not None and not task.uncancel() > loss.cancelling:
+        if loss is not None and task is not None and self._is_told_by(loss, task):
             exc = sys.exc_info()[1]
             if isinstance(exc, asyncio.CancelledError):
                 raise LeaseLost(loss.why) from exc
@@ -337,6 +337,11 @@ class SharedLimit:
                 permits.free()
                 return None
         return self._leave_of_another(task)
+
+    @staticmethod
+    def _is_told_by(loss: Loss, task: asyncio.Task[object]) -> bool:
+        """Take back the request to cancel the Task; whether it was the only one since the Task entered, as with asyncio.timeout()."""
+        return loss.is_cancelled and task.uncancel() <= loss.cancelling
 
     def _leave_of_another(self, task: asyncio.Task[object] | None) -> Loss | None:
         """It was lost, or entered in another Task."""

@@ -207,18 +207,21 @@ class Session:
         wanted = 0 if self.is_over else permits.wanted()
         self.number += 1
         self._asked = permits.granted + wanted
-        request = Request(
+        return self._says(self.number, permits.returned, self._asked), wanted
+
+    def _says(self, number: int, returned: int, asked: int) -> Request:
+        permits = self.permits
+        return Request(
             session=self.id,
-            number=self.number,
+            number=number,
             limit=permits.limit,
             granted=permits.granted,
-            returned=permits.returned,
-            asked=self._asked,
+            returned=returned,
+            asked=asked,
             epoch=self._epoch,
             fence=permits.fence,
             version=permits.version,
         )
-        return request, wanted
 
     async def _request(self) -> None:
         self._woken.clear()
@@ -347,17 +350,7 @@ class Session:
         if self.is_over or not self._epoch or clock() < due:
             return None
         returned = permits.returned  # before `granted`, which may grow meanwhile
-        return Request(
-            session=self.id,
-            number=0,
-            limit=permits.limit,
-            granted=permits.granted,
-            returned=returned,
-            asked=0,
-            epoch=self._epoch,
-            fence=permits.fence,
-            version=permits.version,
-        )
+        return self._says(0, returned, asked=0)
 
     def _call_at_deadline(self) -> asyncio.TimerHandle:
         permits = self.permits
