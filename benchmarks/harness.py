@@ -3,7 +3,7 @@
     asked, answer    a child process: one request as JSON on its standard input, JSON objects back, one a line
     interrupted      a child process that is sent SIGINT, as by Ctrl-C
     hold             the rounds of one process: each contender's untimed first run, then samples in turns
-    callgrind        the instructions of a child process
+    instructions     those of the forks of a child process, by cachegrind
     ratio, spread    figures of samples
 
 The quantities are in measure.py. What the demo needs too (taking turns, the check of results, the heartbeat) is in
@@ -24,7 +24,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -264,9 +265,6 @@ async def _awaited(step: Awaitable[None]) -> None:
 
 # --- Instructions -------------------------------------------------------------------------------------------------
 
-MARK = "getloadavg"
-"""A function that nobody else calls: where callgrind may be told to begin a new count."""
-
 
 def stored(results: Path) -> Any:
     """What an earlier run has stored, for those who want it written anew."""
@@ -282,38 +280,58 @@ def no_valgrind() -> bool:
     return True
 
 
-def callgrind(program: str, *, marked: bool = False) -> list[int]:
-    """The instructions of `python -c program`: of each part that ends with a call of `os.getloadavg`, if they are marked.
+def run_in_forks(steps: Iterable[Callable[[], object]]) -> None:
+    """What cachegrind watches: each step in a fork of a process that has imported what they need, which takes cachegrind seconds.
 
-    If not, of it and its forks in the order of their ends, each from its last call of `os.getloadavg` on.
-
-    A program and not `python -m benchmarks`, which would import what takes callgrind seconds.
+    Before and after them a fork that does nothing.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        options = ["--dump-line=no", f"--dump-before={MARK}"] if marked else [f"--zero-before={MARK}"]
-        done = subprocess.run(
-            [
-                "valgrind",
-                "--tool=callgrind",
-                *options,
-                f"--callgrind-out-file={folder}/out" + ".%p" * (not marked),
-                sys.executable,
-                "-c",
-                program,
-            ],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONHASHSEED": "0"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise Failed(done.stderr.strip()[-2000:])
-        if not marked:
-            return [int(count) for count in re.findall(r"Collected\s*:\s*(\d+)", done.stderr)]
-        dumps = sorted(Path(folder).glob("out.*"), key=lambda dump: int(dump.suffix[1:]))
-        totals = [re.findall(r"^totals: (\d+)", dump.read_text(), re.MULTILINE) for dump in dumps]
-        return [int(count) for count, *_ in totals]
+    for step in (lambda: None, *steps, lambda: None):
+        pid = os.fork()
+        if not pid:
+            status = 1
+            try:
+                step()
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+        if os.waitpid(pid, 0)[1]:
+            sys.exit(1)
+
+
+def instructions(program: str) -> list[int]:
+    """The instructions of each step that `python -c program` takes with run_in_forks().
+
+    Cachegrind, without its caches, takes a fifth of callgrind's time; it counts a process from its start on, a fork from the start
+    of what it is a fork of, to which each fork before it has added as much.
+
+    A program and not `python -m benchmarks`, which would import more.
+    """
+    done = subprocess.run(
+        [
+            "valgrind",
+            "--tool=cachegrind",
+            "--cache-sim=no",
+            "--cachegrind-out-file=/dev/null",
+            sys.executable,
+            "-c",
+            program,
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise Failed(done.stderr.strip()[-2000:])
+    # In the order of their ends; the last one is of the process that forks.
+    totals = [int(count.replace(",", "")) for count in re.findall(r"I +refs: +([\d,]+)", done.stderr)]
+    first, *counts, last, _ = totals
+    added = (last - first) / (len(counts) + 1)
+    return [round(count - first - added * number) for number, count in enumerate(counts, 1)]
 
 
 # --- Figures ------------------------------------------------------------------------------------------------------

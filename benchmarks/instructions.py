@@ -1,4 +1,4 @@
-"""Instructions per item, counted by callgrind: `python -m benchmarks instructions`.
+"""Instructions per item, counted by cachegrind: `python -m benchmarks instructions`.
 
 (count at 2N less count at N) / N, so that what happens once a process or once a call drops out. PYTHONHASHSEED=0, the garbage
 collector off, the engine's clock standing still (no slice ends). Making the item's coroutine and what the item itself does are
@@ -18,7 +18,6 @@ import os
 import platform
 import re
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,20 +169,15 @@ def run_here(path: str, count: int, module: str) -> None:
 
 
 def run_each(paths: Sequence[str], module: str) -> None:
-    """What callgrind watches: each count in a fork of a process that has imported what they need, which takes callgrind seconds."""
-    for path, count in itertools.product(paths, (COUNT, 2 * COUNT)):
-        pid = os.fork()
-        if not pid:
-            os.getloadavg()  # the mark where the count begins
-            run_here(path, count, module)
-            sys.exit()
-        if os.waitpid(pid, 0)[1]:
-            sys.exit(1)
+    """What cachegrind watches."""
+    harness.run_in_forks(
+        functools.partial(run_here, path, count, module) for path, count in itertools.product(paths, (COUNT, 2 * COUNT))
+    )
 
 
 def per_item(paths: Sequence[str], module: str) -> dict[str, float]:
     program = f"from benchmarks.instructions import run_each; run_each({list(paths)!r}, {module!r})"
-    *counts, _ = harness.callgrind(program)  # the last one is of the process that forks
+    counts = harness.instructions(program)
     return {path: (twice - once) / COUNT for path, once, twice in zip(paths, counts[::2], counts[1::2], strict=True)}
 
 

@@ -2,8 +2,8 @@
 
 Every public function in every situation (each way to end, each kind of item), with N, 2N and 4N items: what is counted is
 the growth, (count at 4N less count at 2N) / (count at 2N less count at N), in which what happens once a call drops out. It
-is 2 where an item costs the same however many there are, and 4 where the work is quadratic. The counts are callgrind's, of
-instructions; all of them come from one process, whose garbage collector is off. No count is compared with a stored one.
+is 2 where an item costs the same however many there are, and 4 where the work is quadratic. The counts are cachegrind's, of
+instructions, each from a fork of one process, whose garbage collector is off. No count is compared with a stored one.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import gc
 import importlib
 import itertools
 import math
-import os
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Any
@@ -614,31 +613,27 @@ def scenarios() -> dict[str, Scenario]:
 
 
 def run_here(names: Sequence[str], count: int, module: str) -> None:
-    """What callgrind watches: each scenario at three sizes, with a mark before and after each.
+    """What cachegrind watches: each scenario at three sizes, all of them with a few items before.
 
-    What ran before is collected first: it would be in asyncio's set of all Tasks, which is gone through at the end of a run.
+    What these leave behind is collected first: it would be in asyncio's set of all Tasks, which is gone through at the end of a run.
     """
     subject = importlib.import_module(module)
     subject._set_clock((0.0).__float__)
     gc.disable()
-    gc.collect()
-    gc.freeze()  # else it would be looked at before each count
-    for name in names:
-        scenario = scenarios()[name]
+    of_names = [scenarios()[name] for name in names]
+    for scenario in of_names:
         scenario(subject, 10)
-        for size in (count, 2 * count, 4 * count):
-            gc.collect()
-            os.getloadavg()
-            scenario(subject, size)
-            os.getloadavg()
+    gc.collect()
+    gc.freeze()  # else it would be looked at wherever a scenario collects
+    sizes = (count, 2 * count, 4 * count)
+    harness.run_in_forks(functools.partial(scenario, subject, size) for scenario in of_names for size in sizes)
 
 
 def counted(names: Sequence[str], count: int, module: str) -> dict[str, list[int]]:
     """The instructions of each scenario at each of the three sizes."""
     program = f"from benchmarks.scaling import run_here; run_here({list(names)!r}, {count}, {module!r})"
-    counts = harness.callgrind(program, marked=True)
-    of_scenarios = counts[1::2]  # the others: what comes before each of these
-    return {name: of_scenarios[3 * index : 3 * index + 3] for index, name in enumerate(names)}
+    counts = harness.instructions(program)
+    return {name: counts[3 * index : 3 * index + 3] for index, name in enumerate(names)}
 
 
 def growth(counts: Sequence[int]) -> float:

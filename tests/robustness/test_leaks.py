@@ -1,4 +1,4 @@
-"""Nothing stays behind: exact counts of objects after 1,000 rounds of each scenario, and no cycle to collect.
+"""Nothing stays behind: exact counts of objects after hundreds of rounds of each scenario, and no cycle to collect.
 
 On a debug build of the interpreter the total of all references is compared as well.
 """
@@ -17,13 +17,11 @@ import weakref
 import pytest
 
 from contract_tools import idle, two_argument_factory
-from effort import SHORT
 from scenarios import Gate, stubborn
 
-# In short, debug builds make all rounds, since they count every reference.
-ROUNDS = 200 if SHORT and not hasattr(sys, "gettotalrefcount") else 1000
-# References and memory blocks that caches of the interpreter may keep; one leak a round would be twice this, or ten times.
+# References and memory blocks that caches of the interpreter may keep. One leak in every second round would be twice this.
 NOISE = 100
+ROUNDS = 4 * NOISE
 
 
 async def value(result=None, turns=0):
@@ -1089,7 +1087,7 @@ def count_objects():
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
-def test_a_thousand_rounds_leave_nothing_behind(impl, scenario):
+def test_hundreds_of_rounds_leave_nothing_behind(impl, scenario):
     async def measure():
         reports = []
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: reports.append(context))

@@ -1,4 +1,4 @@
-"""Items, awaitables and gates of which scenarios are made that run in many ways: in a thousand rounds, without memory, with bad arguments."""
+"""Items, awaitables and gates of which scenarios are made that run in many ways: in hundreds of rounds, without memory, with bad arguments."""
 
 import asyncio
 import types
