@@ -25,6 +25,7 @@ def check_sdist(path: str) -> None:
         "gatedcoro/_core.pyi",
         "gatedcoro/py.typed",
         "gatedcoro/shared/_sync.lua",
+        "gatedcoro/shared/_sync.sql",
     ]
     for name in needed:
         if name not in names:
@@ -48,7 +49,9 @@ def check_wheel(path: str) -> None:
     outside = [name for name in packages if not name.startswith("gatedcoro/")]
     if outside:
         fail(f"the wheel holds more than the package: {outside}")
-    sources = [name for name in packages if not name.endswith((".lua", ".py", ".pyi", "/py.typed", ".so", ".pyd"))]
+    sources = [
+        name for name in packages if not name.endswith((".lua", ".py", ".pyi", ".sql", "/py.typed", ".so", ".pyd"))
+    ]
     if sources:
         fail(f"the wheel holds what does not belong there: {sources}")
     extensions = [name for name in packages if name.startswith("gatedcoro/_core.") and name.endswith((".so", ".pyd"))]
@@ -60,6 +63,7 @@ def check_wheel(path: str) -> None:
         "gatedcoro/py.typed",
         "gatedcoro/langchain/__init__.py",
         "gatedcoro/shared/_sync.lua",
+        "gatedcoro/shared/_sync.sql",
     ):
         if name not in names:
             fail(f"the wheel lacks {name}")

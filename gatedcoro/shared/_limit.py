@@ -108,6 +108,7 @@ class SharedLimit:
         self._waiters = Waiters()
         self._unreachable_since: float | None = None
         self._unreachable_until = float("-inf")
+        self._was_served = False
         self._limit = _checked_limit(limit)
         self._state = state
         self._ends_items = on_lost == "cancel"
@@ -215,12 +216,13 @@ class SharedLimit:
         return LimitStats(held=held, waiting=len(self._waiters), sessions=sessions, limit=self._limit)
 
     async def aclose(self) -> None:
-        """End the life of this limit: everything is given back at once, and the client stays open.
+        """End the life of this limit: what no item holds is given back at once, and the client stays open.
 
         Who waits, and who comes later, gets `GateUnavailable`. Items that still hold a permit have lost it: they are cancelled and
-        end with `LeaseLost`, and it is given back when they have ended, a lease later at the latest; with `on_lost="keep"` they run on.
-        The Task that calls this is never cancelled. A server that is out of reach is tried for two seconds: what it is not told, the
-        end of the lease tells it. Closing twice does nothing. RuntimeError in another event loop than the one that it is used in.
+        end with `LeaseLost`, and it is given back when they have ended, which is waited for, a lease at most; with `on_lost="keep"` they
+        run on. The Task that calls this is never cancelled. A server that is out of reach is tried for two seconds: what it is not
+        told, the end of the lease or of the connection tells it. Closing twice does nothing. RuntimeError in another event loop than
+        the one that it is used in.
         """
         self._check_loop(asyncio.get_running_loop())
         self._is_closed = True

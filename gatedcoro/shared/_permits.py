@@ -285,6 +285,7 @@ class Permits:
     def set_limit(self, limit: int) -> None:
         self.limit = limit
         self._compare()
+        self._settle()
         self._changed()
 
     def _compare(self) -> None:

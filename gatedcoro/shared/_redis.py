@@ -109,6 +109,8 @@ async def close_own(client: Any) -> None:
 class RedisState:
     """Permits as the script of this folder counts them (_sync.lua)."""
 
+    ends_with_connection = False
+
     def __init__(self, client: Any, name: str, lease: float, *, recover: bool, owns_client: bool = False) -> None:
         self.lease = lease
         self._client = client
@@ -136,6 +138,9 @@ class RedisState:
 
     async def leave(self, request: Request, *, at_once: bool) -> Answer:
         return await self._run(request, 0 if at_once else self.lease)
+
+    async def forget(self, session: str) -> None:
+        """It has nothing for itself."""
 
     async def _run(self, request: Request, lease: float) -> Answer:
         arguments = (

@@ -11,13 +11,14 @@ import random
 import secrets
 import threading
 from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ._errors import GateUnavailable
 from ._permits import Permits, Waiters, clock
-from ._state import Answer, Message, Request, State
+from ._state import Answer, Message, Request, SessionLost, State
 
-__all__ = ["Owner", "Session"]
+__all__ = ["Owner", "Session", "background"]
+T = TypeVar("T")
 
 SAFE_PART = 0.9
 """Of a lease: after that much of it, counted from before it was asked for, items end. The rest covers clocks of another rate."""
@@ -25,6 +26,8 @@ RENEWALS = 3
 """In a lease."""
 FIRST_PAUSE = 0.05
 """Seconds between a request that failed and the next; each time twice as many."""
+IDLE_CONNECTION = 2.0
+"""Seconds after which a connection that a session ends with is given back."""
 CLOSING = 2.0
 """Seconds for which `aclose` tries to reach the server. What it does not tell, the lease's end does."""
 
@@ -36,6 +39,8 @@ class Owner(Protocol):
     _unreachable_since: float | None
     _unreachable_until: float
     """A lease after the last failure: if nobody has tried since, it says nothing of the server any more."""
+    _was_served: bool
+    """By this server, once: if it refuses now, as a replica does, that may be over soon."""
 
     def _permits_lost(self, session: Session, counts: dict[asyncio.Task[object] | None, int], why: str) -> None:
         """These Tasks have lost so many permits."""
@@ -47,7 +52,7 @@ class Owner(Protocol):
         """The server has been told, or cannot be."""
 
 
-def _background(coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+def background(coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
     """A plain Task, whatever makes the loop's: it begins later, and inherits no context of the item that came first."""
     return asyncio.Task(coroutine, loop=asyncio.get_running_loop(), name=name, context=contextvars.Context())
 
@@ -91,7 +96,7 @@ class Session:
         self._ends_items = ends_items
         self._epoch = 0
         self._asked = 0
-        self._renew_at = 0.0
+        self._answered_at = self._renew_at = 0.0
         self._look_at = float("inf")
         """When permits may have come free by themselves, if anybody waits then."""
         self._unsure_until = float("-inf")
@@ -110,8 +115,8 @@ class Session:
         self.over_in_threads = threading.Event()
         self._items_have_left = asyncio.Event()
         self._woken.set()
-        self._listener = _background(self._listen(), f"limit {name}: messages")
-        self.task = _background(self._run(), f"limit {name}: requests")
+        self._listener = background(self._listen(), f"limit {name}: messages")
+        self.task = background(self._run(), f"limit {name}: requests")
         self.task.add_done_callback(self._has_run, context=contextvars.Context())
 
     def wake(self) -> None:
@@ -160,7 +165,10 @@ class Session:
     async def _finish(self) -> None:
         self._listener.cancel()
         try:
-            await self._leave()
+            try:
+                await self._leave()
+            finally:
+                await self._state.forget(self.id)
             await self._end_listening()
         except asyncio.CancelledError:
             await self._owner._session_left(self)
@@ -180,10 +188,13 @@ class Session:
             began = clock()
             try:
                 await self._state.listen(self.id, self._heard)
+            except SessionLost as error:
+                self.end(str(error))
+                return
             except Exception as error:
                 # Messages only save time: what is missed, the next renewal brings.
                 refusal = self._state.refusal(error)
-                if refusal is not None and not self._has_heard and not self.permits.running:
+                if refusal and not self._has_heard and not self.permits.running and not self._may_pass(error):
                     self._give_up(refusal, error)
                 if clock() - began > self._state.lease:
                     pause = FIRST_PAUSE
@@ -191,14 +202,21 @@ class Session:
             pause = min(2 * pause, self._state.lease / RENEWALS)
 
     async def _until_needed(self) -> None:
-        at = min(self._renew_at, self._look_at) if len(self._waiters) else self._renew_at
+        at = self._renew_at
+        if len(self._waiters) or self._state.ends_with_connection:
+            at = min(at, self._look_at)
+        if self._state.ends_with_connection and not self._is_needed:
+            at = min(at, self._answered_at + IDLE_CONNECTION)
         try:
             async with asyncio.timeout(at - clock()):
                 await self._woken.wait()
         except TimeoutError:
-            permits = self.permits
-            if not permits.held and not permits.running and not len(self._waiters):
+            if not self._is_needed:
                 self.end("")  # nobody has needed it for a while
+
+    @property
+    def _is_needed(self) -> bool:
+        return bool(self.permits.held or self.permits.running or len(self._waiters))
 
     # --- Requests ---------------------------------------------------------------------------------------------------
 
@@ -230,11 +248,16 @@ class Session:
         if sent >= self._owner._unreachable_until:
             self._owner._unreachable_since = None
         unreachable_since = self._owner._unreachable_since
-        patience = self._state.lease / RENEWALS
-        if unreachable_since is not None:
-            patience = min(patience, max(1.0, unreachable_since + self._state.lease - sent))
+        lease = self._state.lease
+        left = lease if unreachable_since is None else unreachable_since + lease - sent
+        if self._state.ends_with_connection and not self._epoch:
+            patience = left if left > 0 else lease  # it connects first, and a connection that is given up helps nobody
+        else:
+            patience = min(lease / RENEWALS, max(1.0, left))
         try:
             answer = await self._sync(request, patience)
+        except SessionLost as error:
+            self.end(str(error))
         except Exception as error:
             await self._failed(_behind(error), sent, min(clock(), sent + patience))
         else:
@@ -250,6 +273,8 @@ class Session:
 
     def _answered(self, request: Request, wanted: int, answer: Answer, sent: float) -> None:
         self._owner._unreachable_since = None
+        self._owner._was_served = True
+        self._is_refused = False
         self._pause, self._trouble = FIRST_PAUSE, ""
         if not answer.alive:
             self.end("its lease had ended at the server")
@@ -258,6 +283,7 @@ class Session:
         if answer.epoch != self._epoch:
             self.permits.begin_again()  # first: a thread that renews sends no epoch with what was known of another one
             self._epoch = answer.epoch
+        self._answered_at = now
         self._renew_at = sent + lease / RENEWALS * random.uniform(0.9, 1)
         self._look_at = float("inf") if answer.soonest is None else now + answer.soonest + random.uniform(0, 0.05)
         self.renewed(sent)
@@ -287,11 +313,13 @@ class Session:
             self._is_refused = True
         if self.is_over:
             return  # who waits now waits for another session
-        if refusal is not None and self._is_refused:
+        if refusal is not None and self._is_refused and not self._may_pass(error):
             self._give_up(refusal, error)
         elif until - since >= lease:
             what = refusal or f"{self._state.where} was out of reach for {lease:g} s: {_reason(error)}"
             self._waiters.fail(functools.partial(self._unavailable, what, error))
+            if self._state.ends_with_connection:  # another one may work; this one is broken off
+                self.end(what)
         else:
             self._waiters.fail(
                 functools.partial(self._unavailable, f"{self._state.where} is out of reach: {_reason(error)}", error),
@@ -306,6 +334,10 @@ class Session:
         await self._wait(self._over, min(pause, max(0.0, owner._unreachable_since + lease - clock()) or pause))
         self._woken.set()
 
+    def _may_pass(self, refusal: Exception) -> bool:
+        # A GateUnavailable was found here, not by the server.
+        return self._owner._was_served and not isinstance(refusal, GateUnavailable)
+
     def _give_up(self, why: str, error: BaseException | None = None) -> None:
         """End, with an error for those who wait: another session would be no better."""
         if self.is_over:
@@ -315,7 +347,7 @@ class Session:
 
     def _unavailable(self, what: str, cause: BaseException | None = None) -> GateUnavailable:
         error = GateUnavailable(f"no permit of {self.name!r} is to be had: {what}")
-        error.__cause__ = cause
+        error.__cause__ = cause.__cause__ if isinstance(cause, GateUnavailable) else cause
         return error
 
     # --- Messages ---------------------------------------------------------------------------------------------------
@@ -337,10 +369,11 @@ class Session:
 
     def renewed(self, sent: float) -> None:
         """The server has heard of this session after *sent* (clock()). May be called in any thread."""
-        self.permits.deadline = max(self.permits.deadline, sent + self._state.lease * SAFE_PART)
+        until = float("inf") if self._state.ends_with_connection else sent + self._state.lease * SAFE_PART
+        self.permits.deadline = max(self.permits.deadline, until)
 
     def _watch_the_deadline(self) -> None:
-        if self._deadline_timer is None:
+        if self._deadline_timer is None and not self._state.ends_with_connection:
             self._deadline_timer = self._call_at_deadline()
 
     def renewal(self) -> Request | None:

@@ -10,7 +10,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import NoReturn, Protocol
 
-__all__ = ["Answer", "Message", "Request", "Standing", "State"]
+__all__ = ["Answer", "Message", "Request", "SessionLost", "Standing", "State"]
+
+
+class SessionLost(Exception):
+    """The server has given away what a session held, and will not know it again. The text says why, as part of a sentence."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,7 +68,8 @@ class Answer:
     fence: int
     standing: Standing
     soonest: float | None
-    """Seconds until permits may come free by themselves: a lease ends, or the time for claims."""
+    """Seconds until permits may come free by themselves: a lease ends, or the time for claims. With a state whose sessions end with a
+    connection: until the session has to look whether something has changed, whether it waits or not."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,8 +89,12 @@ class State(Protocol):
     """A kind of server."""
 
     @property
+    def ends_with_connection(self) -> bool:
+        """Whether a session lives as long as a connection does, and not for a lease after each request."""
+
+    @property
     def lease(self) -> float:
-        """Seconds that a session lives at the server without a request."""
+        """Seconds that a session lives at the server without a request; or if it ends with a connection, that an answer may take."""
 
     @property
     def where(self) -> str:
@@ -94,7 +103,7 @@ class State(Protocol):
     async def sync(self, request: Request) -> Answer:
         """Renew the session's lease, give back what it has returned, and grant what it asks for as far as there is room.
 
-        Any exception means that the request may or may not have been carried out.
+        `SessionLost` ends the session; any other exception means that the request may or may not have been carried out.
         """
 
     async def leave(self, request: Request, *, at_once: bool) -> Answer:
@@ -103,8 +112,15 @@ class State(Protocol):
         The answer tells of permits that were granted to it and that it does not know of: then it has to say so again.
         """
 
+    async def forget(self, session: str) -> None:
+        """End what a session has for itself, as a connection. It has left, or was broken off and says nothing any more."""
+
     async def listen(self, session: str, heard: Callable[[Message | None], None]) -> NoReturn:
-        """Call *heard* with each message for the session, and with None when some may have been missed, first of all at the start."""
+        """Call *heard* with each message for the session, and with None when the session has to ask: some may have been missed, as at
+        the start, or a permit is to be had.
+
+        `SessionLost` ends the session; after any other exception it is called again.
+        """
 
     def refusal(self, error: BaseException) -> str | None:
         """What is wrong with the server, and what would be right, if *error* says that it refuses for good."""

@@ -8,7 +8,7 @@ from contract_tools import Running
 from gatedcoro.shared import LimitStats, _permits
 from gatedcoro.shared._limit import SharedLimit, checked_lease
 from shared_state import NAME, Server
-from shared_tools import Item, all_is_given_back, entered, run
+from shared_tools import Item, all_is_given_back, entered, run, until
 
 
 def asked(line):
@@ -853,5 +853,25 @@ def test_what_is_wrong_with_acquire_is_said(arguments, error, message):
             await limit.acquire(**arguments)
         assert str(raised.value) == message
         assert limit.stats() == LimitStats(held=0, waiting=0, sessions=0, limit=1)
+
+    run(main)
+
+
+def test_a_lower_limit_gives_back_at_once_what_no_item_holds():
+    async def main():
+        server = Server()
+        limits = [server.limit(4) for _ in range(2)]
+        for item in [item for limit in limits for item in await entered(limit, 2)]:
+            await item.ends()
+        assert server.total == 4
+        for limit in limits:
+            limit.limit = 1
+        items = [Item(limit) for limit in limits]
+        await until(lambda: any(item.is_in.is_set() for item in items))
+        await asyncio.sleep(1)
+        assert sum(item.is_in.is_set() for item in items) == 1
+        for item in items:
+            await item.ends()
+        await all_is_given_back(server, *limits)
 
     run(main)

@@ -206,6 +206,36 @@ def test_a_server_that_refuses_later_may_have_its_reasons():
         assert str(error) == UNAVAILABLE + "it refuses (no)"
         assert isinstance(await error_of(one.task), LeaseLost)
         line.error = None
+        server.prune()
+        await all_is_given_back(server, limit, at_once=False)
+
+    run(main)
+
+
+@pytest.mark.parametrize("where", ["error", "listen_error"])
+def test_a_server_that_refuses_later_may_have_its_reasons_in_another_session_as_well(where):
+    async def main():
+        server = Server()
+        line = server.line()
+        limit = server.limit(1, line=line)
+        for one in await entered(limit):
+            await one.ends()
+        await until(lambda: not background())  # nobody needs it
+        setattr(line, where, Refused("no"))
+        waiting = Item(limit)
+        await asyncio.sleep(15)
+        assert not waiting.task.done()
+        setattr(line, where, None)
+        await waiting.starts()
+        await waiting.ends()
+        await until(lambda: not background())
+        if where == "error":
+            setattr(line, where, Refused("no"))
+            began = server.now
+            error = await error_of(limit.acquire())
+            assert str(error) == UNAVAILABLE + "it refuses (no)"
+            assert server.lease - 0.001 < server.now - began < 1.5 * server.lease
+            setattr(line, where, None)
         await all_is_given_back(server, limit, at_once=False)
 
     run(main)

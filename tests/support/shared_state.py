@@ -172,6 +172,7 @@ class Line:
     """
 
     where = "the server in memory"
+    ends_with_connection = False
 
     def __init__(self, server, *, delay=0.0, answer_delay=0.0, message_delay=0.0):
         self.server = server
@@ -181,6 +182,7 @@ class Line:
         self.at_once = False
         self.requests = []
         self.leaves = []
+        self.forgotten = []
         self.closed = 0
         self.answer = lambda answer: answer
         self.heard = {}
@@ -205,6 +207,9 @@ class Line:
         self.leaves.append((request, at_once))
         await self._arrive(self.delay, self.leave_error or self.error)
         return self.server.serve(request, leaves=at_once)
+
+    async def forget(self, session):
+        self.forgotten.append(session)
 
     async def _arrive(self, delay, error):
         if self.hangs:
