@@ -65,6 +65,8 @@ ELSEWHERE = ["tests/langchain", "tests/project", "tests/shared", "tests/tools"]
 OF_BENCHMARKS = [f"tests/project/test_{name}.py" for name in ("benchmarks", "real_work", "programs")]
 # What handles references, and code of others' that runs in the middle of ours, most.
 OF_REFERENCES = ["tests/engine", "tests/protocol", "tests/robustness"]
+# What the other session of its kind does on another interpreter is not done twice: a Task per item (conftest.py's impl).
+WITH_TASK_REUSE = ["-k", "not c-task-per-item"]
 # An allocation fails at each place in turn. The places are the same on every interpreter.
 FAILING_ALLOCATIONS = "tests/robustness/test_no_memory.py"
 LEAKS = "tests/robustness/test_leaks.py"
@@ -171,7 +173,7 @@ def tests(session: nox.Session) -> None:
     pytest(session)
 
 
-@on("3.11", "3.12", "3.13", "3.15", name="tests")
+@on("3.11", "3.13", "3.15", name="tests")
 def tests_in_short(session: nox.Session) -> None:
     """The suite in short."""
     prepare(session, *requirements("test"))
@@ -181,8 +183,12 @@ def tests_in_short(session: nox.Session) -> None:
         # And the reference, which the short suite leaves out, on the oldest interpreter.
         pytest(session, "tests/contract", "tests/protocol", "-k", "python")
     if session.name == "tests-3.13" and not session.posargs:
-        # And the contract with Task reuse turned off as a user would.
-        pytest(session, "tests/contract", GATEDCORO_TASK_REUSE="0", **SHORT)
+        # And the contract with Task reuse turned off as a user would: c and c-task-per-item are the same then.
+        pytest(session, "tests/contract", *WITH_TASK_REUSE, GATEDCORO_TASK_REUSE="0", **SHORT)
+
+
+# Not in CI: there the README's command runs the same and more, as readme-3.12.
+nox.session(name="tests-3.12", python=interpreter("3.12") or "3.12")(tests_in_short)
 
 
 @on("3.13d", "3.14d")
@@ -191,7 +197,8 @@ def debug(session: nox.Session) -> None:
     prepare(session, *requirements("test"))
     session.run("python", "-c", "import sys; sys.gettotalrefcount()")
     # aiohttp's multidict comes compiled for release builds and crashes this one, with or without gatedcoro.
-    tests = OF_REFERENCES if session.name == "debug-3.13d" else []
+    # On 3.14 there is a Task per item, too.
+    tests = [*OF_REFERENCES, *WITH_TASK_REUSE] if session.name == "debug-3.13d" else []
     options = [*without(FAILING_ALLOCATIONS, *ELSEWHERE), "--durations=8"]
     pytest(session, *tests, *options, MULTIDICT_NO_EXTENSIONS="1", **SHORT)
 
@@ -210,10 +217,10 @@ def asan(session: nox.Session) -> None:
         session.run("gcc", f"-print-file-name={library}.so", silent=True, external=True).strip()
         for library in ("libasan", "libubsan")
     ]
-    # A leak is looked for where references are counted.
+    # A leak is looked for where references are counted. On 3.13 there is a Task per item, too.
     pytest(
         session,
-        *(OF_REFERENCES if session.name == "asan-3.11" else []),
+        *([*OF_REFERENCES, *WITH_TASK_REUSE] if session.name == "asan-3.11" else []),
         *without(FAILING_ALLOCATIONS, LEAKS, *ELSEWHERE),
         "--durations=8",
         LD_PRELOAD=" ".join(libraries),
@@ -225,10 +232,11 @@ def asan(session: nox.Session) -> None:
 
 
 # Free-threaded 3.13 yields the processor nine thousand times while it starts, which on a busy machine takes half a minute. So it is
-# started twice: another Python installs what it needs, and the tests run in one process.
+# started twice: another Python installs what it needs, and forks of one process run the tests, each a file of them. Its collector goes
+# through all there is, also through what is frozen: with all files in one process most of the time went to the tests of the others.
 @nox.session(name="free-threaded-3.13t", python=interpreter("3.13") or "3.13", tags=CI)
 def free_threaded(session: nox.Session) -> None:
-    """Free-threaded 3.13 with its GIL on; in short, and without the many cases of some files: each collection takes long there."""
+    """Free-threaded 3.13 with its GIL on; in short, and without the many cases of some files."""
     python = interpreter("3.13t")
     if python is None:
         session.skip("Python interpreter 3.13t not found")
@@ -238,16 +246,18 @@ def free_threaded(session: nox.Session) -> None:
     # It warns when it turns its GIL on for an extension that wants one; with the GIL on from the start it does not.
     env = {**SHORT, "PYTHON_GIL": "1", "PYTHONPATH": packages}
     session.run(python, "setup.py", "-q", "build_ext", "--inplace", env=env, external=True)
-    folders = [f"tests/{folder}" for folder in ("contract", "engine", "protocol")]
-    left_out = [
-        "--deselect=tests/contract/test_signature.py",
-        "--ignore=tests/contract/test_async_sources.py",
-        "--ignore-glob=tests/contract/test_semaphore_*",
-        "--ignore-glob=tests/contract/test_as_completed_*",
-        "--ignore-glob=tests/contract/test_progress_*",
+    options = ["-p", "no:cacheprovider"]
+    if session.posargs:
+        session.run(python, "-m", "pytest", *options, *session.posargs, env=env, external=True)
+        return
+    left_out = ("signature", "async_sources", "semaphore_*", "as_completed_*", "progress_*")
+    files = [
+        str(file)
+        for folder in ("contract", "engine", "protocol")
+        for file in sorted(Path("tests", folder).glob("test_*.py"))
+        if folder != "contract" or not any(file.match(f"test_{name}.py") for name in left_out)
     ]
-    arguments = session.posargs or [*folders, *left_out]
-    session.run(python, "-m", "pytest", "-p", "no:cacheprovider", *arguments, env=env, external=True)
+    session.run(python, "tools/pytest_by_file.py", "-q", "-pno:cacheprovider", *files, env=env, external=True)
 
 
 @nox.session(venv_backend="none", tags=CI)
@@ -298,7 +308,7 @@ def langchain(session: nox.Session) -> None:
     needed = [requirement for requirement in groups["test"] if not requirement.startswith("pytest-watcher")]
     prepare(session, release, *others, *needed)
     session.run("python", "tools/langchain_proof.py", str(theirs), str(folder / "output"))
-    # Those of install() and of the program that installs it use a stand-in for LangChain, and run in tests-* on every Python.
+    # Those of install() and of the program that installs it use a stand-in for LangChain, and run in tests-3.14 and on the newest.
     elsewhere = [f"--ignore=tests/langchain/test_{name}.py" for name in ("swap", "program")] if oldest else []
     # Plugins that LangChain's tests need, and that would run ours in another way.
     without = [word for plugin in ("asyncio", "benchmark", "socket") for word in ("-p", f"no:{plugin}")]
@@ -318,18 +328,19 @@ def tools(session: nox.Session) -> None:
 
 @on("3.13", "3.11", default=DEFAULT_VERSION)
 def shared(session: nox.Session) -> None:
-    """The shared limit against real servers: Redis, which has to be installed, Valkey and PostgreSQL; in short on 3.11."""
+    """The shared limit against real servers: Redis, which has to be installed, Valkey, PostgreSQL, PgBouncer; in short on 3.11."""
     prepare(session, *requirements("shared-test"))
-    code = "import shared_servers as s; print({name: s.missing(name) for name in (*s.KINDS, 'postgres')})"
+    code = "import shared_servers as s; print({name: s.missing(name) for name in (*s.KINDS, 'postgres', 'pgbouncer')})"
     found = session.run("python", "-c", code, silent=True, env={"PYTHONPATH": f".{os.pathsep}tests/support"})
     missing = ast.literal_eval(found.splitlines()[-1])
     if reason := missing["redis"]:
         session.error(f"{reason}; on Debian: apt-get install --no-install-recommends redis-server")
-    without_valkey = ["-k", "not valkey"] if missing["valkey"] else []
-    if without_valkey:
-        print(f"ci: not run on Valkey: {missing['valkey']}", flush=True)
+    left_out = [name for name in ("valkey", "pgbouncer") if missing[name]]
+    for name in left_out:
+        print(f"ci: not run with {name}: {missing[name]}", flush=True)
+    those = ["-k", " and ".join(f"not {name}" for name in left_out)] if left_out else []
     in_short = SHORT if session.name.endswith("3.11") else {}
-    pytest_without_skips(session, *without_valkey, "--durations=8", "tests/shared", **in_short)
+    pytest_without_skips(session, *those, "--durations=8", "tests/shared", **in_short)
 
 
 @on("3.13")
@@ -353,7 +364,15 @@ def benchmarks(session: nox.Session) -> None:
 def examples(session: nox.Session) -> None:
     """Each example runs."""
     prepare(
-        session, *requirements("langchain", "demo"), "httpx", "aiohttp", "aiolimiter", "aiosqlite", "redis", "tenacity"
+        session,
+        *requirements("langchain", "demo"),
+        "httpx",
+        "aiohttp",
+        "aiolimiter",
+        "aiosqlite",
+        "asyncpg",
+        "redis",
+        "tenacity",
     )
     for example in sorted(Path("examples").glob("*.py")):
         session.run("python", str(example))
@@ -413,9 +432,9 @@ def compilers(session: nox.Session) -> None:
         print(f"ci: {version}: gcc and clang are silent", flush=True)
 
 
-@nox.session(venv_backend="venv", tags=CI)
+@on("3.12", venv_backend="venv")
 def readme(session: nox.Session) -> None:
-    """The README's first two commands, word for word, in a fresh environment of the Python that runs nox; the tests in short."""
+    """The README's first two commands, word for word, in a fresh environment; the tests in short, which no other session runs on 3.12."""
     session.chdir(copy_tree(WORK / "trees" / session.name))
     block = Path("README.md").read_text().split("```sh\n", 1)[1].split("```", 1)[0]
     commands = block.splitlines()

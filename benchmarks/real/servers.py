@@ -172,7 +172,7 @@ def postgres_user() -> str | None:
     return NOBODY if hasattr(os, "geteuid") and os.geteuid() == 0 else None
 
 
-def postgres_in(folder: Path, port: int) -> Program:
+def postgres_in(folder: Path, port: int, **settings: object) -> Program:
     """A new PostgreSQL that may forget; the folder has to be one that its user can reach."""
     programs = postgres_folder()
     assert programs is not None, no_postgres()
@@ -193,13 +193,13 @@ def postgres_in(folder: Path, port: int) -> Program:
         "max_connections": MOST_CONNECTIONS,
         "fsync": "off",
         "autovacuum": "off",
-    }
+    } | settings
     options = [word for setting, value in settings.items() for word in ("-c", f"{setting}={value}")]
 
     def ready(process: subprocess.Popen[bytes]) -> bool:
         state = data / "postmaster.pid"  # of one that was killed it remains
         words = state.read_text().split() if state.exists() else []
-        return words[:1] == [str(process.pid)] and words[-1:] == ["ready"]
+        return words[:1] == [str(process.pid)] and words[-1:] in (["ready"], ["standby"])
 
     return Program([programs / "postgres", "-D", data, *options], folder, ready, signal.SIGINT, user)
 

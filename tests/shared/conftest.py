@@ -1,4 +1,5 @@
-"""Servers for the tests of the shared limit; each of these tests runs on Redis and on Valkey, unless it says otherwise.
+"""Servers for the tests of the shared limit; each of these tests runs on Redis and on Valkey, unless it says otherwise: those that hold
+for PostgreSQL as well name it, and those of test_postgres_*.py name it alone.
 
 `server` is there for the whole session and empty at the beginning of a test: for what leaves the server alive. Who kills, stops,
 freezes or configures one makes it with `new_server`.
@@ -13,6 +14,7 @@ import shared_servers
 
 HAS_CLIENT = importlib.util.find_spec("redis") is not None
 if HAS_CLIENT:
+    import shared_kinds
     import shared_processes
 
 
@@ -33,34 +35,52 @@ def skip_without(kind):
 
 @pytest.fixture(scope="session", params=shared_servers.KINDS)
 def kind(request):
-    """The program that is the server: "redis" or "valkey"."""
+    """The program that is the server: "redis" or "valkey", and "postgres" where a test asks for it."""
     skip_without(request.param)
     return request.param
 
 
 @pytest.fixture(scope="session")
 def server_of_the_session(kind):
-    with shared_servers.Redis(kind) as server:
+    with server_of(kind) as server:
         yield server
+
+
+def server_of(kind, **options):
+    return shared_servers.Postgres(**options) if kind == "postgres" else shared_servers.Redis(kind, **options)
+
+
+def nothing_is_left(server):
+    """Of connections that have ended PostgreSQL keeps nothing; so none of a test's goes on, and holds a lock."""
+    if shared_kinds.is_postgres(server):
+        shared_servers.wait_until(lambda: not server.connections())
+        assert shared_kinds.left_on(server) == []
 
 
 @pytest.fixture
 def server(server_of_the_session):
     """A server without a key, a script or a client; it has to be alive at the end."""
     server = server_of_the_session
-    server.kill_connections("normal")
-    server.kill_connections("pubsub")
-    server.administration.flushall()
-    server.administration.script_flush()
+    server.clean()
     yield server
     assert server.alive, "a test that ends the server has to take new_server"
+    nothing_is_left(server)
 
 
 @pytest.fixture
 def new_server(kind):
     """new_server(**options): a server of the test's own, ended after the test."""
+    started = []
+
+    def start(**options):
+        started.append(stack.enter_context(server_of(kind, **options)))
+        return started[-1]
+
     with contextlib.ExitStack() as stack:
-        yield lambda **options: stack.enter_context(shared_servers.Redis(kind, **options))
+        yield start
+        for server in started:
+            if server.alive:
+                nothing_is_left(server)
 
 
 # --- Processes that share a limit -----------------------------------------------------------------------------------

@@ -348,7 +348,7 @@ def test_no_process_of_a_frozen_postgres_answers(postgres):
 # --- What is missing ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [*shared_servers.KINDS, "postgres"])
+@pytest.mark.parametrize("kind", [*shared_servers.KINDS, "postgres", "pgbouncer"])
 def test_what_is_missing_is_said(kind, monkeypatch):
     monkeypatch.setattr(shared_servers.servers, "redis_program", lambda *names: None)
     monkeypatch.setattr(shared_servers.servers, "postgres_folder", lambda: None)

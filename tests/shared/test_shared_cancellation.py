@@ -7,8 +7,10 @@ import pytest
 
 import gatedcoro
 from shared_limits import all_permits, limit_on, run, until
-from shared_processes import held, sessions, waiting
+from shared_processes import held, left_on, sessions, waiting
+from shared_servers import KINDS
 
+ON_POSTGRES_TOO = pytest.mark.parametrize("kind", ["redis", "postgres"], indirect=True)
 LIMIT = 5
 LEASE = 1_000  # nothing comes back by itself within a test
 
@@ -58,7 +60,7 @@ async def many(limit, inside, way, number=20):
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("way", ["async with", "gather", "run_all", "amap"])
-@pytest.mark.parametrize("kind", ["redis"], indirect=True)
+@ON_POSTGRES_TOO
 def test_calls_that_are_cancelled_at_random_hold_nothing(server, way, seed):
     """Two sessions, calls of both cancelled: while they wait for an answer, between grant and start, in items, as these end."""
     choose = random.Random(f"{way} {seed}")
@@ -80,35 +82,36 @@ def test_calls_that_are_cancelled_at_random_hold_nothing(server, way, seed):
                 assert one.stats().held == other.stats().held == 0
                 assert one.stats().waiting == other.stats().waiting == 0
             await is_whole(server, inside, one, other)
-        assert server.keys() == []
+        assert left_on(server) == []
 
     run(main)
 
 
-@pytest.mark.parametrize("kind", ["redis"], indirect=True)
+@ON_POSTGRES_TOO
 def test_each_step_of_a_call_can_be_the_last(server):
     """Cancelled after so many turns of the event loop, from before the first request to after the end."""
 
     async def main():
         inside = Inside()
         async with limit_on(server, LIMIT, lease=LEASE) as one, limit_on(server, LIMIT, lease=LEASE) as other:
-            turns, done = 0, False
-            while not done:
-                call = asyncio.create_task(many(one, inside, "async with", number=LIMIT + 2))
-                for _ in range(turns):
-                    await asyncio.sleep(0)
-                done = call.done()
-                call.cancel()
-                await asyncio.wait([call])
-                assert one.stats().held == one.stats().waiting == 0
-                turns = turns * 5 // 4 + 1
+            for _ in range(2):  # the second time there is a session from the beginning
+                inside.started, turns, done = 0, 0, False
+                while not done:
+                    call = asyncio.create_task(many(one, inside, "async with", number=LIMIT + 2))
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+                    done = call.done()
+                    call.cancel()
+                    await asyncio.wait([call])
+                    assert one.stats().held == one.stats().waiting == 0
+                    turns = turns * 5 // 4 + 1
             await is_whole(server, inside, one, other)
         assert inside.started > turns.bit_length()
 
     run(main)
 
 
-@pytest.mark.parametrize("kind", ["redis"], indirect=True)
+@ON_POSTGRES_TOO
 def test_a_timeout_around_entering_takes_nothing(server):
     async def main():
         async with limit_on(server, 1, lease=LEASE) as one, limit_on(server, 1, lease=LEASE) as other:
@@ -128,7 +131,7 @@ def test_a_timeout_around_entering_takes_nothing(server):
     run(main)
 
 
-@pytest.mark.parametrize("kind", ["redis"], indirect=True)
+@ON_POSTGRES_TOO
 def test_a_timeout_around_a_call_ends_what_runs_and_what_waits(server):
     async def main():
         inside = Inside()
@@ -143,7 +146,7 @@ def test_a_timeout_around_a_call_ends_what_runs_and_what_waits(server):
     run(main)
 
 
-@pytest.mark.parametrize("kind", ["redis"], indirect=True)
+@ON_POSTGRES_TOO
 def test_a_timeout_inside_an_item_is_its_own(server):
     async def main():
         async with limit_on(server, 1, lease=LEASE) as limit:
@@ -156,6 +159,7 @@ def test_a_timeout_inside_an_item_is_its_own(server):
     run(main)
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "postgres"], indirect=True)
 def test_items_that_fail_give_their_permits_back(server):
     async def main():
         async with limit_on(server, 2, lease=LEASE) as one, limit_on(server, 2, lease=LEASE) as other:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared_processes import held, waiting
+from shared_processes import held, left_on, waiting
 from shared_servers import wait_until
 
 pytestmark = pytest.mark.parametrize("kind", ["redis"], indirect=True)
@@ -83,7 +83,7 @@ def test_a_thread_ends_with_its_session(server, workers, witness):
     one.order("threads")
     [threads] = witness.wait_for("threads")
     assert threads.value == "0"
-    assert server.keys() == []
+    assert left_on(server) == []
 
 
 def test_kept_items_of_a_process_that_wakes_run_on(server, workers, witness):

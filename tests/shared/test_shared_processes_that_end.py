@@ -1,29 +1,13 @@
-"""What a process has held is to be had again when it ends: at once if it can say so, else when its lease ends."""
+"""What a process has held is to be had again at once when it ends, if it can say so."""
 
 import signal
 
 import pytest
 
-from shared_processes import held, sessions, waiting
-from shared_servers import wait_until
+from shared_processes import held, left_on, waiting
+from shared_servers import KINDS, wait_until
 
-
-def test_what_a_killed_process_held_is_free_when_its_lease_ends(server, workers, witness):
-    one, other = workers("A", server, limit=2, lease=1), workers("B", server, limit=2, lease=60)
-    one.run("a", "b")
-    witness.wait_for("entered", times=2)
-    other.run("c", "d", "e")
-    wait_until(lambda: waiting(server) == 1)
-    one.kill()
-    [(_, ends), *_] = sorted(sessions(server).items(), key=lambda entry: entry[1])
-    before = server.calls()["evalsha"]
-    # B renews its lease every 20 seconds: it knows when to look, and looks once.
-    witness.wait_for("entered", worker="B", times=2, patience=15)
-    assert server.now() >= ends * 1_000
-    assert server.calls()["evalsha"] - before <= 3
-    assert witness.peak == 2
-    assert held(server) == 2
-    other.end("c", "d", "e")
+pytestmark = pytest.mark.parametrize("kind", [*KINDS, "postgres"], indirect=True)
 
 
 @pytest.mark.parametrize("way", ["alone", "gather"])
@@ -60,7 +44,7 @@ def test_a_closed_limit_gives_everything_back_at_once(server, workers, witness):
     witness.wait_for("ended", times=3)
     other.order("close")
     witness.wait_for("closed", worker="B")
-    assert server.keys() == []
+    assert left_on(server) == []
 
 
 def test_a_limit_that_is_closed_in_the_middle_of_a_gather_ends_its_items(server, workers, witness):
@@ -71,7 +55,7 @@ def test_a_limit_that_is_closed_in_the_middle_of_a_gather_ends_its_items(server,
     assert {note.item for note in witness.wait_for("lost", times=2)} == {"a", "b"}
     assert {note.item for note in witness.wait_for("unavailable")} == {"c"}
     witness.wait_for("closed")
-    assert server.keys() == []
+    assert left_on(server) == []
 
 
 def test_asyncio_run_gives_everything_back_without_aclose(server, workers, witness):
@@ -87,7 +71,7 @@ def test_asyncio_run_gives_everything_back_without_aclose(server, workers, witne
     other.end("c", "d")
     witness.wait_for("ended", times=2)
     other.go()
-    assert server.keys() == []
+    assert left_on(server) == []
 
 
 def test_ctrl_c_gives_everything_back(server, workers, witness):
@@ -117,15 +101,6 @@ def test_a_process_that_needs_nothing_leaves_no_key(server, workers, witness):
     one = workers("A", server, limit=2, lease=1)
     one.run("a", "b", seconds=0)
     witness.wait_for("ended", times=2)
-    wait_until(lambda: server.keys() == [])
+    wait_until(lambda: left_on(server) == [])
     one.run("c", seconds=0)
     witness.wait_for("ended", times=3)
-
-
-@pytest.mark.parametrize("kind", ["redis"], indirect=True)
-def test_of_the_last_process_that_was_killed_no_key_is_left(server, workers, witness):
-    one = workers("A", server)
-    one.run("a")
-    witness.wait_for("entered")
-    one.kill()
-    wait_until(lambda: server.keys() == [])

@@ -3,7 +3,7 @@
 import pytest
 
 from shared_processes import held, listening, waiting
-from shared_servers import wait_until
+from shared_servers import KINDS, wait_until
 
 OTHER_WAY = pytest.mark.parametrize("way", ["frozen", "killed"])
 
@@ -67,7 +67,7 @@ def test_items_whose_permits_are_lost_end_before_the_server_may_give_them_to_oth
 
 
 @OTHER_WAY
-@pytest.mark.parametrize("kind", ["redis"], indirect=True)
+@pytest.mark.parametrize("kind", ["redis", "postgres"], indirect=True)
 def test_kept_items_run_on_while_nothing_new_starts(new_server, workers, witness, way):
     server = new_server()
     one = workers("A", server, limit=2, on_lost="keep")
@@ -88,6 +88,7 @@ def test_kept_items_run_on_while_nothing_new_starts(new_server, workers, witness
     assert witness.peak == 2
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "postgres"], indirect=True)
 def test_a_short_pause_is_not_seen(new_server, workers, witness):
     server = new_server()
     one, other = workers("A", server, limit=2, lease=3), workers("B", server, limit=2, lease=3)

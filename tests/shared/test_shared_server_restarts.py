@@ -243,7 +243,7 @@ def test_a_claim_after_flushall_says_that_there_may_be_more(server, workers, wit
     witness.wait_for("ended", times=6)
 
 
-@pytest.mark.parametrize("kind", ["redis"], indirect=True)
+@pytest.mark.parametrize("kind", ["redis", "postgres"], indirect=True)
 def test_the_fencing_token_grows_whichever_process_enters_and_whatever_the_server_forgets(new_server, workers, witness):
     server = new_server()
     one, other = workers("A", server), workers("B", server)

@@ -45,6 +45,7 @@ class Item:
     over: float = math.inf
     outcome: str = ""
     fence: int = 0
+    waits: bool = True
 
     def __str__(self):
         return f"{self.unit.label} item {self.key}: {self.start:.3f}..{self.end:.3f} {self.outcome or 'killed'}"
@@ -78,7 +79,7 @@ class UnitLedger:
             at, more = float(at), "".join(more).strip()
             match what:
                 case "wait":
-                    items[key] = Item(self, key, at)
+                    items[key] = Item(self, key, at, waits=more != "once")
                 case "start":
                     items[key].start, items[key].fence = at, int(more)
                 case "end":
@@ -135,6 +136,7 @@ def without(begin, end, excuses):
 class Accounts:
     OUTAGES = ("restart", "freeze the server", "slow")
     LOSSES = ("flushall", "restart, older snapshot")
+    EXCUSES = ("standstill", "loss", "keep")
 
     def __init__(self, units, faults, lease, limits):
         self.units = units
@@ -176,6 +178,9 @@ class Accounts:
             and not self.isolated(unit, begin - self.lease, end)
         ]
         return union([part for pause in unit.pauses for part in without(*pause, own)] + stops, gap=TAIL)
+
+    def prepare(self, unit):
+        unit.standstills = self.standstills(unit)
 
     # --- What no lease can prevent ----------------------------------------------------------------------------------
 
@@ -222,11 +227,11 @@ class Accounts:
                 return
 
     def excuses(self, item):
-        for excuse in (self.excuse_standstill, self.excuse_loss, self.excuse_keep):
-            for begin, end in excuse(item):
+        for name in self.EXCUSES:
+            for begin, end in getattr(self, f"excuse_{name}")(item):
                 part = min(end, item.end) - max(begin, item.start)
                 if part > 0:
-                    self.excused[excuse.__name__.removeprefix("excuse_")] += part
+                    self.excused[name] += part
                     yield begin, end
 
     # --- Over the limit ---------------------------------------------------------------------------------------------
@@ -234,7 +239,7 @@ class Accounts:
     def peaks(self):
         """For each name the most at once: in all, and without what is excused. What is too many is a failure."""
         for unit in self.units:
-            unit.standstills = self.standstills(unit)
+            self.prepare(unit)
         found = {}
         for name, limit in self.limits.items():
             held = [item for unit in self.units if unit.name == name for item in unit.items if item.start < item.end]
@@ -324,13 +329,23 @@ class Accounts:
         """Under a limit of 1, the fencing tokens of two processes tell which one held it later."""
         for name in [name for name, limit in self.limits.items() if limit == 1]:
             held = [item for unit in self.units if unit.name == name for item in unit.items if item.start < math.inf]
+            held = [item for item in held if not self.came_too_late(item)]
             held.sort(key=lambda item: item.start)
             for one, other in zip(held, held[1:]):
                 if one.unit is not other.unit and one.end <= other.start and one.fence >= other.fence:
                     if not self.during(one.start - self.lease, other.start, *self.LOSSES):
                         self.failures.append(f"{other} has fence {other.fence}, after {one} with {one.fence}")
 
+    def came_too_late(self, item):
+        """It has begun with a permit that its process had lost before, and was told."""
+        return False
+
     # --- Nothing stuck ----------------------------------------------------------------------------------------------
+
+    @property
+    def stuck(self):
+        """Seconds that nobody waits for a free permit in a calm."""
+        return STUCK * self.lease
 
     def longest_idle(self, calm):
         """The longest time in a calm in which somebody waited for a permit that nobody held, and its name.
@@ -360,7 +375,7 @@ class Accounts:
                 for first, last in waits:
                     for idle_from, idle_to in without(max(first, begin), min(last, end), busy):
                         longest = max(longest, (idle_to - idle_from, f"{name!r} at {idle_from:.3f}"))
-                        if idle_to - idle_from > STUCK * self.lease:
+                        if idle_to - idle_from > self.stuck:
                             self.failures.append(
                                 f"{name!r}: from {idle_from:.3f} to {idle_to:.3f} somebody waited for a free permit"
                             )

@@ -1,4 +1,4 @@
-"""A process of the chaos run (shared_chaos.py): units that let items through a RedisLimit, and write down what happens when.
+"""A process of the chaos run (shared_chaos.py): units that let items through a limit, and write down what happens when.
 
     python chaos_worker.py '{"folder": ..., "process": ..., "port": ..., "kind": ..., "seed": ..., "lease": ..., "units": [{...}]}'
 
@@ -8,7 +8,7 @@ A unit is an event loop in a thread of its own, with a limit of its own; what it
 Each unit has a file `<process>.<number>` in the folder, one line for each event: what, key, CLOCK_MONOTONIC (one clock for all processes
 of the machine), more. Written at once and whole, so that nothing is lost when the process is killed:
 
-    wait        an item asks for a permit; then one of: start (more: fencing token), unavailable, cancelled, none (not in time)
+    wait        an item asks for a permit (more: "once" if it does not wait); then one of: start (more: fencing token), unavailable, cancelled, none (not in time)
     end         the item is about to leave its permit; then one of: ok, lost, cancelled
     pause       the event loop has stood still since (more)
     block       the unit itself has blocked it since (more)
@@ -20,7 +20,9 @@ of the machine), more. Written at once and whole, so that nothing is lost when t
 """
 
 import asyncio
+import contextlib
 import faulthandler
+import functools
 import importlib
 import itertools
 import json
@@ -31,9 +33,10 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 
 import gatedcoro
-from gatedcoro.shared import GateUnavailable, LeaseLost, RedisLimit
+from gatedcoro.shared import GateUnavailable, LeaseLost, PostgresLimit, RedisLimit
 
 BEAT = 0.02
 PAUSE = 0.06
@@ -75,11 +78,12 @@ class Watched:
         self._ledger.note("cancelled" if exc_info[0] is asyncio.CancelledError else "ok", key)
 
     async def acquire(self, **arguments):
-        return await self._enter(lambda: self.limit.acquire(**arguments))
+        once = "" if arguments.get("blocking", True) else "once"
+        return await self._enter(lambda: self.limit.acquire(**arguments), once)
 
-    async def _enter(self, enter):
+    async def _enter(self, enter, more=""):
         key = next(self._keys)
-        self._ledger.note("wait", key)
+        self._ledger.note("wait", key, more)
         try:
             fence = await enter()
         except GateUnavailable:
@@ -112,7 +116,8 @@ class Unit:
         self.program = program
         self.__dict__ |= {"role": "plain", "on_lost": "cancel", "renew_in_thread": False} | program["units"][number]
         self.random = random.Random(f"{program['seed']} {program['process']} {number}")
-        self.ledger = Ledger(os.path.join(program["folder"], f"{program['process']}.{number}"))
+        self.label = f"{program['process']}.{number}"
+        self.ledger = Ledger(os.path.join(program["folder"], self.label))
         self.lease = program["lease"]
         self.keys = itertools.count()
 
@@ -152,20 +157,33 @@ class Unit:
 
     async def live(self):
         """One life of a limit."""
-        package = importlib.import_module(f"{self.program['kind']}.asyncio")
-        client = getattr(package, self.program["kind"].capitalize())(
+        async with self.client() as client:
+            await self.live_with(client)
+
+    def client(self):
+        kind = self.program["kind"]
+        if kind == "postgres":
+            connect = functools.partial(
+                importlib.import_module("asyncpg").connect,
+                host="127.0.0.1",
+                port=self.program["port"],
+                user="benchmark",
+                database="postgres",
+                server_settings={"application_name": self.label},
+            )
+            return contextlib.nullcontext(connect)
+        return getattr(importlib.import_module(f"{kind}.asyncio"), kind.capitalize())(
             port=self.program["port"],
             protocol=self.random.choice([2, 3]),
             decode_responses=self.random.random() < 0.5,
         )
-        limit = RedisLimit(
-            client,
-            self.name,
-            self.limit,
-            lease=self.lease,
-            on_lost=self.on_lost,
-            renew_in_thread=self.renew_in_thread,
-        )
+
+    async def live_with(self, client):
+        options = {"lease": self.lease, "on_lost": self.on_lost}
+        if self.program["kind"] == "postgres":
+            limit = PostgresLimit(client, self.name, self.limit, **options)
+        else:
+            limit = RedisLimit(client, self.name, self.limit, renew_in_thread=self.renew_in_thread, **options)
         self.ledger.note("open", 0)
         self.watched = Watched(limit, self.ledger, self.keys)
         calls = {"comes and goes": self.random.randint(1, 4), "knocks": 1}.get(self.role, 1 << 20)
@@ -178,7 +196,6 @@ class Unit:
                 await asyncio.sleep(self.random.uniform(0, self.lease / 2))
         self.ledger.note("close", 0)
         await limit.aclose()
-        await client.aclose()
 
     # --- Items ------------------------------------------------------------------------------------------------------
 
@@ -221,7 +238,10 @@ class Unit:
 
     async def long_gather(self):
         """Of items between which nothing is asked of the server but renewals."""
-        items = [self.item(self.random.uniform(0.5, 2) * self.lease) for _ in range(self.random.randint(1, 3))]
+        longest = (
+            3 if self.program["kind"] == "postgres" else 2
+        )  # of leases: more than a session goes without an answer
+        items = [self.item(self.random.uniform(0.5, longest) * self.lease) for _ in range(self.random.randint(1, 3))]
         await self.check(gatedcoro.gather(*items, limit=self.watched, return_exceptions=True))
 
     async def cancelled_gather(self):
@@ -303,6 +323,20 @@ class Unit:
         await self.watched.limit.aclose()
         await call
 
+    async def fork(self):
+        """A child keeps the sockets for some time, whatever becomes of its parent."""
+        if self.random.random() < 0.8:
+            return
+        until = time.monotonic() + self.random.uniform(4, 12) * self.lease
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # this process has threads
+            if os.fork():
+                return
+        try:
+            while time.monotonic() < until and self.goes_on and os.path.exists(self.program["folder"]):
+                time.sleep(BEAT)
+        finally:
+            os._exit(0)
+
     async def vanish(self):
         if self.random.random() < 0.3:
             self.ledger.note("vanish", 0)
@@ -314,6 +348,7 @@ ROLES = {
     "cancels": [Unit.cancelled_gather, Unit.gather_cancelled_as_a_permit_is_passed_on, Unit.in_time, Unit.gather],
     "sets the limit": [Unit.set_limit, Unit.gather],
     "blocks": [Unit.gather, Unit.gather, Unit.gather, Unit.block_between, Unit.block_in_item],
+    "forks": [Unit.gather, Unit.gather, Unit.single, Unit.fork],
     "waits long": [Unit.long_gather],
     "knocks": [Unit.knock],
     "comes and goes": [Unit.gather, Unit.close_early, Unit.single, Unit.vanish],
@@ -322,6 +357,7 @@ ROLES = {
 
 def main(program):
     faulthandler.register(signal.SIGUSR1)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for children
     units = [Unit(program, number) for number in range(len(program["units"]))]
     threads = [threading.Thread(target=unit.run) for unit in units[1:]]
     for thread in threads:

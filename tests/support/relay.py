@@ -2,8 +2,9 @@
 
     with Relay(server.address) as relay:
         client = Redis(port=relay.port)
-        relay.hold()      # what is sent, either way, is kept; who connects is not answered
+        relay.hold()      # what is sent, either way, is kept, and the end of a connection, too; who connects is not answered
         relay.let_go()    # what was kept arrives
+        relay.cut()       # the connections end that there are, on both sides or on one, of which the other is not told for some time
 
 It ends a connection when either side does, and runs in a thread of its own.
 """
@@ -35,6 +36,15 @@ class Relay:
     def let_go(self):
         self._loop.call_soon_threadsafe(self._open.set)
 
+    def cut(self, *sides, silence=0.0):
+        """*sides*: "client", "server"; the other one ends by itself, or after so many seconds, as by keepalives of TCP."""
+        self._loop.call_soon_threadsafe(self._cut_now, sides or ("client", "server"), silence)
+
+    def _cut_now(self, sides, silence):
+        for cut in self._cuts:
+            if not cut.done():
+                cut.set_result((sides, silence))
+
     def _do(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
@@ -42,6 +52,8 @@ class Relay:
         self._open = asyncio.Event()
         self._open.set()
         self._connections = set()
+        self._cuts = set()
+        """Of each connection a Future: which sides are to end, and the seconds until the other does."""
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -64,13 +76,25 @@ class Relay:
                 asyncio.ensure_future(self._pass_on(reader, server_writer)),
                 asyncio.ensure_future(self._pass_on(server_reader, writer)),
             ]
+            cut = asyncio.get_running_loop().create_future()
+            self._cuts.add(cut)
             try:
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait([*ways, cut], return_when=asyncio.FIRST_COMPLETED)
             finally:
+                self._cuts.discard(cut)
                 for way in ways:
                     way.cancel()
                 await asyncio.gather(*ways, return_exceptions=True)
-        except (OSError, asyncio.CancelledError):
+            if cut.done():
+                sides = {"client": (reader, writer), "server": (server_reader, server_writer)}
+                ends, silence = cut.result()
+                for side in ends:
+                    sides.pop(side)[1].transport.abort()
+                async with asyncio.timeout(silence):
+                    for other, _ in sides.values():
+                        while await other.read(1 << 16):
+                            pass
+        except (OSError, TimeoutError, asyncio.CancelledError):
             pass
         finally:
             self._connections.discard(task)
@@ -78,7 +102,13 @@ class Relay:
                 each.close()
 
     async def _pass_on(self, reader, writer):
-        while data := await reader.read(1 << 16):
+        while True:
+            try:
+                data = await reader.read(1 << 16)
+            except OSError:  # the connection has ended
+                data = b""
             await self._open.wait()
+            if not data:
+                return
             writer.write(data)
             await writer.drain()

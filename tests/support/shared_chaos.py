@@ -10,7 +10,7 @@ must hold:
     - In a calm, nobody waits for a permit that nobody holds; the server's numbers agree with each other.
     - At the end every process finishes, all permits can be had, and then the server has no key left.
 
-Processes: chaos_worker.py. Each is replaced when it is killed.
+Processes: chaos_worker.py. Each is replaced when it is killed. With PostgreSQL: postgres_chaos.py.
 """
 
 import argparse
@@ -37,8 +37,6 @@ from relay import Relay
 LEASE = 1.2
 LIMITS = {"many": 4, "few": 4, "one": 1, "kept": 3}
 STORM, CALM = 7.0, 2.5
-SETTLED = 2.5 * LEASE + 1
-"""Seconds after the last fault in which everything is as before: a lease ends, then the time for claims, and a server's age is in seconds."""
 SLOW = 0.05
 FINISH = 90.0
 """Seconds in which every process finishes what it has begun: long enough that only a hang takes it."""
@@ -62,9 +60,10 @@ WITH_VALKEY = ("blocks", "cancels")
 class Worker:
     """A process, and those that took its place."""
 
-    def __init__(self, run, about, relay):
+    def __init__(self, run, about, units, relay):
         self.run = run
         self.about = about
+        self.units = [unit | {"limit": LIMITS[unit["name"]]} for unit in units]
         self.relay = relay
         self.place = about.replace(" ", "-")
         self.generation = itertools.count()
@@ -75,15 +74,13 @@ class Worker:
     def start(self):
         self.label = f"{self.place}-{next(self.generation)}"
         self.is_frozen = False
-        self.units = [unit | {"limit": LIMITS[unit["name"]]} for unit in PROCESSES[self.about]]
-        valkey = self.about in WITH_VALKEY and shared_servers.without_packages("valkey") is None
         program = {
             "folder": str(self.run.folder),
             "process": self.label,
             "port": self.relay.port,
-            "kind": "valkey" if valkey else "redis",
+            "kind": self.run.kind_of_client(self.about),
             "seed": self.run.seed,
-            "lease": LEASE,
+            "lease": self.run.lease,
             "units": self.units,
         }
         with (self.run.folder / f"{self.label}.stderr").open("w") as errors:
@@ -105,11 +102,16 @@ class Worker:
 
 
 class Chaos:
-    def __init__(self, seed, seconds, kind="redis", folder=None, only=()):
+    PROCESSES = PROCESSES
+    LATE = 1
+    """Leases after which the server gives what a process holds to others."""
+    accounts = Accounts
+
+    def __init__(self, seed, seconds, kind="redis", folder=None, only=(), lease=LEASE):
         """*folder*: where the ledgers are kept; by default they are thrown away. *only*: these faults, by name, and no others."""
-        self.seed, self.seconds, self.kind = seed, seconds, kind
+        self.seed, self.seconds, self.kind, self.lease = seed, seconds, kind, lease
         self.folder = folder
-        self.possible = {do: weight for do, weight in FAULTS.items() if not only or do.__name__ in only}
+        self.possible = {do: weight for do, weight in self.FAULTS.items() if not only or do.__name__ in only}
         self.random = random.Random(seed)
         self.faults = []
         self.failures = []
@@ -121,17 +123,23 @@ class Chaos:
         self._server_is_up = True
         self._keeps_log = False
 
+    @property
+    def settled(self):
+        """Seconds after the last fault in which everything is as before: a lease ends, then the time for claims, and a server's age is in
+        seconds.
+        """
+        return 2.5 * self.lease + 1
+
     def __enter__(self):
         self._stack = contextlib.ExitStack()
         with self._stack:
             if self.folder is None:
                 self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
             self.folder.mkdir(parents=True, exist_ok=True)
-            # Written before it is answered, and never later than that: what a killed process has said is kept.
-            options = {"appendonly": "no", "appendfsync": "no"}
-            self.server = self._stack.enter_context(shared_servers.Redis(self.kind, **options))
+            self.server = self._stack.enter_context(self.new_server())
             self.workers = [
-                Worker(self, about, self._stack.enter_context(Relay(self.server.address))) for about in PROCESSES
+                Worker(self, about, units, self._stack.enter_context(Relay(self.server.address)))
+                for about, units in self.PROCESSES.items()
             ]
             self._stack.callback(self.end_all)
             self._stack = self._stack.pop_all()
@@ -139,6 +147,13 @@ class Chaos:
 
     def __exit__(self, *exc_info):
         self._stack.close()
+
+    def new_server(self):
+        # Written before it is answered, and never later than that: what a killed process has said is kept.
+        return shared_servers.Redis(self.kind, appendonly="no", appendfsync="no")
+
+    def kind_of_client(self, about):
+        return "valkey" if about in WITH_VALKEY and shared_servers.without_packages("valkey") is None else "redis"
 
     def end_all(self):
         for _, process, _ in self.generations.values():
@@ -156,8 +171,10 @@ class Chaos:
         try:
             for worker in self.workers:
                 worker.start()
+            for worker in self.workers:
+                shared_servers.wait_until((self.folder / f"{worker.label}.0").exists)
             end = time.monotonic() + self.seconds
-            themes = itertools.cycle(THEMES)
+            themes = itertools.cycle(self.THEMES)
             while time.monotonic() < end:
                 theme = next(themes)
                 self.storm(STORM, {do: weight for do, weight in self.possible.items() if do in theme} or self.possible)
@@ -179,7 +196,7 @@ class Chaos:
             self.until(self._due[0][0])
 
     def calm(self, seconds):
-        begin = time.monotonic() + SETTLED
+        begin = time.monotonic() + self.settled
         self.until(begin + seconds)
         self.calms.append((begin, time.monotonic()))
         self.check_the_state()
@@ -195,7 +212,7 @@ class Chaos:
                 if not worker.alive:
                     if worker.process.returncode:
                         self.failures.append(f"{worker.label} ended with {worker.process.returncode}")
-                    at = self.vanished(worker)
+                    at = self.vanished(worker) or time.monotonic()
                     self.faults.append(Fault("a process ends without a word", at, at, worker.label))
                     worker.note_end(at)
                     worker.start()
@@ -203,12 +220,12 @@ class Chaos:
                 return
 
     def vanished(self, worker):
-        """When the process ended by itself."""
+        """When the process ended by itself; None if it did not."""
         for number in range(len(worker.units)):
             for line in (self.folder / f"{worker.label}.{number}").read_text().splitlines()[-1:]:
                 if line.startswith("vanish"):
                     return float(line.split()[2])
-        return time.monotonic()
+        return None
 
     def later(self, seconds, do):
         heapq.heappush(self._due, (time.monotonic() + seconds, next(self._count), do))
@@ -221,7 +238,7 @@ class Chaos:
     @contextlib.contextmanager
     def moment(self, what, worker=None):
         fault = self.begin(what, worker)
-        yield
+        yield fault
         fault.end = time.monotonic()
 
     def probe(self, over):
@@ -261,7 +278,8 @@ class Chaos:
         if worker is None:
             return
         killed = self.random.random() < 0.15
-        fault = self.begin(f"freeze a process for {'more' if seconds > LEASE else 'less'} than a lease", worker)
+        more = "more" if seconds > self.LATE * self.lease else "less"
+        fault = self.begin(f"freeze a process for {more} than {self.LATE} lease(s)", worker)
         worker.process.send_signal(signal.SIGSTOP)
         worker.is_frozen = True
         label = worker.label
@@ -279,19 +297,19 @@ class Chaos:
         self.later(seconds, thaw)
 
     def freeze_shortly(self):
-        self.freeze(self.random.uniform(0.1, 0.6) * LEASE)
+        self.freeze(self.random.uniform(0.1, 0.6) * self.lease)
 
     def freeze_for_long(self):
-        self.freeze(self.random.uniform(1.05, 2) * LEASE)
+        self.freeze(self.random.uniform(1.05, 2) * self.lease)
 
     def isolate(self):
         if worker := self.some_worker():
-            self.hold(worker, self.random.choice([0.3, 0.8, 1.2, 1.4, 2]) * LEASE)
+            self.hold(worker, self.random.choice([0.3, 0.8, 1.2, 1.4, 2]) * self.lease)
 
     def let_newcomers_be_first(self):
         """For a while, half of the time, only that process reaches the server whose sessions are new."""
         if self.random.random() < 0.5:
-            seconds = self.random.uniform(0.2, 0.5) * LEASE
+            seconds = self.random.uniform(0.2, 0.5) * self.lease
             for worker in self.workers:
                 if worker.about != NEWCOMERS:
                     self.hold(worker, seconds)
@@ -301,7 +319,7 @@ class Chaos:
         if worker.is_isolated:
             return
         relay = worker.relay
-        fault = self.begin(f"isolate a process for {'more' if seconds > LEASE else 'less'} than a lease")
+        fault = self.begin(f"isolate a process for {'more' if seconds > self.lease else 'less'} than a lease")
         fault.place = worker.place
         worker.is_isolated = True
         relay.hold()
@@ -315,16 +333,12 @@ class Chaos:
 
     # --- Faults of the server ---------------------------------------------------------------------------------------
 
-    def restart(self, what, prepare, pause):
+    def restart(self, what, end, prepare=lambda: None):
         """*prepare*: what is done with the files while it is down."""
         fault = self.begin(what)
         self._server_is_up = False
-        if what == "restart, everything kept" and not self._keeps_log:
-            with contextlib.suppress(Exception):
-                self.server.administration.shutdown(save=True)
-            self.server.process.wait(shared_servers.PATIENCE)
-        else:
-            self.server.kill()
+        pause = self.pause()
+        end()
 
         def start():
             prepare()
@@ -339,7 +353,7 @@ class Chaos:
             start()
 
     def pause(self):
-        return self.random.choice([0, 0, 0, 0.2, 0.6, 1.3]) * LEASE
+        return self.random.choice([0, 0, 0, 0.2, 0.6, 1.3]) * self.lease
 
     def restart_empty(self):
         if not self._server_is_up:
@@ -353,15 +367,20 @@ class Chaos:
             path.write_text("\n".join([*lines, f"appendonly {'yes' if keeps_log else 'no'}", ""]))
             self._keeps_log = keeps_log
 
-        self.restart("restart, nothing kept", prepare, self.pause())
+        self.restart("restart, nothing kept", self.server.kill, prepare)
+
+    def shut_down(self):
+        with contextlib.suppress(Exception):
+            self.server.administration.shutdown(save=True)
+        self.server.process.wait(shared_servers.PATIENCE)
 
     def restart_kept(self):
         if self._server_is_up:
-            self.restart("restart, everything kept", lambda: None, self.pause())
+            self.restart("restart, everything kept", self.server.kill if self._keeps_log else self.shut_down)
 
     def restart_older(self):
         if self._server_is_up and not self._keeps_log:
-            self.restart("restart, older snapshot", lambda: None, self.pause())
+            self.restart("restart, older snapshot", self.server.kill)
 
     def snapshot(self):
         if self._server_is_up and not self._keeps_log:
@@ -371,7 +390,7 @@ class Chaos:
     def freeze_server(self, seconds):
         if not self._server_is_up:
             return
-        fault = self.begin(f"freeze the server for {'more' if seconds > LEASE else 'less'} than a lease")
+        fault = self.begin(f"freeze the server for {'more' if seconds > self.lease else 'less'} than a lease")
         self._server_is_up = False
         self.server.freeze()
 
@@ -383,10 +402,10 @@ class Chaos:
         self.later(seconds, thaw)
 
     def freeze_server_shortly(self):
-        self.freeze_server(self.random.uniform(0.1, 0.5) * LEASE)
+        self.freeze_server(self.random.uniform(0.1, 0.5) * self.lease)
 
     def freeze_server_for_long(self):
-        self.freeze_server(self.random.uniform(1.05, 2.5) * LEASE)
+        self.freeze_server(self.random.uniform(1.05, 2.5) * self.lease)
 
     def command(self, what, do):
         if self._server_is_up:
@@ -454,22 +473,24 @@ class Chaos:
             else:
                 if code:
                     self.failures.append(f"{worker.label} ended with {code}")
+                elif at := self.vanished(worker):
+                    worker.note_end(at)
         try:
             asyncio.run(self.take_all())
         except Exception as error:
             self.failures.append(f"all permits were to be taken: {error!r}")
         try:
-            shared_servers.wait_until(lambda: not self.server.keys("gate:"))
+            shared_servers.wait_until(lambda: not self.left())
         except TimeoutError:
-            self.failures.append(f"keys are left: {self.server.keys('gate:')}")
+            self.failures.append(f"at the server is left: {self.left()}")
+
+    def left(self):
+        return self.server.keys("gate:")
 
     async def take_all(self):
         """All permits of every name can be had."""
-        from gatedcoro.shared import RedisLimit
-
         for name, count in LIMITS.items():
-            async with self.server.client() as client:
-                limit = RedisLimit(client, name, count, lease=LEASE)
+            async with self.new_limit(name, count) as limit:
                 try:
                     async with asyncio.timeout(shared_servers.PATIENCE), asyncio.TaskGroup() as group:
                         taken = asyncio.Barrier(count)
@@ -477,7 +498,14 @@ class Chaos:
                             group.create_task(self.take(limit, taken))
                 except TimeoutError:
                     self.failures.append(f"not all permits of {name!r} were to be had: {limit.stats()}")
-                await limit.aclose()
+
+    @contextlib.asynccontextmanager
+    async def new_limit(self, name, count):
+        from gatedcoro.shared import RedisLimit
+
+        async with self.server.client() as client:
+            async with contextlib.aclosing(RedisLimit(client, name, count, lease=self.lease)) as limit:
+                yield limit
 
     @staticmethod
     async def take(limit, taken):
@@ -503,9 +531,11 @@ class Chaos:
             if said := (self.folder / f"{label}.stderr").read_text():
                 self.failures.append(f"{label} wrote: {said}")
         (self.folder / "faults").write_text("".join(f"{fault}\n" for fault in self.faults))
-        accounts = Accounts(units, self.faults, LEASE, LIMITS)
+        accounts = self.accounts(units, self.faults, self.lease, LIMITS)
         peaks = accounts.peaks()
         outcomes = accounts.outcomes()
+        if not outcomes["ok"]:
+            self.failures.append("no item came to its end")
         accounts.own_limits()
         accounts.fences()
         idle = accounts.longest_idle(self.calms)
@@ -525,7 +555,7 @@ class Chaos:
         )
 
 
-FAULTS = {
+Chaos.FAULTS = {
     Chaos.kill: 4,
     Chaos.freeze_shortly: 2,
     Chaos.freeze_for_long: 2,
@@ -543,20 +573,23 @@ FAULTS = {
     Chaos.forget_script: 0.5,
 }
 
-THEMES = [(), (Chaos.flush,), (Chaos.restart_empty, Chaos.kill), (), (Chaos.delete,)]
+Chaos.THEMES = [(), (Chaos.flush,), (Chaos.restart_empty, Chaos.kill), (), (Chaos.delete,)]
 """One storm after the other: of these faults, or of all. Some outcomes need the same few again and again."""
 
 
-def main():
+def main(chaos_class=Chaos, servers=shared_servers.KINDS):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--server", choices=shared_servers.KINDS, default="redis")
+    parser.add_argument("--server", choices=servers, default=servers[0])
     parser.add_argument("--folder", type=Path, help="keep there what every process has written down, and the faults")
-    names = [do.__name__ for do in FAULTS]
+    names = [do.__name__ for do in chaos_class.FAULTS]
     parser.add_argument("--only", nargs="+", choices=names, default=(), help="these faults, and no others")
+    parser.add_argument("--lease", type=float, default=LEASE, help="seconds; more where the machine is busy")
     options = parser.parse_args()
-    with Chaos(options.seed, options.seconds, options.server, options.folder, options.only) as chaos:
+    with chaos_class(
+        options.seed, options.seconds, options.server, options.folder, options.only, options.lease
+    ) as chaos:
         print(chaos.run())
         for failure in chaos.failures:
             print("FAILURE:", failure)

@@ -3,26 +3,26 @@
 import asyncio
 import contextlib
 
+import shared_kinds
 import shared_servers
-from gatedcoro.shared import RedisLimit
 
 PATIENCE = shared_servers.PATIENCE
 
 
 @contextlib.asynccontextmanager
-async def limit_on(server, limit=1, name="name", client=None, lease=1, recover=False, **options):
+async def limit_on(server, limit=1, name="name", client=None, lease=1, **options):
     """A limit with a client of its own, both closed at the end."""
-    client = server.client() if client is None else client
-    shared = RedisLimit(client, name, limit, lease=lease, recover=recover, **options)
+    client = await shared_kinds.opened(server.client() if client is None else client)
+    shared = shared_kinds.limit_of(client, name, limit, lease=lease, **options)
     try:
         yield shared
     finally:
         await shared.aclose()
-        await client.aclose()
+        await shared_kinds.closed(client)
 
 
-def run(main):
-    """Runs the coroutine function; a hang is an error."""
+def run(main, **options):
+    """Runs the coroutine function, with the options of asyncio.Runner; a hang is an error."""
 
     async def in_time():
         async with asyncio.timeout(PATIENCE):
@@ -30,7 +30,8 @@ def run(main):
         others = asyncio.all_tasks() - {asyncio.current_task()}
         assert not others, f"still there: {others}"
 
-    asyncio.run(in_time())
+    with asyncio.Runner(**options) as runner:
+        runner.run(in_time())
 
 
 async def until(condition):

@@ -21,12 +21,15 @@ import time
 import traceback
 import warnings
 
+import shared_kinds
 import shared_servers
 import shared_worker
+from shared_kinds import KEYS, held, left_on, listening, requests, sessions, waiting
 from shared_worker import STREAM
 
+__all__ = ["KEYS", "Witness", "Worker", "held", "left_on", "listening", "requests", "sessions", "waiting"]
+
 PATIENCE = shared_servers.PATIENCE
-KEYS = [f"gate:{{name}}:{key}" for key in ("sessions", "counts", "queue", "meta")]  # of the limit that workers share
 
 Note = collections.namedtuple("Note", "at worker event item value")  # at: milliseconds, of the witness's clock
 
@@ -144,14 +147,12 @@ class Worker:
     def __init__(self, witness, name, server, client=None, **options):
         self.name = name
         self.witness = witness
-        client = {"package": server.kind, "host": "127.0.0.1", "port": server.port} if client is None else client
         options = {
             "worker": name,
             "witness": witness.redis.connection_pool.connection_kwargs["port"],
-            "client": client,
+            "client": shared_kinds.arguments_of(server) if client is None else client,
             "limit": 1,
             "lease": 1,
-            "recover": False,
         } | options
         self.process = Fork(lambda: shared_worker.run(options))
 
@@ -202,24 +203,3 @@ class Worker:
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
-
-
-def held(server):
-    """How many permits the server counts, in all."""
-    return int(server.administration.hget(KEYS[3], "total") or 0)
-
-
-def sessions(server):
-    """When the lease of each session ends, by the server's clock in milliseconds."""
-    return dict(server.administration.zrange(KEYS[0], 0, -1, withscores=True))
-
-
-def waiting(server):
-    """How many sessions wait, as the server counts them."""
-    return server.administration.zcard(KEYS[2])
-
-
-def listening(server):
-    """How many sessions hear the messages that are for all."""
-    [(_, number)] = server.administration.pubsub_numsub("gate:{name}:news")
-    return number

