@@ -18,7 +18,7 @@ def main() -> int:
         ("http-clients", http_clients, "what a request costs by client, and what httpx's pool does"),
         ("goals", goals, "gatedcoro against the figures that it is to reach"),
         ("real", real, "real work against servers of this machine, and its goals"),
-        ("shared", shared, "one limit over several processes, RedisLimit beside what else there is"),
+        ("shared", shared, "one limit over several processes, RedisLimit and PostgresLimit beside what else there is"),
         ("instructions", instructions, "instructions per item, against the stored baseline"),
         ("scaling", scaling, "how the work grows with the number of items"),
     ):

@@ -1,15 +1,17 @@
-"""`python -m benchmarks shared`: what one limit over several processes costs, RedisLimit beside what else there is.
+"""`python -m benchmarks shared`: what one limit over several processes costs, RedisLimit and PostgresLimit beside what else there is.
 
-A Redis (or Valkey) of this machine; every sample in processes of its own, which begin together. Before a figure counts, items that count
+A Redis (or Valkey) and a PostgreSQL of this machine; every sample in processes of its own, which begin together. Before a figure counts, items that count
 themselves at the server have run under the limit in three processes: never more than the limit at once, and every result in its place.
 The columns take turns; a figure is the median of the rounds. Making the coroutines and starting the Tasks is inside, making the client
-and its first connection is not. Commands are those that the server has run, the ones inside of scripts included.
+and its first connection is not (a PostgresLimit makes one for itself, though). Commands are those that the server has run: of Redis the
+ones inside of scripts included, of PostgreSQL its transactions, as each statement is one.
 """
 
 import argparse
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import importlib.util
 import itertools
@@ -17,27 +19,34 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+import typing
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from gatedcoro import gather
-from gatedcoro.shared import RedisLimit
+from gatedcoro.shared import PostgresLimit, RedisLimit
+from gatedcoro.shared._limit import SharedLimit
 
 from . import harness, measure, parts
 from .real import servers
 
 PAGE = harness.ROOT / "docs" / "shared-limits.md"
 PART = "what a shared limit costs"
+WAITING_PART = "what waiting costs"
 SESSIONS_PART = "sessions at one server"
-PACKAGES = ("hiredis", "py-redis-semaphore", "redis", "redis-rate-limiters")
+POSTGRES_SESSIONS_PART = "sessions at one PostgreSQL"
+PACKAGES = ("asyncpg", "hiredis", "py-redis-semaphore", "redis", "redis-rate-limiters")
 
 TOGETHER = 3  # processes
 LIMIT = 5
 PAUSE = 0.005  # seconds, of an item that sleeps
 LEASE = 3.0  # of who waits, so that it renews often enough to be seen
 SESSIONS = (1, 10, 100, 1_000)
+POSTGRES_SESSIONS = (1, 10, 50)  # each is a connection
 OF_MEETINGS = ("_sadd", "_scard", "_info", "_hello", "_client|setinfo")
+
+CHILD = ("benchmarks.shared", "--child")
 
 Sample = dict[str, float]
 Limit = AbstractAsyncContextManager[Any]
@@ -62,14 +71,31 @@ QUICK = Size(entries=2_000, items=2_000, sleeping=40, rounds=1, waiting=1.0, syn
 # --- The limits -----------------------------------------------------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True)
+class Servers:
+    """What keeps limits."""
+
+    client: Any  # of Redis, where processes meet as well
+    postgres: str | None = None  # where to connect
+
+
 @contextlib.asynccontextmanager
-async def redis_limit(client: Any, name: str, limit: int) -> AsyncIterator[Limit]:
-    async with contextlib.aclosing(RedisLimit(client, name, limit, recover=False)) as made:
+async def redis_limit(at: Servers, name: str, limit: int, lease: float = 30.0) -> AsyncIterator[Limit]:
+    async with contextlib.aclosing(RedisLimit(at.client, name, limit, lease=lease, recover=False)) as made:
         yield made
 
 
 @contextlib.asynccontextmanager
-async def asyncio_semaphore(client: Any, name: str, limit: int) -> AsyncIterator[Limit]:
+async def postgres_limit(at: Servers, name: str, limit: int, lease: float = 30.0) -> AsyncIterator[Limit]:
+    import asyncpg
+
+    connect = functools.partial(asyncpg.connect, at.postgres)
+    async with contextlib.aclosing(PostgresLimit(connect, name, limit, lease=lease)) as made:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def asyncio_semaphore(at: Servers, name: str, limit: int) -> AsyncIterator[Limit]:
     yield asyncio.Semaphore(limit)
 
 
@@ -89,31 +115,57 @@ class ForEachItem:
 
 
 @contextlib.asynccontextmanager
-async def py_redis_semaphore(client: Any, name: str, limit: int) -> AsyncIterator[Limit]:
+async def py_redis_semaphore(at: Servers, name: str, limit: int) -> AsyncIterator[Limit]:
     import redis_semaphore
 
     config = redis_semaphore.SemaphoreConfig(name=name, limit=limit)
-    yield ForEachItem(lambda: redis_semaphore.Semaphore(client, config))
+    yield ForEachItem(lambda: redis_semaphore.Semaphore(at.client, config))
 
 
 @contextlib.asynccontextmanager
-async def redis_rate_limiters(client: Any, name: str, limit: int) -> AsyncIterator[Limit]:
+async def redis_rate_limiters(at: Servers, name: str, limit: int) -> AsyncIterator[Limit]:
     import limiters
 
-    yield limiters.AsyncSemaphore(connection=client, name=name, capacity=limit)
+    yield limiters.AsyncSemaphore(connection=at.client, name=name, capacity=limit)
+
+
+async def redis_commands(at: Servers) -> int:
+    """How many the server has run; not those by which the processes meet."""
+    found = await at.client.info("commandstats")
+    return sum(one["calls"] for name, one in found.items() if not name.lower().endswith(OF_MEETINGS))
+
+
+async def postgres_transactions(at: Servers) -> int:
+    """How many the database has ended, once nobody is connected to it: this is asked in another one."""
+    import asyncpg
+
+    connection = await asyncpg.connect(at.postgres, database="template1")
+    try:
+        while await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE datname = 'postgres'"):
+            await asyncio.sleep(0.01)
+        query = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = 'postgres'"
+        return int(await connection.fetchval(query))
+    finally:
+        await connection.close()
 
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    make: Callable[[Any, str, int], AbstractAsyncContextManager[Limit]]
+    make: Callable[..., AbstractAsyncContextManager[Limit]]
     module: str
     is_shared: bool = True
     fewer: int = 1  # items, by this factor: each asks the server several times
+    commands: Callable[[Servers], Coroutine[Any, Any, int]] = redis_commands
+    missing: Callable[[], str | None] = lambda: None  # why there is no server for it
+
+    def left_out(self) -> str | None:
+        return self.missing() if importlib.util.find_spec(self.module) else f"{self.module} is not installed"
 
 
-OURS = "RedisLimit"
+OURS, POSTGRES = "RedisLimit", "PostgresLimit"
 WAYS = {
-    OURS: Way(redis_limit, "redis"),
+    OURS: Way(redis_limit, "redis", missing=servers.no_redis),
+    POSTGRES: Way(postgres_limit, "asyncpg", commands=postgres_transactions, missing=servers.no_postgres),
     "asyncio.Semaphore, nothing shared": Way(asyncio_semaphore, "asyncio", is_shared=False),
     "py-redis-semaphore": Way(py_redis_semaphore, "redis_semaphore", fewer=200),
     "redis-rate-limiters": Way(redis_rate_limiters, "limiters", fewer=100),
@@ -126,15 +178,16 @@ WAYS = {
 class Process:
     """One of those that use a limit together."""
 
-    def __init__(self, client: Any, way: str, name: str, together: int) -> None:
-        self.client = client
+    def __init__(self, at: Servers, way: str, name: str, together: int) -> None:
+        self.at = at
+        self.client = at.client
         self.way = WAYS[way]
         self.name = name
         self.together = together
         self._meetings = itertools.count()
 
     def limit(self, what: str, limit: int) -> AbstractAsyncContextManager[Limit]:
-        return self.way.make(self.client, f"{self.name}:{what}", limit)
+        return self.way.make(self.at, f"{self.name}:{what}", limit)
 
     async def meet(self) -> None:
         """Wait for the others."""
@@ -144,11 +197,11 @@ class Process:
             await asyncio.sleep(0.002)
 
     async def commands(self) -> int:
-        """How many the server has run, while nobody runs any; not those by which these processes meet."""
+        """How many the server has run, while nobody runs any."""
         await self.meet()
-        found = await self.client.info("commandstats")
+        found = await self.way.commands(self.at)
         await self.meet()
-        return sum(one["calls"] for name, one in found.items() if not name.lower().endswith(OF_MEETINGS))
+        return found
 
 
 async def nothing(index: int) -> int:
@@ -238,13 +291,9 @@ async def work_together(process: Process, size: Size) -> Any:
     return found | {"nothing": await items_of_nothing(process, max(20, size.items // process.way.fewer))}
 
 
-async def waiting_here(port: int, name: str, seconds: float) -> Sample:
-    import redis.asyncio
-
-    async with (
-        redis.asyncio.Redis(port=port) as client,
-        contextlib.aclosing(RedisLimit(client, name, 1, lease=LEASE, recover=False)) as limit,
-    ):
+async def waiting_here(at: Servers, name: str, way: str, seconds: float, report: harness.Report) -> None:
+    async with WAYS[way].make(at, name, 1, LEASE) as made:
+        limit = typing.cast("SharedLimit", made)
         waiter = asyncio.create_task(limit.acquire())
         while limit.stats().sessions < 2:  # it has been told to wait
             await asyncio.sleep(0.01)
@@ -256,44 +305,62 @@ async def waiting_here(port: int, name: str, seconds: float) -> Sample:
         if waiter.done():
             raise measure.WrongResult("there was a permit")
         waiter.cancel()
-        return {"syncs": syncs / seconds * LEASE, "busy": used / seconds}
+        report({"syncs": syncs / seconds * LEASE, "busy": used / seconds})
 
 
-async def working_here(port: int, name: str, way: str, size: dict[str, Any], together: int) -> Any:
+async def holding_here(at: Servers, name: str, way: str, report: harness.Report) -> None:
+    """Until it is killed."""
+    async with WAYS[way].make(at, name, 1, LEASE) as limit, limit:
+        report({"holds": True})
+        await asyncio.sleep(harness.LONGEST_SAMPLE)
+
+
+async def working_here(
+    at: Servers, name: str, way: str, size: dict[str, Any], together: int, report: harness.Report
+) -> None:
+    process = Process(at, way, name, together)
+    await process.meet()
+    report(await (work_alone if together == 1 else work_together)(process, Size(**size)))
+
+
+async def answered(request: dict[str, Any], report: harness.Report) -> None:
     import redis.asyncio
 
-    async with redis.asyncio.Redis(port=port) as client:
-        process = Process(client, way, name, together)
-        await process.meet()
-        return await (work_alone if together == 1 else work_together)(process, Size(**size))
+    async with redis.asyncio.Redis(port=request.pop("port")) as client:
+        at = Servers(client, request.pop("postgres"))
+        kinds: dict[str, Callable[..., Coroutine[Any, Any, None]]]
+        kinds = {"working": working_here, "waiting": waiting_here, "holding": holding_here}
+        here = kinds[request.pop("what")]
+        await here(at, report=report, **request)
 
 
 def child(request: dict[str, Any], report: harness.Report) -> None:
-    report(asyncio.run((working_here if "way" in request else waiting_here)(**request)))
+    asyncio.run(answered(request, report))
 
 
 # --- What the processes are asked for -------------------------------------------------------------------------------
 
 
 class Bench:
-    """One server, and the processes that use it."""
+    """The servers, and the processes that use them."""
 
-    def __init__(self, port: int, client: Any) -> None:
-        self.port = port
-        self.client = client
+    def __init__(self, port: int, at: Servers) -> None:
+        self.at = at
+        self._port = port
         self._numbers = itertools.count()
 
-    async def ask(self, processes: int = 1, **request: Any) -> list[dict[str, Any]]:
+    def request(self, what: str, **request: Any) -> dict[str, Any]:
+        name = f"benchmark-{next(self._numbers)}"
+        return {"port": self._port, "postgres": self.at.postgres, "name": name, "what": what} | request
+
+    async def ask(self, what: str, processes: int = 1, **request: Any) -> list[dict[str, Any]]:
         """The answers of so many processes, which do the same at the same time."""
-        request = {"port": self.port, "name": f"benchmark-{next(self._numbers)}"} | request
-        asking = (
-            asyncio.to_thread(lambda: list(harness.asked(["benchmarks.shared", "--child"], request)))
-            for _ in range(processes)
-        )
+        request = self.request(what, **request)
+        asking = (asyncio.to_thread(lambda: list(harness.asked(CHILD, request))) for _ in range(processes))
         return [answer for answers in await asyncio.gather(*asking) for answer in answers]
 
     async def work(self, way: str, size: Size, processes: int) -> list[dict[str, Any]]:
-        return await self.ask(processes, way=way, size=dataclasses.asdict(size), together=processes)
+        return await self.ask("working", processes, way=way, size=dataclasses.asdict(size), together=processes)
 
 
 def of_nothing(answers: list[dict[str, Any]]) -> Sample:
@@ -335,12 +402,30 @@ async def sample(bench: Bench, way: str, size: Size) -> Sample:
     return found | {name: answer[name] for name in ("enter", "first") if name in answer}
 
 
-async def waiting(bench: Bench, seconds: float) -> Sample:
-    name = "waiting"
-    async with contextlib.aclosing(RedisLimit(bench.client, name, 1, lease=LEASE, recover=False)) as limit:
-        async with limit:
-            [answer] = await bench.ask(name=name, seconds=seconds)
+async def waiting(bench: Bench, way: str, seconds: float) -> Sample:
+    name = f"waiting-{way}"
+    async with WAYS[way].make(bench.at, name, 1, LEASE) as limit, limit:
+        [answer] = await bench.ask("waiting", name=name, way=way, seconds=seconds)
     return {"syncs": answer["syncs"], "busy": answer["busy"]}
+
+
+async def killed(bench: Bench, way: str) -> Sample:
+    """Seconds from the end of a process that holds the only permit until a process that waits for it has it."""
+    request = bench.request("holding", way=way)
+    with harness.child(CHILD, request) as holder:
+        if await asyncio.to_thread(next, holder.lines(), None) is None:
+            raise harness.Failed(holder.said()[-300:])
+        async with WAYS[way].make(bench.at, request["name"], 1, LEASE) as made:
+            limit = typing.cast("SharedLimit", made)
+            waiter = asyncio.create_task(limit.acquire())
+            try:
+                while limit.stats().sessions < 2:
+                    await asyncio.sleep(0.01)
+            finally:
+                holder.process.kill()
+            began = time.perf_counter()
+            await waiter
+            return {"killed": time.perf_counter() - began}
 
 
 async def sessions(bench: Bench, number: int, count: int) -> Sample:
@@ -348,8 +433,9 @@ async def sessions(bench: Bench, number: int, count: int) -> Sample:
     from gatedcoro.shared._redis import KEYS, RedisState
     from gatedcoro.shared._state import Request
 
+    client = bench.at.client
     name = f"sessions-{number}"
-    state = RedisState(bench.client, name, 600.0, recover=False)
+    state = RedisState(client, name, 600.0, recover=False)
     requests = []
     for index in range(number):
         limit = (number + 1) // 2
@@ -361,21 +447,21 @@ async def sessions(bench: Bench, number: int, count: int) -> Sample:
             )
         )
     taken, pings = [], []
-    before = (await bench.client.info("commandstats"))["cmdstat_evalsha"]
+    before = (await client.info("commandstats"))["cmdstat_evalsha"]
     for index in range(count):
         began = time.perf_counter()
         answer = await state.sync(requests[index % number])
         then = time.perf_counter()
-        await bench.client.ping()
+        await client.ping()
         taken.append(then - began)
         pings.append(time.perf_counter() - then)
         if not answer.alive or answer.standing.sessions != number:
             raise measure.WrongResult(f"{answer} with {number} sessions")
-    after = (await bench.client.info("commandstats"))["cmdstat_evalsha"]
+    after = (await client.info("commandstats"))["cmdstat_evalsha"]
     of_server = (after["usec"] - before["usec"]) / (after["calls"] - before["calls"])
     size = 0
     for key in KEYS:
-        size += await bench.client.memory_usage(f"gate:{{{name}}}:{key}", samples=0) or 0
+        size += await client.memory_usage(f"gate:{{{name}}}:{key}", samples=0) or 0
     found = {
         "sync": statistics.median(taken) * 1e6,
         "ping": statistics.median(pings) * 1e6,
@@ -384,9 +470,46 @@ async def sessions(bench: Bench, number: int, count: int) -> Sample:
     }
     for request in requests:
         await state.leave(request, at_once=True)
-    if await bench.client.exists(*(f"gate:{{{name}}}:{key}" for key in KEYS)):
+    if await client.exists(*(f"gate:{{{name}}}:{key}" for key in KEYS)):
         raise measure.WrongResult("something was left behind")
     return found
+
+
+async def sessions_of_postgres(bench: Bench, number: int, count: int) -> Sample:
+    """The same there: each is a connection. Beside a prepared `SELECT 1`; locks that they hold at the server."""
+    import asyncpg
+
+    from gatedcoro.shared._postgres import PostgresState
+    from gatedcoro.shared._state import Request
+
+    connect = functools.partial(asyncpg.connect, bench.at.postgres)
+    state = PostgresState(connect, f"sessions-{number}", 600.0)
+    requests = []
+    for index in range(number):
+        limit = (number + 1) // 2
+        request = Request(f"{index}", 1, limit, granted=0, returned=0, asked=1, epoch=0, fence=0, version=0)
+        answer = await state.sync(request)
+        requests.append(dataclasses.replace(request, number=2, granted=answer.granted))
+    other = await connect()
+    least = await other.prepare("SELECT 1")
+    taken, selects = [], []
+    for index in range(count):
+        began = time.perf_counter()
+        answer = await state.sync(requests[index % number])
+        then = time.perf_counter()
+        await least.fetchval()
+        taken.append(then - began)
+        selects.append(time.perf_counter() - then)
+        if answer.standing.sessions != number:
+            raise measure.WrongResult(f"{answer} with {number} sessions")
+    held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+    locks = await other.fetchval(held)
+    for request in requests:
+        await state.leave(request, at_once=True)
+    while await other.fetchval(held):  # as their processes end
+        await asyncio.sleep(0.01)
+    await other.close()
+    return {"sync": statistics.median(taken) * 1e6, "select": statistics.median(selects) * 1e6, "locks": float(locks)}
 
 
 # --- The tables -----------------------------------------------------------------------------------------------------
@@ -463,6 +586,29 @@ def written_sessions(found: dict[int, Sample]) -> str:
     )
 
 
+def written_sessions_of_postgres(found: dict[int, Sample]) -> str:
+    rows = [
+        [f"{number:,}", f"{one['sync']:.0f}", f"{one['sync'] / one['select']:.1f}", f"{one['locks']:,.0f}"]
+        for number, one in found.items()
+    ]
+    return parts.table(
+        ["sessions, half of which wait", "a request, us", "times a SELECT 1", "advisory locks at the server"], rows
+    )
+
+
+def written_waiting(waited: dict[str, Sample]) -> str:
+    columns = {
+        "busy": (1e3, "processor time of a process that only waits, ms a second", "{:.1f}"),
+        "syncs": (1, f"its requests in {LEASE:g} s", "{:.1f}"),
+        "killed": (1, "from the end of a killed process until its permit is another one's, s", "{:.2f}"),
+    }
+    rows = [
+        [title, *(form.format(one[name] * factor) for one in waited.values())]
+        for name, (factor, title, form) in columns.items()
+    ]
+    return parts.table([f"with a lease of {LEASE:g} s", *waited], rows)
+
+
 @dataclasses.dataclass(frozen=True)
 class Goal:
     title: str
@@ -483,36 +629,66 @@ class Goal:
         return f"{'met' if self.is_met else 'MISSED'}: {self.title}: {reached} ({bound})"
 
 
-def goals(ours: list[Sample], waited: Sample) -> list[Goal]:
-    return [
+def goals(ours: list[Sample], waited: Sample, way: str = OURS) -> list[Goal]:
+    found = [
         Goal("enter and leave with a local permit, us", median(ours, "enter"), at_most=3),
         Goal("items that do nothing, a second, in one process", median(ours, "items 1"), at_least=100_000),
         Goal("commands an item, in one process", median(ours, "commands 1"), at_most=0.01),
         Goal(f"{TOGETHER} processes, limit {LIMIT}: time / ideal", median(ours, f"time {LIMIT}"), at_most=1.3),
         Goal("part of a processor that waiting takes", waited["busy"], at_most=0.002),
-        Goal("requests in a lease of a process that only waits", waited["syncs"], at_most=4.5),
     ]
+    if way == OURS:
+        found.append(Goal("requests in a lease of a process that only waits", waited["syncs"], at_most=4.5))
+    return [dataclasses.replace(goal, title=f"{way}: {goal.title}") for goal in found]
 
 
 # --- The command ----------------------------------------------------------------------------------------------------
 
 
-async def measured(size: Size, ways: list[str]) -> tuple[dict[str, list[Sample]], Sample, dict[int, Sample], str]:
+@dataclasses.dataclass
+class Found:
+    """All figures of a run."""
+
+    ways: dict[str, list[Sample]]
+    waited: dict[str, Sample]  # of ours
+    sessions: dict[int, Sample]
+    sessions_of_postgres: dict[int, Sample]
+    servers: list[str]
+
+
+async def measured(size: Size, ways: list[str]) -> Found:
     import redis.asyncio
 
-    async with servers.redis() as port, redis.asyncio.Redis(port=port) as client:
-        bench = Bench(port, client)
-        info = await client.info("server")
-        server = (
-            f"{'Valkey' if 'valkey_version' in info else 'Redis'} {info.get('valkey_version', info['redis_version'])}"
-        )
-        found: dict[str, list[Sample]] = {way: [] for way in ways}
+    async with contextlib.AsyncExitStack() as stack:
+        port = await stack.enter_async_context(servers.redis())
+        client = await stack.enter_async_context(redis.asyncio.Redis(port=port))
+        postgres = await stack.enter_async_context(servers.postgres()) if POSTGRES in ways else None
+        at = Servers(client, postgres)
+        bench = Bench(port, at)
+        found = Found({way: [] for way in ways}, {}, {}, {}, await versions_of(at))
         for _, order in measure.in_turns(ways, size.rounds):
             for way in order:
-                found[way].append(await sample(bench, way, size))
-        waited = await waiting(bench, size.waiting)
-        of_sessions = {number: await sessions(bench, number, size.syncs) for number in SESSIONS}
-        return found, waited, of_sessions, server
+                found.ways[way].append(await sample(bench, way, size))
+        for way in ways:
+            if way in (OURS, POSTGRES):
+                taken = [(await killed(bench, way))["killed"] for _ in range(size.rounds)]
+                found.waited[way] = await waiting(bench, way, size.waiting) | {"killed": statistics.median(taken)}
+        found.sessions = {number: await sessions(bench, number, size.syncs) for number in SESSIONS}
+        for number in POSTGRES_SESSIONS if postgres is not None else ():
+            found.sessions_of_postgres[number] = await sessions_of_postgres(bench, number, size.syncs)
+        return found
+
+
+async def versions_of(at: Servers) -> list[str]:
+    info = await at.client.info("server")
+    found = [f"{'Valkey' if 'valkey_version' in info else 'Redis'} {info.get('valkey_version', info['redis_version'])}"]
+    if at.postgres is not None:
+        import asyncpg
+
+        connection = await asyncpg.connect(at.postgres)
+        found.append(f"PostgreSQL {(await connection.fetchval('SHOW server_version')).split()[0]}")
+        await connection.close()
+    return found
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -524,32 +700,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    if why := servers.no_redis():
+    if why := WAYS[OURS].left_out():
         print(f"nothing measured: {why}")
         return 1
+    left_out = {name: why for name, way in WAYS.items() if (why := way.left_out())}
+    for name, why in left_out.items():
+        print(f"{name} is left out: {why}")
     size = QUICK if options.quick else FULL
-    ways = [name for name, way in WAYS.items() if importlib.util.find_spec(way.module) is not None]
-    for name in WAYS.keys() - ways:
-        print(f"{name}: not installed, and left out")
-    if OURS not in ways:
-        print("nothing measured: redis is not installed")
-        return 1
-    found, waited, of_sessions, server = asyncio.run(measured(size, ways))
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if is_there(name)]
+    found = asyncio.run(measured(size, [name for name in WAYS if name not in left_out]))
+    packages = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if is_there(name)]
     command = "shared" + " --quick" * options.quick
-    head = parts.made(command, ()).rstrip(".\n") + f"; {', '.join([server, *versions])}.\n"
-    words = (
-        f"A process that only waits, with a lease of {LEASE:g} s, takes {waited['busy'] * 1e3:.1f} ms of processor time a second, and sends {waited['syncs']:.1f} "
-        "requests in a lease.\n"
-    )
-    text, text_of_sessions = f"{head}\n{written(found)}\n{words}", written_sessions(of_sessions)
-    print(f"{text}\n{text_of_sessions}")
+    head = parts.made(command, ()).rstrip(".\n") + f"; {', '.join([*found.servers, *packages])}.\n"
+    texts = {
+        PART: f"{head}\n{written(found.ways)}",
+        WAITING_PART: written_waiting(found.waited),
+        SESSIONS_PART: written_sessions(found.sessions),
+        POSTGRES_SESSIONS_PART: written_sessions_of_postgres(found.sessions_of_postgres),
+    }
+    print(*texts.values(), sep="\n")
     if options.docs:
-        parts.write(PAGE, PART, text)
-        parts.write(PAGE, SESSIONS_PART, text_of_sessions)
+        for part, text in texts.items():
+            parts.write(PAGE, part, text)
     if options.quick:
         return 0
-    reached = goals(found[OURS], waited)
+    reached = [goal for way, waited in found.waited.items() for goal in goals(found.ways[way], waited, way)]
     print(*reached, sep="\n")
     return int(options.goals and not all(goal.is_met for goal in reached))
 

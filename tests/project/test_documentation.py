@@ -178,22 +178,55 @@ def test_everything_of_the_shared_limit_is_described():
     shared = importlib.import_module("gatedcoro.shared")
     page = ROOT / "docs" / "shared-limits.md"
     spans = re.findall(r"`([^`\n]+)`", prose_of(page))
-    parameters = inspect.signature(shared.RedisLimit).parameters.values()
-    shown = [
-        parameter.name if parameter.default is parameter.empty else f"{parameter.name}={json.dumps(parameter.default)}"
-        for parameter in parameters
-    ]
-    shown.insert([parameter.kind for parameter in parameters].index(inspect.Parameter.KEYWORD_ONLY), "*")
-    assert f"RedisLimit({', '.join(shown)})".replace("true", "True").replace("false", "False") in spans
+    names: set[str] = set()
+    for kind in (shared.RedisLimit, shared.PostgresLimit):
+        parameters = inspect.signature(kind).parameters.values()
+        shown = [
+            parameter.name
+            if parameter.default is parameter.empty
+            else f"{parameter.name}={json.dumps(parameter.default)}"
+            for parameter in parameters
+        ]
+        shown.insert([parameter.kind for parameter in parameters].index(inspect.Parameter.KEYWORD_ONLY), "*")
+        assert f"{kind.__name__}({', '.join(shown)})".replace("true", "True").replace("false", "False") in spans
+        names |= {parameter.name for parameter in parameters}
     # What a session calls is the limit's, and none of its user's business.
     of_a_session = dir(importlib.import_module("gatedcoro.shared._session").Owner)
     methods = [name for name in dir(shared.RedisLimit) if not name.startswith("_") and name not in of_a_session]
+    assert methods == [
+        name for name in dir(shared.PostgresLimit) if not name.startswith("_") and name not in of_a_session
+    ]
     fields = [field.name for field in dataclasses.fields(shared.LimitStats)]
-    for name in [*shared.__all__, *(parameter.name for parameter in parameters), *methods, *fields]:
+    for name in [*shared.__all__, *names, *methods, *fields]:
         assert any(re.search(rf"\b{name}\b", span) for span in spans), name
-    for owner, names in ((shared, shared.__all__), (shared.RedisLimit, methods)):
+    for owner, names in ((shared, shared.__all__), (shared.RedisLimit, methods), (shared.PostgresLimit, methods)):
         for name in names:
             assert len(inspect.getdoc(getattr(owner, name))) > 20, name
+
+
+def test_every_setting_of_a_connection_is_described():
+    """Of PostgresLimit; and no other one."""
+    postgres = importlib.import_module("gatedcoro.shared._postgres")
+    section = section_of(ROOT / "docs" / "shared-limits.md", "The connection")
+    described = [
+        name
+        for row in re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
+        for name in re.findall(r"`(\w+_\w+|jit)`", row)
+    ]
+    first = re.findall(r"SET (\w+) TO", postgres.FIRST_SETTINGS)
+    made = {*postgres.settings(30), *first}
+    assert set(described) - {"force_generic_plan", "pg_catalog"} == made
+
+
+def test_every_function_of_the_server_that_a_limit_needs_is_described():
+    """Those with a name of PostgreSQL's own, in the statement and around it; and no other one."""
+    postgres = importlib.import_module("gatedcoro.shared._postgres")
+    [row] = re.findall(
+        r"^\| functions \|(.*)\|$", section_of(ROOT / "docs" / "shared-limits.md", "Rights in PostgreSQL"), re.MULTILINE
+    )
+    source = Path(postgres.__file__).read_text() + re.sub(r"--.*", "", postgres.STATEMENT)
+    used = set(re.findall(r"\b((?:pg|txid)_\w+|set_config)\(", source))
+    assert set(re.findall(r"`(\w+)`", row)) == used
 
 
 def test_a_module_of_the_shared_limit_imports_from_those_above_it_in_the_table_of_the_architecture():

@@ -9,8 +9,9 @@ Sybil finds the blocks.  A page may prepare what its blocks use in a comment tha
 where `service` is the address of an HTTP server on the loopback interface: GET /17 is answered with 17 after 2 ms
 (`service.seconds`), GET /fail with a status of 500 at once, and `service.peak` is how many requests it ever held at once.  If
 `service.room` is set, more than so many are answered with a status of 429 at once, and counted in `service.refused`; the others
-wait until one is.  `await redis_server()` starts a Redis (or Valkey) for the page, and gives its address.  `stack` is an
-AsyncExitStack that is closed after the page.  `await` may stand outside of functions, as in `python -m asyncio`.  A block of `text`
+wait until one is.  `await redis_server()` starts a Redis (or Valkey) for the page, and gives its address;
+`await postgres_server()` the same with PostgreSQL.  `stack` is an AsyncExitStack that is closed after the page.  `await` may
+stand outside of functions, as in `python -m asyncio`.  A block of `text`
 behind one of Python is what that has printed.  `<!--- skip: next "the reason" --->` leaves a block out.
 
 Needs the packages of the extra `docs`; with GATEDCORO_REQUIRE_DOCS=1 a missing one is a failure.
@@ -119,6 +120,17 @@ async def redis_server() -> AsyncIterator[str]:
         yield f"redis://127.0.0.1:{port}"
 
 
+@contextlib.asynccontextmanager
+async def postgres_server() -> AsyncIterator[str]:
+    """Where to connect to a PostgreSQL; the page is skipped where there is none."""
+    from benchmarks.real import servers
+
+    if why := servers.no_postgres():
+        (pytest.fail if REQUIRED else pytest.skip)(why)
+    async with servers.postgres() as address:
+        yield address
+
+
 # --- Running a page -------------------------------------------------------------------------------------------------
 
 
@@ -188,6 +200,7 @@ def test_the_blocks_of_a_page_run(page, service, monkeypatch):
             "__name__": "__main__",
             "service": service,
             "redis_server": lambda: stack.enter_async_context(redis_server()),
+            "postgres_server": lambda: stack.enter_async_context(postgres_server()),
             "stack": stack,
         }
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 
@@ -61,18 +62,43 @@ def test_every_figure_has_a_row_and_every_limit_a_column():
     rows = shared.written({shared.OURS: [ours]} | others).splitlines()
     assert len(rows) == 2 + len(shared.ROWS)
     assert {row.count("|") for row in rows} == {2 + len(shared.WAYS)}
-    assert "| 2.00 | 500.00 (250 x) | 0.50 (1/4.0) | 500.00 (250 x) |" in rows[2]
+    assert "| 2.00 | 500.00 (250 x) | 500.00 (250 x) | 0.50 (1/4.0) | 500.00 (250 x) |" in rows[2]
 
 
 def test_a_goal_without_a_figure_is_missed():
     waited = {"busy": 0.001, "syncs": 3.0}
-    assert not any(goal.is_met for goal in shared.goals([], waited)[:4])
+    for way in (shared.OURS, shared.POSTGRES):
+        assert not any(goal.is_met for goal in shared.goals([], waited, way)[:4])
     good = {"enter": 3.0, "items 1": 100_000.0, "commands 1": 0.01, "time 5": 1.3}
     assert all(goal.is_met for goal in shared.goals([good], waited))
     bad = {"enter": 3.1, "items 1": 99_999.0, "commands 1": 0.011, "time 5": 1.31}
     assert [goal.is_met for goal in shared.goals([bad], {"busy": 0.1, "syncs": 9.0})] == [False] * 6
 
 
+def test_a_goal_that_only_one_of_the_limits_has_is_not_the_other_ones():
+    waited = {"busy": 0.001, "syncs": 15.0}
+    assert [goal.is_met for goal in shared.goals([], waited)] == [False] * 4 + [True, False]
+    assert [goal.is_met for goal in shared.goals([], waited, shared.POSTGRES)] == [False] * 4 + [True]
+    assert all(str(goal).split(": ")[1] == shared.POSTGRES for goal in shared.goals([], waited, shared.POSTGRES))
+
+
+def test_what_waiting_costs_has_a_column_for_each_of_the_limits():
+    rows = shared.written_waiting(
+        {
+            shared.OURS: {"busy": 0.001, "syncs": 3.0, "killed": 2.5},
+            shared.POSTGRES: {"busy": 0.002, "syncs": 15.0, "killed": 0.25},
+        }
+    ).splitlines()
+    assert [row.split(" | ", 1)[1] for row in rows[2:]] == ["1.0 | 2.0 |", "3.0 | 15.0 |", "2.50 | 0.25 |"]
+
+
+def test_a_limit_whose_server_or_client_is_not_there_is_left_out_and_says_why():
+    way = dataclasses.replace(shared.WAYS[shared.POSTGRES], module="asyncio", missing=lambda: "there is no PostgreSQL")
+    assert way.left_out() == "there is no PostgreSQL"
+    assert dataclasses.replace(way, module="no_such_module").left_out() == "no_such_module is not installed"
+    assert shared.WAYS["asyncio.Semaphore, nothing shared"].left_out() is None
+
+
 def test_the_page_has_a_place_for_each_table():
-    for part in (shared.PART, shared.SESSIONS_PART):
+    for part in (shared.PART, shared.WAITING_PART, shared.SESSIONS_PART, shared.POSTGRES_SESSIONS_PART):
         assert shared.parts.split(shared.PAGE, part)[1].strip()
