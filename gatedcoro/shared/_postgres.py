@@ -39,6 +39,7 @@ CLOSING = 1.0
 CONNECTING = 5.0
 """Seconds that may take, at least; then it is tried again."""
 MOST_SEEN = 1000
+"""Sessions that are remembered; who asks seldom hears of many."""
 AT_ONCE = 0.02
 """Seconds until the server has ended a connection."""
 LONGEST_LEASE = 500_000.0

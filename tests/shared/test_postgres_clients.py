@@ -158,35 +158,6 @@ def test_what_needs_no_care_on_postgresql_is_no_argument(server, arguments):
         PostgresLimit(server.connector(), "name", 1, **arguments)
 
 
-@pytest.mark.parametrize(
-    "error, arguments",
-    [
-        (TypeError, {"limit": 1.5}),
-        (TypeError, {"limit": None}),
-        (ValueError, {"limit": 0}),
-        (ValueError, {"limit": -1}),
-        (TypeError, {"name": b"name"}),
-        (ValueError, {"name": ""}),
-        (ValueError, {"name": "\ud800"}),
-        (TypeError, {"lease": "1"}),
-        (TypeError, {"lease": True}),
-        (ValueError, {"lease": 0.9}),
-        (ValueError, {"lease": float("nan")}),
-        (ValueError, {"lease": float("inf")}),
-        (ValueError, {"on_lost": "cancelled"}),
-    ],
-)
-def test_arguments_that_make_no_sense_are_refused(server, error, arguments):
-    client = server.connector()
-    with pytest.raises(error):
-        PostgresLimit(client, **({"name": "name", "limit": 1} | arguments))
-    limit = PostgresLimit(client, "name", 1)
-    if "limit" in arguments:
-        with pytest.raises(error):
-            limit.limit = arguments["limit"]
-        assert limit.limit == 1
-
-
 async def is_refused(server, client, what, **options):
     """Everyone who asks is told, at once or within a lease, and nothing hangs or is left."""
     async with limit_on(server, 2, client=client, **options) as limit:

@@ -8,6 +8,7 @@ import pytest
 
 import gatedcoro
 from gatedcoro.shared import GateUnavailable, RedisLimit
+from shared_kinds import is_postgres, limit_of
 from shared_limits import all_permits, limit_on, run, until
 from shared_processes import KEYS, held, waiting
 from shared_servers import KINDS, asyncio_class, missing
@@ -217,7 +218,7 @@ def test_what_is_no_asyncio_client_is_refused(server):
     run(main)
 
 
-@pytest.mark.parametrize("kind", ["redis"], indirect=True)
+@pytest.mark.parametrize("kind", ["redis", "postgres"], indirect=True)
 @pytest.mark.parametrize(
     "error, arguments",
     [
@@ -227,6 +228,7 @@ def test_what_is_no_asyncio_client_is_refused(server):
         (ValueError, {"limit": -1}),
         (TypeError, {"name": b"name"}),
         (ValueError, {"name": ""}),
+        (ValueError, {"name": "\ud800"}),
         (TypeError, {"lease": "1"}),
         (TypeError, {"lease": True}),
         (ValueError, {"lease": 0.9}),
@@ -236,10 +238,10 @@ def test_what_is_no_asyncio_client_is_refused(server):
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(server, error, arguments):
-    client = server.client()
+    client = server.connector() if is_postgres(server) else server.client()
     with pytest.raises(error):
-        RedisLimit(client, **({"name": "name", "limit": 1} | arguments))
-    limit = RedisLimit(client, "name", 1)
+        limit_of(client, **({"name": "name", "limit": 1} | arguments))
+    limit = limit_of(client, "name", 1)
     if "limit" in arguments:
         with pytest.raises(error):
             limit.limit = arguments["limit"]
