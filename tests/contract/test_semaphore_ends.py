@@ -59,6 +59,8 @@ def throws(error):
             coroutines.pop().throw(error)
         except BaseException as raised:
             assert raised is error or type(raised) is error  # noqa: PT017
+            # It is thrown again, and would keep all Tasks that it has gone through.
+            raised.__traceback__ = raised.__context__ = None
 
     return throw
 

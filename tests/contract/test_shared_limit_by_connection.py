@@ -8,7 +8,7 @@ import pytest
 from gatedcoro.shared import GateUnavailable, LeaseLost
 from gatedcoro.shared._state import SessionLost
 from shared_state import NAME, Line, Refused, Server
-from shared_tools import Item, all_is_given_back, background, entered, error_of, run, until
+from shared_tools import Item, all_is_given_back, background, background_ends, entered, error_of, run
 from virtual_time import FineTimeLoop
 
 WHY = "its connection has ended"
@@ -136,7 +136,7 @@ def test_items_end_when_there_was_no_answer_for_a_lease():
         assert str(await error_of(item.task)) == LOST + what
         error = await error_of(waiting.task)
         assert type(error) is GateUnavailable and str(error).endswith(what)
-        assert 30 <= server.now - began < 31
+        assert 29.999 < server.now - began < 31
         line.error = None
         await all_is_given_back(server, limit, at_once=False)
 
@@ -188,7 +188,7 @@ def test_the_session_ends_when_nobody_needs_it():
         for item in await entered(limit):
             await item.ends()
         now = server.now
-        await until(lambda: not background())
+        await background_ends()
         assert server.now - now < 5  # a pool that is closed waits for it
         assert server.records == {}
         for item in await entered(limit):
@@ -246,7 +246,7 @@ def test_what_a_session_has_for_itself_ends_with_it(way):
                 assert not item.done()
             may_end.set()
             await asyncio.wait([item])
-        await until(lambda: not background())
+        await background_ends()
         [forgotten] = line.forgotten
         assert way == "refused" or forgotten == session.id
 

@@ -8,7 +8,7 @@ import pytest
 from contract_tools import idle
 from gatedcoro.shared import GateUnavailable, LeaseLost, LimitStats, _session
 from shared_state import NAME, Refused, Server
-from shared_tools import Item, all_is_given_back, background, entered, error_of, run, run_each, until
+from shared_tools import Item, all_is_given_back, background, background_ends, entered, error_of, run, run_each, until
 
 UNAVAILABLE = f"no permit of {NAME!r} is to be had: "
 CLOSED = UNAVAILABLE + "the limit is closed"
@@ -220,7 +220,7 @@ def test_a_server_that_refuses_later_may_have_its_reasons_in_another_session_as_
         limit = server.limit(1, line=line)
         for one in await entered(limit):
             await one.ends()
-        await until(lambda: not background())  # nobody needs it
+        await background_ends()  # nobody needs it
         setattr(line, where, Refused("no"))
         waiting = Item(limit)
         await asyncio.sleep(15)
@@ -228,7 +228,7 @@ def test_a_server_that_refuses_later_may_have_its_reasons_in_another_session_as_
         setattr(line, where, None)
         await waiting.starts()
         await waiting.ends()
-        await until(lambda: not background())
+        await background_ends()
         if where == "error":
             setattr(line, where, Refused("no"))
             began = server.now

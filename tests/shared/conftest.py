@@ -12,20 +12,20 @@ import pytest
 
 import shared_servers
 
-HAS_CLIENT = importlib.util.find_spec("redis") is not None
-if HAS_CLIENT:
+HAS_CLIENTS = all(map(importlib.util.find_spec, ("redis", "asyncpg")))
+if HAS_CLIENTS:
     import shared_kinds
     import shared_processes
 
 
-class WithoutClient(pytest.Module):
+class WithoutClients(pytest.Module):
     def collect(self):
-        pytest.skip("needs redis (the extra shared-test)", allow_module_level=True)
+        pytest.skip("needs redis and asyncpg (the extra shared-test)", allow_module_level=True)
 
 
 def pytest_pycollect_makemodule(module_path, parent):
-    """What to take a file of this folder for: without a client it cannot even be imported."""
-    return None if HAS_CLIENT else WithoutClient.from_parent(parent, path=module_path)
+    """What to take a file of this folder for: without its client it cannot even be imported."""
+    return None if HAS_CLIENTS else WithoutClients.from_parent(parent, path=module_path)
 
 
 def skip_without(kind):

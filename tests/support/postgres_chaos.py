@@ -141,8 +141,9 @@ class PostgresAccounts(Accounts):
             return True
         causes = unit.ends + unit.lates + unit.outages
         if item.outcome == "lost":
-            keeps = unit.about.get("on_lost") == "keep"
-            return any(begin <= item.over and (item.start if keeps else item.over) <= end for begin, end in causes)
+            lost = item.start if unit.about.get("on_lost") == "keep" else item.over
+            late = RENEWAL * self.lease  # a busy machine tells late, as above
+            return any(begin <= item.over and lost <= end + late for begin, end in causes)
         before = item.over - 2 * self.lease
         if not item.waits:
             return any(begin <= item.over and end >= before for begin, end in causes + unit.silences)

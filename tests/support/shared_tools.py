@@ -141,6 +141,16 @@ async def all_is_given_back(server, *limits, at_once=True):
     assert server.records == {}, server.records
 
 
+def background_tasks():
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith("limit ")]
+
+
 def background():
-    """The Tasks of limits that have not ended."""
-    return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("limit ")]
+    """The names of the Tasks of limits that have not ended."""
+    return [task.get_name() for task in background_tasks()]
+
+
+async def background_ends():
+    """Not by asking again and again: that looks at all Tasks that there are, also those that other tests have left."""
+    while tasks := background_tasks():
+        await asyncio.wait(tasks)
