@@ -13,7 +13,15 @@ from ._state import Standing
 __all__ = ["Permits", "Waiters", "clock"]
 
 QUANTUM = 0.05
-"""Seconds after which a permit is passed on to a session that holds but one less."""
+"""Seconds after which a permit is passed on to a session that holds but one less, at the earliest."""
+QUANTUM_IN_ROUND_TRIPS = 30
+"""It is longer where the server takes long: nobody works with a permit that goes to another session, and a server that has more to do
+than it can is asked less."""
+LONGEST_ROUND_TRIP = 1 / QUANTUM_IN_ROUND_TRIPS
+"""One that took longer counts as this: a quantum is never longer than a second, and an answer that came late is soon forgotten."""
+GROWTH = 1.1
+"""Times the others' quantum, as far as it shows: a quantum is no longer than that. So it grows with theirs, and who is the only one that is
+far from the server, or has a busy event loop, has but little more than they."""
 IDLE = 0.05
 """Seconds after which a permit that no item holds goes back."""
 
@@ -96,6 +104,9 @@ class Permits:
         "_least",
         "_least_idle",
         "_others",
+        "_passed_on_at",
+        "_quantum",
+        "_round_trip",
         "_total",
         "_waiters",
         "cancelling",
@@ -137,6 +148,9 @@ class Permits:
         self._waiters = waiters
         self._changed = changed
         self._granted_at = 0.0
+        self._passed_on_at: float | None = None
+        self._round_trip = 0.0
+        self._quantum = QUANTUM
         self.version = 0
         self._others = 0
         self._least = 0.0
@@ -196,6 +210,7 @@ class Permits:
         """An item has left its permit."""
         if self._is_contended and self._is_surplus():
             self.running -= 1
+            self._passed_on_at = clock()
             self._give_back(1)
         elif clock() >= self.deadline or not self._waiters.pass_on(self):
             self.running -= 1
@@ -238,7 +253,7 @@ class Permits:
             return True
         if not self._others or held <= self._least:
             return False
-        return held > self._least + 1 or clock() - self._granted_at >= QUANTUM
+        return held > self._least + 1 or clock() - self._granted_at >= self._quantum
 
     def _give_back(self, count: int) -> None:
         self.returned += count
@@ -263,12 +278,27 @@ class Permits:
         if wanted:
             self._ahead = min(2 * max(self._ahead, wanted), self.limit) if self.granted >= asked else 1
 
+    def took(self, seconds: float) -> None:
+        """From a request until its answer."""
+        self._round_trip += (min(seconds, LONGEST_ROUND_TRIP) - self._round_trip) / 8
+
     def gain(self, granted: int, fence: int) -> None:
         if granted > self.granted:
             self.idle += granted - self.granted
             self.granted = granted
             self._granted_at = clock()
+            if self._passed_on_at is not None:
+                self._set_quantum(self._granted_at - self._passed_on_at)
+                self._passed_on_at = None
         self.fence = max(self.fence, fence)
+
+    def _set_quantum(self, waited: float) -> None:
+        """A permit has gone around, and has been with others for so long."""
+        sessions = self._others + (2 if self.limit == 1 else 1)  # who holds all that there is does not wait
+        at_once = self.limit % sessions or 1
+        """So many of them have one more than the rest, in turn."""
+        of_others = (waited - self._round_trip) * at_once / max(1, sessions - at_once)
+        self._quantum = max(QUANTUM, min(QUANTUM_IN_ROUND_TRIPS * self._round_trip, GROWTH * of_others))
 
     def learn(self, standing: Standing) -> None:
         if standing.version < self.version:

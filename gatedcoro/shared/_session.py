@@ -289,6 +289,8 @@ class Session:
         self.renewed(sent)
         self._watch_the_deadline()
         permits = self.permits
+        if request.number > 1:  # the first one connects
+            permits.took(now - sent)
         permits.gain(answer.granted, answer.fence)
         permits.learn(answer.standing)
         if counts := permits.revoke(answer.returned):

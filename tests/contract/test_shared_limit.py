@@ -1,6 +1,8 @@
 """A shared limit in one process, on a server in memory: who is served when, what is asked for, what goes back, what it says of itself."""
 
 import asyncio
+import collections
+import itertools
 
 import pytest
 
@@ -389,24 +391,158 @@ def test_no_more_is_given_up_than_is_due_while_the_answer_is_under_way():
     run(main)
 
 
+async def turns_of(server, seconds, lines):
+    """A limit of 1, and items of 10 ms in as many processes: when each item began, and the times from process to process."""
+    limits = [server.limit(1, line=line) for line in lines]
+    turns = []
+    end = server.now + seconds
+
+    async def work(number, limit):
+        while server.now < end:
+            async with limit:
+                turns.append((number, server.now))
+                await asyncio.sleep(0.01)
+
+    await asyncio.gather(*[work(number, limit) for number, limit in enumerate(limits) for _ in range(2)])
+    changes = [when for (one, _), (other, when) in zip(turns, turns[1:]) if one != other]
+    await all_is_given_back(server, *limits, at_once=False)
+    gaps = [after - before for before, after in zip(changes, changes[1:])]
+    return turns, gaps[:-3]  # in the last ones somebody has nothing to do any more
+
+
 def test_a_limit_of_one_goes_round_after_a_quantum():
     async def main():
         server = Server()
-        limits = [server.limit(1) for _ in range(3)]
-        turns = []
+        _, gaps = await turns_of(server, 3, [server.line() for _ in range(3)])
+        assert len(gaps) > 3 / (2 * _permits.QUANTUM)
+        assert min(gaps) >= _permits.QUANTUM  # not at each item's end
 
-        async def work(number, limit):
-            while server.now < 3:
+    run(main)
+
+
+@pytest.mark.parametrize("delay, quantum", [(0.0005, 0.05), (0.005, 0.3), (0.5, 1)])
+def test_it_goes_round_more_slowly_where_the_server_takes_long(delay, quantum):
+    async def main():
+        server = Server()
+        lines = [server.line(delay=delay, answer_delay=delay, message_delay=delay) for _ in range(3)]
+        turns, gaps = await turns_of(server, 200 * quantum, lines)
+        late = gaps[len(gaps) // 2 :]  # when many round trips have been seen
+        assert len(late) > 20
+        assert min(late) > 0.9 * quantum
+        assert max(late) < quantum + 6 * delay + 0.02
+        assert {number for number, _ in turns} == {0, 1, 2}
+
+    run(main)
+
+
+@pytest.mark.parametrize("limit", [3, 7])
+def test_what_cannot_be_dealt_out_evenly_goes_round_as_slowly(limit):
+    async def main():
+        server = Server()
+        lines = [server.line(delay=0.005, answer_delay=0.005, message_delay=0.005) for _ in range(5)]
+        limits = [server.limit(limit, line=line) for line in lines]
+
+        async def work(limit):
+            while server.now < 30:
                 async with limit:
-                    turns.append((number, server.now))
                     await asyncio.sleep(0.01)
 
-        await asyncio.gather(*[work(number, limit) for number, limit in enumerate(limits) for _ in range(2)])
-        changes = [when for (one, _), (other, when) in zip(turns, turns[1:]) if one != other]
-        gaps = [after - before for before, after in zip(changes, changes[1:])]
-        assert len(changes) > 3 / (2 * _permits.QUANTUM)
-        assert min(gaps[:-3]) >= _permits.QUANTUM  # not at each item's end
-        await all_is_given_back(server, *limits)
+        async def requests_in(seconds):
+            before = sum(len(line.requests) for line in lines)
+            await asyncio.sleep(seconds)
+            return sum(len(line.requests) for line in lines) - before
+
+        working = [asyncio.create_task(work(limit)) for limit in limits for _ in range(3)]
+        await asyncio.sleep(10)
+        of_quantum = limit % 5 * 10 / 0.3  # times that a permit is passed on
+        assert await requests_in(10) < 1.5 * of_quantum + 20
+        await asyncio.wait(working)
+        await all_is_given_back(server, *limits, at_once=False)
+
+    run(main)
+
+
+def test_little_is_lost_on_the_way_from_process_to_process():
+    async def main():
+        server = Server()
+        lines = [server.line(delay=0.005, answer_delay=0.005, message_delay=0.005) for _ in range(3)]
+        began = server.now
+        turns, _ = await turns_of(server, 20, lines)
+        assert len(turns) * 0.01 > 0.9 * (turns[-1][1] - began)
+
+    run(main)
+
+
+@pytest.mark.parametrize("near, far, at_most", [(1, 1, 1.4), (3, 1, 1.4), (2, 2, 2)])
+def test_who_is_far_from_the_server_has_little_more_than_the_others(near, far, at_most):
+    """So is a process whose event loop is busy: its answers take as long."""
+
+    async def main():
+        server = Server()
+        lines = [server.line(delay=0.01, answer_delay=0.01, message_delay=0.01) for _ in range(far)]
+        turns, _ = await turns_of(server, 30, [server.line() for _ in range(near)] + lines)
+        items = collections.Counter(number for number, _ in turns)
+        assert len(items) == near + far
+        assert max(items.values()) < at_most * min(items.values())
+
+    run(main)
+
+
+def test_nor_has_it_more_when_it_had_nothing_to_do_for_a_while():
+    async def main():
+        server = Server()
+        far = server.limit(1, delay=0.01, answer_delay=0.01, message_delay=0.01)
+        near = server.limit(1)
+        begins = []
+
+        async def far_away():
+            for _ in range(20):
+                for _ in range(20):
+                    async with far:
+                        begins.append(server.now)
+                        await asyncio.sleep(0.01)
+                await asyncio.sleep(1)
+
+        others = [asyncio.create_task(busy(near, 100, 0.01)) for _ in range(2)]
+        await asyncio.gather(*[far_away() for _ in range(2)])
+        for task in others:
+            task.cancel()
+        await asyncio.wait(others)
+        turns = [1]
+        for before, begin in itertools.pairwise(begins):
+            if begin - before < 0.03:
+                turns[-1] += 1
+            else:
+                turns.append(1)
+        assert max(turns) <= 12  # not all forty at a stretch
+        await all_is_given_back(server, far, near)
+
+    run(main)
+
+
+def test_the_first_request_says_nothing_of_the_server():
+    """It connects, too."""
+
+    async def main():
+        server = Server()
+        lines = [server.line(delay=2) for _ in range(3)]
+        for line in lines:
+            asyncio.get_running_loop().call_later(1, setattr, line, "delay", 0.0)
+        _, gaps = await turns_of(server, 5, lines)
+        assert max(gaps) < 1.5 * _permits.QUANTUM
+
+    run(main)
+
+
+def test_an_answer_that_came_late_is_soon_forgotten():
+    async def main():
+        server = Server()
+        lines = [server.line() for _ in range(3)]
+        asyncio.get_running_loop().call_later(1, setattr, lines[0], "answer_delay", 5.0)
+        asyncio.get_running_loop().call_later(1.2, setattr, lines[0], "answer_delay", 0.0)
+        _, gaps = await turns_of(server, 12, lines)
+        assert 1.5 * _permits.QUANTUM < sorted(gaps)[-2] < 0.2  # the longest is that answer itself
+        assert max(gaps[-30:]) < 1.5 * _permits.QUANTUM
 
     run(main)
 
