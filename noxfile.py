@@ -60,9 +60,13 @@ os.environ["GATEDCORO_REQUIRE_C"] = "1"
 # The tests do a part of what they do at length (tests/support/effort.py).
 SHORT = {"GATEDCORO_TESTS": "short"}
 # Tests of what runs no step of the extension's, of other people's packages or with servers: they have sessions of their own.
-ELSEWHERE = ["tests/langchain", "tests/project", "tests/shared", "tests/tools"]
+ELSEWHERE = ["tests/dask", "tests/langchain", "tests/project", "tests/shared", "tests/tools"]
 # Tests of the benchmarks, which have a session with all of the tools and servers; tests-3.14 has them for a newer interpreter.
-OF_BENCHMARKS = [f"tests/project/test_{name}.py" for name in ("benchmarks", "real_work", "programs")]
+OF_BENCHMARKS = sorted(
+    str(path.relative_to(ROOT))
+    for name in ("*benchmark*", "real_work", "programs")
+    for path in ROOT.glob(f"tests/project/test_{name}.py")
+)
 # What handles references, and code of others' that runs in the middle of ours, most.
 OF_REFERENCES = ["tests/engine", "tests/protocol", "tests/robustness"]
 # What the other session of its kind does on another interpreter is not done twice: a Task per item (conftest.py's impl).
@@ -344,6 +348,15 @@ def shared(session: nox.Session) -> None:
 
 
 @on("3.13")
+def engines(session: nox.Session) -> None:
+    """Work at a dask scheduler with two worker processes, and a short pass of its benchmark."""
+    prepare(session, *requirements("dask-test"))
+    pytest_without_skips(session, "--durations=8", "tests/dask")
+    if not session.posargs:
+        session.run("python", "-m", "benchmarks", "engines", "--quick")
+
+
+@on("3.13")
 def benchmarks(session: nox.Session) -> None:
     """One short pass, for correctness: the figures of a CI machine say nothing. Instructions and scaling are counted."""
     prepare(session, *requirements("benchmark", "langchain", "demo"))
@@ -362,7 +375,7 @@ def benchmarks(session: nox.Session) -> None:
 
 @on("3.13")
 def examples(session: nox.Session) -> None:
-    """Each example runs."""
+    """Each example runs, but for that of Ray, which is run by hand."""
     prepare(
         session,
         *requirements("langchain", "demo"),
@@ -371,10 +384,11 @@ def examples(session: nox.Session) -> None:
         "aiolimiter",
         "aiosqlite",
         "asyncpg",
+        "distributed",
         "redis",
         "tenacity",
     )
-    for example in sorted(Path("examples").glob("*.py")):
+    for example in sorted(set(Path("examples").glob("*.py")) - {Path("examples/ray_search.py")}):
         session.run("python", str(example))
         print(f"ci: {example} ran", flush=True)
 

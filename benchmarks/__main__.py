@@ -1,9 +1,9 @@
-"""The command line: `python -m benchmarks {report,programs,http-clients,goals,real,shared,instructions,scaling}`."""
+"""The command line: `python -m benchmarks {report,programs,http-clients,goals,real,shared,engines,instructions,scaling}`."""
 
 import argparse
 import sys
 
-from . import goals, http_clients, instructions, scaling, shared
+from . import engines, goals, http_clients, instructions, scaling, shared
 from .compare import cells, report
 from .programs import report as programs
 from .real import report as real
@@ -19,6 +19,7 @@ def main() -> int:
         ("goals", goals, "gatedcoro against the figures that it is to reach"),
         ("real", real, "real work against servers of this machine, and its goals"),
         ("shared", shared, "one limit over several processes, RedisLimit and PostgresLimit beside what else there is"),
+        ("engines", engines, "work at a dask scheduler, through amap and through what dask has"),
         ("instructions", instructions, "instructions per item, against the stored baseline"),
         ("scaling", scaling, "how the work grows with the number of items"),
     ):

@@ -28,6 +28,7 @@ __all__ = [
     "machine",
     "on_a_core_of_its_own",
     "on_the_servers_cores",
+    "resident",
     "rss_growth",
     "traced_growth",
     "versions",
@@ -55,6 +56,11 @@ def _status_bytes(key: str) -> int:
         if line.startswith(key + ":"):
             return int(line.split()[1]) * 1024
     raise OSError(f"no {key} in /proc/self/status")
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    return _status_bytes("VmRSS")
 
 
 def _peak_rss() -> int:

@@ -245,6 +245,13 @@ def test_an_sdist_holds_the_documentation():
     assert "graft docs" in (ROOT / "MANIFEST.in").read_text().splitlines()
 
 
+def test_the_adapter_of_ray_is_that_of_its_example():
+    """Neither runs in the tests; those of the other engines are compared with what is tested."""
+    places = [ROOT / "docs" / "engines.md", ROOT / "examples" / "ray_search.py"]
+    shown, run = (re.search(r"async def on_ray\(.*\n((?:    .*\n)+)", text_of(place)) for place in places)
+    assert shown and run and shown[1] == run[1] and "ray.cancel" in run[1]
+
+
 # --- Blocks and commands ----------------------------------------------------------------------------------------------
 
 
