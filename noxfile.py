@@ -368,6 +368,8 @@ def benchmarks(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", "programs", "--quick", "--output", session.create_tmp())
     session.run("python", "-m", "benchmarks", "http-clients", "--quick")
     session.run("python", "-m", "benchmarks", "shared", "--quick")
+    session.run("python", "-m", "benchmarks", "planning", "--quick")
+    session.run("python", "-m", "benchmarks", "rates", "--quick")
     session.run("python", "-m", "benchmarks", "instructions")
     session.run("python", "-m", "benchmarks", "scaling")
     session.run("python", "-m", "benchmarks", "scaling", "--module", "gatedcoro._reference", "--count", "40")
@@ -387,6 +389,7 @@ def examples(session: nox.Session) -> None:
         "distributed",
         "redis",
         "tenacity",
+        "throttled-py",
     )
     for example in sorted(set(Path("examples").glob("*.py")) - {Path("examples/ray_search.py")}):
         session.run("python", str(example))

@@ -1,9 +1,9 @@
-"""The command line: `python -m benchmarks {report,programs,http-clients,goals,real,shared,engines,instructions,scaling}`."""
+"""The command line: `python -m benchmarks {report,programs,http-clients,goals,real,shared,engines,planning,rates,instructions,scaling}`."""
 
 import argparse
 import sys
 
-from . import engines, goals, http_clients, instructions, scaling, shared
+from . import engines, goals, http_clients, instructions, planning, rates, scaling, shared
 from .compare import cells, report
 from .programs import report as programs
 from .real import report as real
@@ -20,6 +20,8 @@ def main() -> int:
         ("real", real, "real work against servers of this machine, and its goals"),
         ("shared", shared, "one limit over several processes, RedisLimit and PostgresLimit beside what else there is"),
         ("engines", engines, "work at a dask scheduler, through amap and through what dask has"),
+        ("planning", planning, "what a shared limit asks of its server, by the number of processes; names in shards"),
+        ("rates", rates, "a rate over several processes, by library"),
         ("instructions", instructions, "instructions per item, against the stored baseline"),
         ("scaling", scaling, "how the work grows with the number of items"),
     ):

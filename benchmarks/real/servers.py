@@ -6,6 +6,7 @@ in http_server.py. tests/support/shared_servers.py starts the same programs, and
 
 import asyncio
 import contextlib
+import functools
 import importlib.util
 import os
 import shutil
@@ -209,9 +210,9 @@ def postgres_address(port: int) -> str:
 
 
 @contextlib.asynccontextmanager
-async def postgres() -> AsyncIterator[str]:
+async def postgres(**settings: object) -> AsyncIterator[str]:
     """A PostgreSQL that may forget: where to connect."""
     port = free_port()
     with tempfile.TemporaryDirectory(dir=root_for(postgres_user())) as name:
-        async with started(await asyncio.to_thread(postgres_in, Path(name), port)):
+        async with started(await asyncio.to_thread(functools.partial(postgres_in, Path(name), port, **settings))):
             yield postgres_address(port)
