@@ -6,6 +6,7 @@ the machine change little. Of the whole: limits in one process, each with a clie
 the server counts, of PostgreSQL those that sessions have sent. Every figure is thrown away if the limit did not hold, a permit was lost, or something was left on the server.
 """
 
+import abc
 import argparse
 import asyncio
 import collections
@@ -16,8 +17,8 @@ import heapq
 import importlib.util
 import itertools
 import random
+import signal
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
@@ -26,8 +27,9 @@ from typing import Any
 from gatedcoro import gather
 from gatedcoro.shared import PostgresLimit, RedisLimit
 from gatedcoro.shared._limit import SharedLimit
+from gatedcoro.shared._permits import QUANTUM
 
-from . import harness, measure, parts
+from . import harness, measure, parts, shared
 from .real import servers
 
 PAGE = harness.ROOT / "docs" / "planning.md"
@@ -83,13 +85,12 @@ QUICK = Size(
 MANY = ((10, 100), (100, 1_000), (1_000, 10_000))  # sessions that wait, permits that become free at once
 SHARDS = (1, 2, 4, 8)
 LOADS = (0.5, 0.8, 0.95)  # of the limit
-QUANTUM = 0.05  # after which a permit is passed on, gatedcoro/shared/_permits.py
 
 
 # --- The server -----------------------------------------------------------------------------------------------------
 
 
-class Clocked:
+class Clocked(abc.ABC):
     """A server, the lease of its limits, and how much it has done."""
 
     def __init__(self, lease: float) -> None:
@@ -99,8 +100,9 @@ class Clocked:
     def name(self) -> str:
         return f"planning-{next(self._names)}"
 
+    @abc.abstractmethod
     async def processor(self) -> float:
-        raise NotImplementedError
+        """Seconds of processor that it has taken."""
 
     @contextlib.asynccontextmanager
     async def clocked(self, count: int, found: Row, figure: str) -> AsyncIterator[None]:
@@ -191,23 +193,6 @@ class PostgresServer(Clocked):
             return await question(connection)
         finally:
             await connection.close()
-
-
-@contextlib.asynccontextmanager
-async def server_at(port: int) -> AsyncIterator[None]:
-    """A server that is killed, not told to end."""
-    program = servers.redis_program()
-    with tempfile.TemporaryDirectory() as folder:
-        options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
-        with (Path(folder) / "log").open("wb") as log:
-            process = await asyncio.create_subprocess_exec(str(program), *options, stdout=log)
-        try:
-            while not servers.accepts(port):
-                await asyncio.sleep(0.01)
-            yield
-        finally:
-            process.kill()
-            await process.wait()
 
 
 # --- Sessions that are only requests --------------------------------------------------------------------------------
@@ -407,15 +392,10 @@ async def of_postgres(server: PostgresServer, number: int, count: int) -> Row:
     import asyncpg
 
     from gatedcoro.shared._postgres import PostgresState
-    from gatedcoro.shared._state import Request
 
     limit, name = (number + 1) // 2, server.name()
     state = PostgresState(functools.partial(asyncpg.connect, server.address), name, 600.0)
-    requests = []
-    for session in map(str, range(number)):
-        request = Request(session, 1, limit, granted=0, returned=0, asked=1, epoch=0, fence=0, version=0)
-        answer = await state.sync(request)
-        requests.append(dataclasses.replace(request, number=2, granted=answer.granted))
+    requests = await shared.requests_of(state, number)
     found: Row = {}
     async with server.clocked(max(count, number), found, "renewal"):
         for request in itertools.islice(itertools.cycle(requests), max(count, number)):
@@ -613,14 +593,14 @@ async def of_restart(number: int, lease: float) -> Row:
 
     async with limits(server, name, number + 1, number, recover=True) as made, asyncio.TaskGroup() as group:
         *others, newcomer = made
-        async with server_at(port):
+        async with servers.redis(port, end=signal.SIGKILL):
             for one in others:
                 held = asyncio.Event()
                 group.create_task(hold(one, held))
                 async with asyncio.timeout(30):
                     await held.wait()
         await asyncio.sleep(0.2)
-        async with server_at(port):
+        async with servers.redis(port, end=signal.SIGKILL):
             began = time.monotonic()
             held = asyncio.Event()
             group.create_task(hold(newcomer, held))

@@ -13,7 +13,6 @@ import bisect
 import concurrent.futures
 import contextlib
 import dataclasses
-import importlib.metadata
 import importlib.util
 import itertools
 import os
@@ -351,22 +350,9 @@ async def sample(bench: Bench, name: str, size: Size) -> Sample:
 
 
 async def away(name: str) -> dict[str, Any]:
-    process = None
-    port = servers.free_port()
-    program = servers.redis_program()
-    try:
-        process = await asyncio.create_subprocess_exec(
-            str(program), "--port", str(port), "--bind", "127.0.0.1", "--save", "", stdout=asyncio.subprocess.DEVNULL
-        )
-        while not servers.accepts(port):
-            await asyncio.sleep(0.01)
+    async with servers.redis(end=signal.SIGKILL) as port:  # it may be frozen, or gone
         [found] = await Bench(port).ask(what="away", way=name)
         return found
-    finally:
-        if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
 
 
 SCARCE = {"the rate": (8, 100), "slots": (2, 1_000)}  # what there is too little of: slots, rate
@@ -469,8 +455,7 @@ def main(options: argparse.Namespace) -> int:
         print("nothing measured: throttled-py is not installed")
         return 1
     found, orders = asyncio.run(measured(QUICK if options.quick else FULL, ways))
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if shared.is_there(name)]
-    head = parts.made("rates" + " --quick" * options.quick, ()).rstrip(".\n") + f"; {', '.join(versions)}.\n"
+    head = shared.made("rates" + " --quick" * options.quick, PACKAGES)
     text, text_of_orders = f"{head}\n{written(found)}", written_orders(orders)
     print(f"{text}\n{text_of_orders}")
     if options.docs:

@@ -27,6 +27,7 @@ from typing import Any
 from gatedcoro import gather
 from gatedcoro.shared import PostgresLimit, RedisLimit
 from gatedcoro.shared._limit import SharedLimit
+from gatedcoro.shared._state import Request, State
 
 from . import harness, measure, parts
 from .real import servers
@@ -428,24 +429,26 @@ async def killed(bench: Bench, way: str) -> Sample:
             return {"killed": time.perf_counter() - began}
 
 
+async def requests_of(state: State, number: int) -> list[Request]:
+    """Of so many sessions, half of which wait: the next one of each, by which nothing changes."""
+    limit = (number + 1) // 2
+    requests = []
+    for index in range(number):
+        request = Request(f"{index:016x}", 1, limit, granted=0, returned=0, asked=1, epoch=0, fence=0, version=0)
+        answer = await state.sync(request)
+        known = {"granted": answer.granted, "epoch": answer.epoch, "fence": answer.fence}
+        requests.append(dataclasses.replace(request, number=2, **known))
+    return requests
+
+
 async def sessions(bench: Bench, number: int, count: int) -> Sample:
     """So many sessions, half of which wait; the time of a renewal with its round trip, beside PING; bytes at the server."""
     from gatedcoro.shared._redis import KEYS, RedisState
-    from gatedcoro.shared._state import Request
 
     client = bench.at.client
     name = f"sessions-{number}"
     state = RedisState(client, name, 600.0, recover=False)
-    requests = []
-    for index in range(number):
-        limit = (number + 1) // 2
-        request = Request(f"{index:016x}", 1, limit, granted=0, returned=0, asked=1, epoch=0, fence=0, version=0)
-        answer = await state.sync(request)
-        requests.append(
-            Request(
-                request.session, 2, limit, answer.granted, 0, asked=1, epoch=answer.epoch, fence=answer.fence, version=0
-            )
-        )
+    requests = await requests_of(state, number)
     taken, pings = [], []
     before = (await client.info("commandstats"))["cmdstat_evalsha"]
     for index in range(count):
@@ -480,16 +483,10 @@ async def sessions_of_postgres(bench: Bench, number: int, count: int) -> Sample:
     import asyncpg
 
     from gatedcoro.shared._postgres import PostgresState
-    from gatedcoro.shared._state import Request
 
     connect = functools.partial(asyncpg.connect, bench.at.postgres)
     state = PostgresState(connect, f"sessions-{number}", 600.0)
-    requests = []
-    for index in range(number):
-        limit = (number + 1) // 2
-        request = Request(f"{index}", 1, limit, granted=0, returned=0, asked=1, epoch=0, fence=0, version=0)
-        answer = await state.sync(request)
-        requests.append(dataclasses.replace(request, number=2, granted=answer.granted))
+    requests = await requests_of(state, number)
     other = await connect()
     least = await other.prepare("SELECT 1")
     taken, selects = [], []
@@ -708,9 +705,7 @@ def main(options: argparse.Namespace) -> int:
         print(f"{name} is left out: {why}")
     size = QUICK if options.quick else FULL
     found = asyncio.run(measured(size, [name for name in WAYS if name not in left_out]))
-    packages = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if is_there(name)]
-    command = "shared" + " --quick" * options.quick
-    head = parts.made(command, ()).rstrip(".\n") + f"; {', '.join([*found.servers, *packages])}.\n"
+    head = made("shared" + " --quick" * options.quick, PACKAGES, *found.servers)
     texts = {
         PART: f"{head}\n{written(found.ways)}",
         WAITING_PART: written_waiting(found.waited),
@@ -726,6 +721,12 @@ def main(options: argparse.Namespace) -> int:
     reached = [goal for way, waited in found.waited.items() for goal in goals(found.ways[way], waited, way)]
     print(*reached, sep="\n")
     return int(options.goals and not all(goal.is_met for goal in reached))
+
+
+def made(command: str, packages: Sequence[str], *programs: str) -> str:
+    """parts.made, with the versions of packages that are of no other benchmark, too."""
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages if is_there(name)]
+    return parts.made(command, ()).rstrip(".\n") + f"; {', '.join([*programs, *versions])}.\n"
 
 
 def is_there(package: str) -> bool:

@@ -146,16 +146,16 @@ def accepts(port: int) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def redis() -> AsyncIterator[int]:
+async def redis(port: int | None = None, end: signal.Signals = signal.SIGTERM) -> AsyncIterator[int]:
     """A Redis (or Valkey) that keeps nothing: its port."""
     program = redis_program()
     assert program is not None, no_redis()
     http_server.raise_file_limit()
-    port = free_port()
+    port = port or free_port()
     with tempfile.TemporaryDirectory() as name:
         options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--maxclients", str(MOST_CLIENTS)]
         command: list[str | Path] = [program, "--port", str(port), *options]
-        async with started(Program(command, Path(name), lambda _: accepts(port))):
+        async with started(Program(command, Path(name), lambda _: accepts(port), end)):
             yield port
 
 
